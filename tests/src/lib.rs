@@ -1,0 +1,1 @@
+//! Tests with real processes live in `tests/it`.
