@@ -1,0 +1,111 @@
+//! Keeps which stamps of one origin are applied to one shard: a watermark and the ones above it.
+//!
+//! Entries of an origin and shard form a line: each names the stamp before it. The watermark
+//! follows that line; an entry that was applied ahead of a blocked one waits above it.
+//!
+//! Assumes: `previous` links are those that the origin gave (one line per lineage).
+//! Ensures: `contains` is true exactly for stamps that were recorded or lie at or below the
+//! watermark; recording is idempotent.
+
+use std::collections::BTreeMap;
+
+use crate::clock::Timestamp;
+
+/// The stamps of one origin that are applied to one shard.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AppliedSet {
+    /// Everything of this origin up to here is applied.
+    watermark: Timestamp,
+    /// Applied above the watermark, by the stamp before each.
+    above: BTreeMap<Timestamp, Timestamp>,
+    /// The same, as a set of stamps.
+    stamps: std::collections::BTreeSet<Timestamp>,
+}
+
+impl AppliedSet {
+    /// The stamp up to which nothing is missing.
+    #[must_use]
+    pub const fn watermark(&self) -> Timestamp {
+        self.watermark
+    }
+
+    /// The stamps applied above the watermark, smallest first.
+    pub fn above(&self) -> impl ExactSizeIterator<Item = Timestamp> {
+        self.stamps.iter().copied()
+    }
+
+    /// Whether the entry with this stamp is applied.
+    #[must_use]
+    pub fn contains(&self, stamp: Timestamp) -> bool {
+        stamp <= self.watermark || self.stamps.contains(&stamp)
+    }
+
+    /// Takes note that the entry `stamp`, whose predecessor in the line is `previous`, is applied.
+    ///
+    /// Returns whether that was new.
+    pub fn record(&mut self, previous: Timestamp, stamp: Timestamp) -> bool {
+        if self.contains(stamp) {
+            return false;
+        }
+        if self.watermark < previous {
+            self.above.insert(previous, stamp);
+            self.stamps.insert(stamp);
+            return true;
+        }
+        self.watermark = stamp;
+        while let Some(next) = self.above.remove(&self.watermark) {
+            self.stamps.remove(&next);
+            self.watermark = next;
+        }
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(stamp: u64) -> Timestamp {
+        Timestamp(stamp)
+    }
+
+    #[test]
+    fn the_watermark_waits_for_a_gap_and_then_jumps_over_what_waited() {
+        let mut set = AppliedSet::default();
+        assert!(set.record(at(0), at(10)));
+        assert!(set.record(at(20), at(30)));
+        assert!(set.record(at(30), at(40)));
+        assert_eq!(set.watermark(), at(10));
+        assert!(set.contains(at(30)) && !set.contains(at(20)) && !set.contains(at(35)));
+        assert!(set.record(at(10), at(20)));
+        assert_eq!(set.watermark(), at(40));
+        assert_eq!(set.above().len(), 0);
+    }
+
+    #[test]
+    fn a_repeat_changes_nothing() {
+        let mut set = AppliedSet::default();
+        assert!(set.record(at(0), at(10)));
+        assert!(!set.record(at(0), at(10)));
+        assert!(set.record(at(20), at(30)));
+        let before = set.clone();
+        assert!(!set.record(at(20), at(30)));
+        assert_eq!(set, before);
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn every_order_of_recording_ends_the_same(order in proptest::sample::subsequence((0..12_u64).collect::<Vec<_>>(), 12), shuffle in proptest::collection::vec(0..12_usize, 12)) {
+            let mut order = order;
+            for (left, right) in shuffle.into_iter().enumerate() {
+                order.swap(left, right);
+            }
+            let mut set = AppliedSet::default();
+            for index in order {
+                set.record(at(index * 10), at(index * 10 + 10));
+            }
+            proptest::prop_assert_eq!(set.watermark(), at(120));
+            proptest::prop_assert_eq!(set.above().len(), 0);
+        }
+    }
+}

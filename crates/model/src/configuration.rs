@@ -1,0 +1,190 @@
+//! Says which datacenters, nodes and chains there are: a value with an epoch.
+//!
+//! Static for now: it is made once from the settings of a deployment and its epochs stay 1, but
+//! everything that acts on it names the epoch, so that a later one can replace it.
+//!
+//! Invariant: every datacenter has one chain for each shard, of distinct nodes of its own; shard
+//! numbers and their slots are the same everywhere, chains are not.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    ids::{DatacenterId, DeploymentId, Epoch, Lineage, MembershipEpoch, NodeId, ShardId},
+    key::ShardCount,
+};
+
+/// The replicas of a shard in one datacenter, head first.
+pub type Chain = Vec<NodeId>;
+
+/// One datacenter's part.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datacenter {
+    /// What people call it.
+    pub name: String,
+    /// Numbers this datacenter's chains.
+    pub epoch: Epoch,
+    /// Its nodes, sorted.
+    pub nodes: Vec<NodeId>,
+    /// The chain of each shard, by shard number.
+    pub chains: Vec<Chain>,
+}
+
+/// All datacenters, nodes and chains of a deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Configuration {
+    /// Which deployment.
+    pub deployment: DeploymentId,
+    /// Numbers the set of datacenters.
+    pub membership: MembershipEpoch,
+    /// How many shards the key space has.
+    pub shard_count: ShardCount,
+    /// The datacenters.
+    pub datacenters: BTreeMap<DatacenterId, Datacenter>,
+}
+
+/// What a static configuration is made of.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    /// Which deployment.
+    pub deployment: DeploymentId,
+    /// How many shards.
+    pub shard_count: ShardCount,
+    /// How many replicas a chain has; fewer where a datacenter has fewer nodes.
+    pub chain_length: u16,
+    /// The datacenters with their names and numbers of nodes.
+    pub datacenters: Vec<(DatacenterId, String, u16)>,
+}
+
+impl Configuration {
+    /// The first configuration of a deployment: shards are spread over the nodes of each
+    /// datacenter by rendezvous hashing, so that nodes hold about equally many, also as heads.
+    #[must_use]
+    pub fn of(layout: &Layout) -> Self {
+        let mut datacenters = BTreeMap::new();
+        for (id, name, node_count) in &layout.datacenters {
+            let nodes: Vec<NodeId> =
+                (1..=*node_count).map(|number| NodeId { datacenter: *id, number }).collect();
+            let chains = layout
+                .shard_count
+                .shards()
+                .map(|shard| place(shard, &nodes, usize::from(layout.chain_length)))
+                .collect();
+            datacenters
+                .insert(*id, Datacenter { name: name.clone(), epoch: Epoch(1), nodes, chains });
+        }
+        Self {
+            deployment: layout.deployment,
+            membership: MembershipEpoch(1),
+            shard_count: layout.shard_count,
+            datacenters,
+        }
+    }
+
+    /// One datacenter's part, if it is a member.
+    #[must_use]
+    pub fn datacenter(&self, id: DatacenterId) -> Option<&Datacenter> {
+        self.datacenters.get(&id)
+    }
+
+    /// The replicas of a shard in a datacenter, head first; empty if it is no member.
+    #[must_use]
+    pub fn chain(&self, datacenter: DatacenterId, shard: ShardId) -> &[NodeId] {
+        self.datacenters
+            .get(&datacenter)
+            .and_then(|found| found.chains.get(usize::from(shard.0)))
+            .map_or(&[], Vec::as_slice)
+    }
+
+    /// The replica of a shard that takes writes in a datacenter.
+    #[must_use]
+    pub fn head(&self, datacenter: DatacenterId, shard: ShardId) -> Option<NodeId> {
+        self.chain(datacenter, shard).first().copied()
+    }
+
+    /// The replica of a shard that commits in a datacenter.
+    #[must_use]
+    pub fn tail(&self, datacenter: DatacenterId, shard: ShardId) -> Option<NodeId> {
+        self.chain(datacenter, shard).last().copied()
+    }
+
+    /// The epoch of a datacenter's chains.
+    #[must_use]
+    pub fn epoch(&self, datacenter: DatacenterId) -> Epoch {
+        self.datacenters.get(&datacenter).map_or(Epoch(0), |found| found.epoch)
+    }
+
+    /// The lineage of an origin's line of stamps in a shard: 1 until one is lost.
+    #[must_use]
+    pub const fn lineage(&self, _origin: DatacenterId, _shard: ShardId) -> Lineage {
+        Lineage(1)
+    }
+
+    /// The other datacenters.
+    pub fn peers(&self, here: DatacenterId) -> impl Iterator<Item = DatacenterId> {
+        self.datacenters.keys().copied().filter(move |id| *id != here)
+    }
+
+    /// The shards that a node holds a replica of.
+    pub fn shards_of(&self, node: NodeId) -> impl Iterator<Item = ShardId> {
+        self.shard_count
+            .shards()
+            .filter(move |shard| self.chain(node.datacenter, *shard).contains(&node))
+    }
+}
+
+/// The nodes with the largest hashes for a shard, the largest first.
+fn place(shard: ShardId, nodes: &[NodeId], chain_length: usize) -> Chain {
+    let mut ranked: Vec<(u64, NodeId)> = nodes
+        .iter()
+        .map(|node| {
+            let mut bytes = [0_u8; 6];
+            bytes[..2].copy_from_slice(&shard.0.to_be_bytes());
+            bytes[2..].copy_from_slice(&node.to_bits().to_be_bytes());
+            (xxhash_rust::xxh3::xxh3_64(&bytes), *node)
+        })
+        .collect();
+    ranked.sort_unstable_by(|left, right| right.cmp(left));
+    ranked.truncate(chain_length.max(1));
+    ranked.into_iter().map(|(_, node)| node).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn three_of_three() -> Configuration {
+        Configuration::of(&Layout {
+            deployment: DeploymentId::default(),
+            shard_count: ShardCount::new(256).unwrap(),
+            chain_length: 3,
+            datacenters: (1..=3).map(|id| (DatacenterId(id), format!("dc{id}"), 3)).collect(),
+        })
+    }
+
+    #[test]
+    fn every_chain_has_distinct_nodes_of_its_own_datacenter() {
+        let configuration = three_of_three();
+        for id in configuration.datacenters.keys() {
+            for shard in configuration.shard_count.shards() {
+                let chain = configuration.chain(*id, shard);
+                let distinct: std::collections::BTreeSet<_> = chain.iter().collect();
+                assert_eq!((chain.len(), distinct.len()), (3, 3));
+                assert!(chain.iter().all(|node| node.datacenter == *id));
+            }
+        }
+    }
+
+    #[test]
+    fn heads_are_spread_over_all_nodes() {
+        let configuration = three_of_three();
+        for number in 1..=3 {
+            let node = NodeId { datacenter: DatacenterId(1), number };
+            let heads = configuration
+                .shard_count
+                .shards()
+                .filter(|shard| configuration.head(DatacenterId(1), *shard) == Some(node))
+                .count();
+            assert!((60..=110).contains(&heads), "node {node} is the head of {heads} of 256");
+        }
+    }
+}

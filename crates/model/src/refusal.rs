@@ -1,0 +1,177 @@
+//! Says why a request was not served, in a form that a client may act on.
+//!
+//! A refusal is a state of the world or of the data, not a fault: each has a code that clients
+//! match on (Redis's own where there is one), a label for metrics, and a sentence with the values
+//! and what to do. Messages for which Redis has fixed words use those words.
+#![deny(clippy::indexing_slicing)]
+
+use crate::{
+    codec::{DecodeError, Reader, Writer},
+    ids::ShardId,
+};
+
+/// Why a request was not served.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Refusal {
+    /// The chain cannot take more writes now.
+    #[error(
+        "shard {shard} holds {held} uncommitted entries, the limit is {limit}; retry after a pause"
+    )]
+    Busy {
+        /// The shard.
+        shard: ShardId,
+        /// How many it holds.
+        held: u32,
+        /// How many it may hold.
+        limit: u32,
+    },
+    /// The session's past, from another datacenter, is not here yet.
+    #[error(
+        "this datacenter still lacks {missing} of the writes that the token covers (waited \
+         {waited_millis} ms); retry, or raise the time-out"
+    )]
+    NotYet {
+        /// Dependencies that were not covered.
+        missing: u32,
+        /// How long the session waited.
+        waited_millis: u32,
+    },
+    /// A write was handed over and its answer was lost: it may or may not take effect.
+    #[error("the answer to this write was lost: it may or may not have taken effect")]
+    UnknownOutcome,
+    /// No replica that may answer can be reached.
+    #[error("no replica of shard {shard} that may answer can be reached now; retry later")]
+    Unreachable {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The replica has just started and is still agreeing with its neighbours.
+    #[error("shard {shard} is settling with its chain after a restart; retry later")]
+    Settling {
+        /// The shard.
+        shard: ShardId,
+    },
+    /// The memory limit is reached.
+    #[error("command not allowed when used memory > 'maxmemory'.")]
+    OutOfMemory,
+    /// The disk takes no more writes.
+    #[error("the log's disk is full: writes are refused until there is room, reads go on")]
+    DiskFull,
+    /// The keys of an atomic command lie in several shards.
+    #[error(
+        "keys of an atomic command lie in different shards; give them one {{hash tag}}, or send \
+         them one by one"
+    )]
+    CrossShard,
+    /// The key holds another type.
+    #[error("Operation against a key holding the wrong kind of value")]
+    WrongType,
+    /// The string would grow beyond the largest size.
+    #[error("string exceeds maximum allowed size (proto-max-bulk-len)")]
+    TooLarge,
+    /// The wall clock of this node is out of bounds.
+    #[error(
+        "a clock is {ahead_millis} ms ahead of this node's, the limit is {limit_millis} ms; \
+         compare the clocks"
+    )]
+    Drift {
+        /// How far ahead.
+        ahead_millis: u32,
+        /// The bound.
+        limit_millis: u32,
+    },
+}
+
+impl Refusal {
+    /// The first word of the error that a Redis client sees.
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Busy { .. } | Self::Settling { .. } => "TRYAGAIN",
+            Self::NotYet { .. } => "NOTYET",
+            Self::UnknownOutcome => "UNKNOWNOUTCOME",
+            Self::Unreachable { .. } => "CLUSTERDOWN",
+            Self::OutOfMemory => "OOM",
+            Self::DiskFull => "DISKFULL",
+            Self::CrossShard => "CROSSSLOT",
+            Self::WrongType => "WRONGTYPE",
+            Self::TooLarge => "ERR",
+            Self::Drift { .. } => "DRIFT",
+        }
+    }
+
+    /// The label that metrics count it under.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Busy { .. } => "busy",
+            Self::NotYet { .. } => "not_yet",
+            Self::UnknownOutcome => "unknown_outcome",
+            Self::Unreachable { .. } => "unreachable",
+            Self::Settling { .. } => "settling",
+            Self::OutOfMemory => "out_of_memory",
+            Self::DiskFull => "disk_full",
+            Self::CrossShard => "cross_shard",
+            Self::WrongType => "wrong_type",
+            Self::TooLarge => "too_large",
+            Self::Drift { .. } => "drift",
+        }
+    }
+
+    /// Writes the refusal.
+    pub fn write(&self, to: &mut Writer<'_>) {
+        match *self {
+            Self::Busy { shard, held, limit } => {
+                to.u8(0);
+                to.shard(shard);
+                to.fixed32(held);
+                to.fixed32(limit);
+            }
+            Self::NotYet { missing, waited_millis } => {
+                to.u8(1);
+                to.fixed32(missing);
+                to.fixed32(waited_millis);
+            }
+            Self::UnknownOutcome => to.u8(2),
+            Self::Unreachable { shard } => {
+                to.u8(3);
+                to.shard(shard);
+            }
+            Self::Settling { shard } => {
+                to.u8(4);
+                to.shard(shard);
+            }
+            Self::OutOfMemory => to.u8(5),
+            Self::DiskFull => to.u8(6),
+            Self::CrossShard => to.u8(7),
+            Self::WrongType => to.u8(8),
+            Self::TooLarge => to.u8(9),
+            Self::Drift { ahead_millis, limit_millis } => {
+                to.u8(10);
+                to.fixed32(ahead_millis);
+                to.fixed32(limit_millis);
+            }
+        }
+    }
+
+    /// Reads a refusal.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are none.
+    pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(match from.u8()? {
+            0 => Self::Busy { shard: from.shard()?, held: from.fixed32()?, limit: from.fixed32()? },
+            1 => Self::NotYet { missing: from.fixed32()?, waited_millis: from.fixed32()? },
+            2 => Self::UnknownOutcome,
+            3 => Self::Unreachable { shard: from.shard()? },
+            4 => Self::Settling { shard: from.shard()? },
+            5 => Self::OutOfMemory,
+            6 => Self::DiskFull,
+            7 => Self::CrossShard,
+            8 => Self::WrongType,
+            9 => Self::TooLarge,
+            10 => Self::Drift { ahead_millis: from.fixed32()?, limit_millis: from.fixed32()? },
+            found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
+        })
+    }
+}
