@@ -1,0 +1,262 @@
+//! Runs the gate: everything that must hold before a change lands, cheapest first.
+//!
+//! `STEPS` is the table; a new step is one row. Each step is one command that prints as it goes.
+//! What a step needs from the machine is looked up before it runs: a missing tool fails the step
+//! with the line that installs it, and never skips it. The first failure ends the gate, unless
+//! `--keep-going` was said.
+//!
+//! Ensures: the last line is `N passed, N failed`, with `, N skipped` behind it for the steps that
+//! an earlier failure kept from running; the exit is bad unless all of them passed.
+
+/// What stands for a value in the command of a step.
+mod expand;
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use clap::Args;
+
+use self::expand::expand;
+use crate::setup::{self, Need};
+use crate::{machine, say};
+
+#[derive(Args, Debug)]
+pub(crate) struct CiOptions {
+    /// Run only what takes seconds: format, tidy, clippy, tests.
+    #[arg(long)]
+    fast: bool,
+    /// Go on after a step that failed.
+    #[arg(long)]
+    keep_going: bool,
+    /// Run only the steps of this name; may be given several times.
+    #[arg(long = "step", value_name = "NAME")]
+    steps: Vec<String>,
+    /// The seed for the steps that draw one, to repeat a run of the gate.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+/// One command of the gate.
+#[derive(Debug)]
+struct Step {
+    name: &'static str,
+    /// Whether it runs with `--fast`.
+    is_fast: bool,
+    needs: &'static [&'static Need],
+    environment: &'static [(&'static str, &'static str)],
+    /// The program and its arguments, with the place-holders of `expand`.
+    command: &'static [&'static str],
+}
+
+/// The gate.
+const STEPS: &[Step] = &[
+    Step {
+        name: "format",
+        is_fast: true,
+        needs: &[&setup::RUSTFMT],
+        environment: &[],
+        command: &["cargo", "fmt", "--all", "--check"],
+    },
+    Step {
+        name: "tidy",
+        is_fast: true,
+        needs: &[],
+        environment: &[],
+        command: &["cargo", "xtask", "tidy"],
+    },
+    Step {
+        name: "clippy",
+        is_fast: true,
+        needs: &[&setup::CLIPPY],
+        environment: &[],
+        command: &[
+            "cargo",
+            "clippy",
+            "--locked",
+            "--workspace",
+            "--all-targets",
+            "--",
+            "-D",
+            "warnings",
+        ],
+    },
+    Step {
+        name: "tests",
+        is_fast: true,
+        needs: &[&setup::NEXTEST],
+        environment: &[],
+        command: &["cargo", "nextest", "run", "--locked", "--workspace"],
+    },
+    Step {
+        name: "docs",
+        is_fast: false,
+        needs: &[],
+        environment: &[("RUSTDOCFLAGS", "-D warnings")],
+        command: &[
+            "cargo",
+            "doc",
+            "--locked",
+            "--workspace",
+            "--no-deps",
+            "--document-private-items",
+        ],
+    },
+];
+
+/// How a step ended.
+#[derive(Debug)]
+enum Outcome {
+    Passed,
+    Failed(String),
+    /// An earlier step failed.
+    Skipped,
+}
+
+/// Runs the gate and prints what each step took.
+pub(crate) fn run(options: &CiOptions) -> anyhow::Result<()> {
+    let root = machine::workspace()?;
+    let steps = chosen(options)?;
+    let seed = match options.seed {
+        Some(seed) => seed,
+        None => fresh_seed()?,
+    };
+    say::line(&format!("gate: seed {seed}; repeat with `cargo xtask ci --seed {seed}`"));
+    let mut done: Vec<(&Step, Outcome, Duration)> = Vec::new();
+    for step in steps {
+        let has_failed = done.iter().any(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_)));
+        if has_failed && !options.keep_going {
+            done.push((step, Outcome::Skipped, Duration::ZERO));
+            continue;
+        }
+        say::line(&format!("gate: {}", step.name));
+        let start = machine::now();
+        let outcome = match run_step(step, seed, &root) {
+            Ok(()) => Outcome::Passed,
+            Err(error) => Outcome::Failed(format!("{error:#}")),
+        };
+        let took = start.elapsed();
+        if let Outcome::Failed(why) = &outcome {
+            say::line(&format!("gate: {} failed: {why}", step.name));
+        }
+        say::line(&format!("gate: {} took {:.1} s", step.name, took.as_secs_f64()));
+        done.push((step, outcome, took));
+    }
+    tell(&done)
+}
+
+/// The steps that the options name.
+fn chosen(options: &CiOptions) -> anyhow::Result<Vec<&'static Step>> {
+    for name in &options.steps {
+        let names: Vec<_> = STEPS.iter().map(|step| step.name).collect();
+        ensure!(names.contains(&name.as_str()), "no step `{name}`; there are {}", names.join(", "));
+    }
+    let is_named = |step: &&Step| {
+        options.steps.is_empty() || options.steps.iter().any(|name| name == step.name)
+    };
+    Ok(STEPS.iter().filter(is_named).filter(|step| step.is_fast || !options.fast).collect())
+}
+
+/// Prints the table and the closing line.
+fn tell(done: &[(&Step, Outcome, Duration)]) -> anyhow::Result<()> {
+    let mut passed = 0;
+    let mut failed = 0;
+    let mut skipped = 0;
+    for (step, outcome, took) in done {
+        let word = match outcome {
+            Outcome::Passed => {
+                passed += 1;
+                "passed"
+            }
+            Outcome::Failed(_) => {
+                failed += 1;
+                "FAILED"
+            }
+            Outcome::Skipped => {
+                skipped += 1;
+                "not run"
+            }
+        };
+        say::line(&format!("{:<16} {word:<8} {:>8.1} s", step.name, took.as_secs_f64()));
+    }
+    let total: Duration = done.iter().map(|(_, _, took)| *took).sum();
+    say::line(&format!("{:<16} {:<8} {:>8.1} s", "all", "", total.as_secs_f64()));
+    let rest = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
+    say::line(&format!("{passed} passed, {failed} failed{rest}"));
+    if failed != 0 {
+        bail!("the gate is closed");
+    }
+    Ok(())
+}
+
+fn run_step(step: &Step, seed: u64, root: &Path) -> anyhow::Result<()> {
+    for need in step.needs {
+        ensure!(need.is_met(root), "{}", need.advice());
+    }
+    for words in expand(step.command, seed, root)? {
+        let (program, arguments) = words.split_first().context("the step has no command")?;
+        let mut command = Command::new(program);
+        command.args(arguments).envs(step.environment.iter().copied());
+        command.current_dir(root).stdin(Stdio::null());
+        let shown = machine::shown(&command);
+        say::line(&format!("$ {shown}"));
+        let status = command.status().with_context(|| format!("cannot start `{shown}`"))?;
+        ensure!(status.success(), "`{shown}` ended with {status}");
+    }
+    Ok(())
+}
+
+/// A seed that nobody chose.
+fn fresh_seed() -> anyhow::Result<u64> {
+    let mut bytes = [0; 4];
+    let mut source = std::fs::File::open("/dev/urandom").context("cannot open /dev/urandom")?;
+    std::io::Read::read_exact(&mut source, &mut bytes).context("cannot read /dev/urandom")?;
+    Ok(u64::from(u32::from_le_bytes(bytes)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: Step =
+        Step { name: "good", is_fast: true, needs: &[], environment: &[], command: &["true"] };
+
+    #[test]
+    fn step_fails_when_its_command_does() {
+        let bad = Step { command: &["false"], ..GOOD };
+        let here = Path::new(".");
+        assert!(run_step(&GOOD, 1, here).is_ok());
+        assert!(run_step(&bad, 1, here).is_err());
+    }
+
+    #[test]
+    fn step_without_its_tool_fails_with_the_line_that_installs_it() {
+        let step = Step { needs: &[&setup::REDIS_CLIENT_OF_PYTHON], ..GOOD };
+        let elsewhere = Path::new("/proc");
+        let error = run_step(&step, 1, elsewhere).expect_err("there is no Python in /proc");
+        assert!(error.to_string().contains("pip install"), "{error}");
+    }
+
+    #[test]
+    fn gate_with_a_failed_step_is_closed() {
+        let failed = [
+            (&GOOD, Outcome::Passed, Duration::ZERO),
+            (&GOOD, Outcome::Failed("x".to_owned()), Duration::ZERO),
+            (&GOOD, Outcome::Skipped, Duration::ZERO),
+        ];
+        assert!(tell(&failed).is_err());
+        assert!(tell(&failed[..1]).is_ok());
+    }
+
+    #[test]
+    fn fast_gate_has_only_fast_steps_and_unknown_steps_are_refused() {
+        let all = CiOptions { fast: false, keep_going: false, steps: Vec::new(), seed: None };
+        let fast = CiOptions { fast: true, steps: Vec::new(), ..all };
+        let names: Vec<_> =
+            chosen(&fast).expect("no step is named").iter().map(|step| step.name).collect();
+        assert_eq!(names, ["format", "tidy", "clippy", "tests"]);
+        let unknown = CiOptions { steps: vec!["tides".to_owned()], ..fast };
+        assert!(chosen(&unknown).is_err());
+    }
+}
