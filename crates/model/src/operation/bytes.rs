@@ -184,6 +184,12 @@ impl<'a> ShardOperation<'a> {
                 to.u8(4);
                 to.fixed64(*draw);
             }
+            Self::Replicated { stamp, count, timeout_millis } => {
+                to.u8(5);
+                to.timestamp(*stamp);
+                to.number(*count);
+                to.number(*timeout_millis);
+            }
         }
     }
 
@@ -207,6 +213,11 @@ impl<'a> ShardOperation<'a> {
             })),
             3 => Ok(Self::Count),
             4 => Ok(Self::Random { draw: from.fixed64()? }),
+            5 => Ok(Self::Replicated {
+                stamp: from.timestamp()?,
+                count: from.number()?,
+                timeout_millis: from.number()?,
+            }),
             found => Err(DecodeError::UnknownTag { what: "operation of a shard", found }),
         }
     }
@@ -254,6 +265,11 @@ mod tests {
         all.push(ShardOperation::Scan(Scan { from: 3, count: 10, pattern: Some(b"a*") }));
         all.push(ShardOperation::Count);
         all.push(ShardOperation::Random { draw: 99 });
+        all.push(ShardOperation::Replicated {
+            stamp: crate::clock::Timestamp(5),
+            count: 2,
+            timeout_millis: 100,
+        });
         for operation in all {
             let mut bytes = Vec::new();
             operation.write(&mut Writer::new(&mut bytes));
@@ -266,7 +282,8 @@ mod tests {
     proptest::proptest! {
         #[test]
         fn any_bytes_are_read_or_refused_without_a_panic(bytes: Vec<u8>) {
-            let _ = ShardOperation::read(&mut Reader::new(&bytes));
+            let read = ShardOperation::read(&mut Reader::new(&bytes));
+            proptest::prop_assert!(read.is_ok() || read.is_err());
         }
     }
 }

@@ -6,7 +6,7 @@
 /// How operations look in messages between nodes.
 mod bytes;
 
-use crate::version::Version;
+use crate::{clock::Timestamp, version::Version};
 
 /// Milliseconds since 1970 at which a key expires.
 pub type Deadline = u64;
@@ -187,6 +187,16 @@ pub enum ShardOperation<'a> {
         /// The drawn number.
         draw: u64,
     },
+    /// How many other datacenters have applied and persisted a write of this one; answered when
+    /// there are enough, or at the time-out. `WAIT`
+    Replicated {
+        /// The write's stamp.
+        stamp: Timestamp,
+        /// How many are enough.
+        count: u64,
+        /// How long to wait for them, in milliseconds.
+        timeout_millis: u64,
+    },
 }
 
 /// A step of a scan of one shard.
@@ -255,7 +265,7 @@ impl ShardOperation<'_> {
             Self::Batch { operations, .. } => {
                 operations.iter().all(|operation| operation.action.is_read())
             }
-            Self::Scan(_) | Self::Count | Self::Random { .. } => true,
+            Self::Scan(_) | Self::Count | Self::Random { .. } | Self::Replicated { .. } => true,
         }
     }
 
@@ -267,7 +277,7 @@ impl ShardOperation<'_> {
             Self::Batch { operations, .. } => {
                 operations.iter().any(|operation| operation.action.may_grow())
             }
-            Self::Scan(_) | Self::Count | Self::Random { .. } => false,
+            Self::Scan(_) | Self::Count | Self::Random { .. } | Self::Replicated { .. } => false,
         }
     }
 }

@@ -1,0 +1,270 @@
+//! What nodes say to each other.
+//!
+//! Every message about a shard carries the epoch of its chain and the sender's HLC; a receiver
+//! refuses an older epoch, and merges the HLC within the drift limit. Messages between datacenters
+//! carry the membership epoch as well.
+
+use antecede_model::{
+    clock::Timestamp,
+    consistency::Consistency,
+    context::Dependencies,
+    cut::Cut,
+    dependency::Dependency,
+    ids::{DatacenterId, Epoch, Lineage, MembershipEpoch, Position, RequestId, ShardId},
+    operation::ShardOperation,
+    response::Response,
+    version::Version,
+};
+use smallvec::SmallVec;
+
+use crate::entry::{Entry, Identity};
+
+/// Something one node tells another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// For the replica of a shard.
+    Shard(ShardMessage),
+    /// For the session that asked.
+    Reply(RequestId, Reply),
+    /// For the node's keeper of cuts.
+    Cut(CutReport),
+}
+
+/// Something for the replica of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShardMessage {
+    /// The shard.
+    pub shard: ShardId,
+    /// The epoch of the sender's chain (of its own datacenter).
+    pub epoch: Epoch,
+    /// The sender's HLC.
+    pub hlc: Timestamp,
+    /// What is said.
+    pub body: Body,
+}
+
+/// How far a prefix of a chain has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Every replica so far has everything up to here where a commit needs it.
+    pub persisted_to: Position,
+    /// Every replica so far would keep everything up to here in a power loss.
+    pub synced_to: Position,
+}
+
+/// What is said to a replica.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Down the chain: entries in order.
+    Forward {
+        /// At least one.
+        entries: Vec<Entry>,
+    },
+    /// Down the chain: how far every replica so far has come.
+    Persisted(Progress),
+    /// Up the chain: everything up to here is committed; synced by all up to the second.
+    Ack(Progress),
+    /// Up the chain: entries are missing from here on.
+    SendAgain {
+        /// The first that is missing.
+        from: Position,
+    },
+    /// To the tail: what is committed? Sent while reads of dirty keys wait.
+    Question {
+        /// Counts the questions of the asking replica in this boot.
+        number: u64,
+    },
+    /// From the tail: everything up to here was committed when it was asked.
+    Answer {
+        /// The question.
+        number: u64,
+        /// The tail's position.
+        committed_to: Position,
+    },
+    /// To the successor, until both have agreed after a restart or a change of epoch.
+    SettleAsk,
+    /// To the predecessor: where this log ends, and whether it has agreed with its own successor.
+    SettleTell {
+        /// The last entry, if there is one.
+        last: Option<Identity>,
+        /// Whether everything further down is settled.
+        is_settled: bool,
+    },
+    /// To the successor: entries that it still has and this replica has lost.
+    TakeBack {
+        /// The first that is missing.
+        from: Position,
+    },
+    /// To the predecessor: entries that it lost.
+    Returned {
+        /// In order from the position that was asked for.
+        entries: Vec<Entry>,
+    },
+    /// A client's request, handed over by its session or by another replica.
+    Request(Request),
+    /// To a tail: tell me when these writes are applied.
+    AwaitApplied {
+        /// Who waits.
+        asker: Asker,
+        /// Origins and stamps; the shard is the message's.
+        writes: Vec<(DatacenterId, Timestamp)>,
+    },
+    /// From a tail, to a shard that waits: these writes are applied.
+    Applied {
+        /// The shard that applied them.
+        by: ShardId,
+        /// Origins and stamps.
+        writes: Vec<(DatacenterId, Timestamp)>,
+    },
+    /// From an origin's tail to the head of another datacenter: committed entries in order.
+    Replicate(Replicate),
+    /// Back to the sending node: how far the receiver has come.
+    Received(Received),
+    /// Back to the sending node: bodies that were dropped and are needed now.
+    Fetch {
+        /// Under which membership.
+        membership: MembershipEpoch,
+        /// The line of stamps.
+        lineage: Lineage,
+        /// Stamps of the entries that are needed, at least one.
+        stamps: Vec<Timestamp>,
+    },
+}
+
+/// Committed entries of one origin and shard, on their way to another datacenter.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Replicate {
+    /// Under which membership.
+    pub membership: MembershipEpoch,
+    /// Where the entries began.
+    pub origin: DatacenterId,
+    /// The line of stamps.
+    pub lineage: Lineage,
+    /// The stamp before the first entry, so that a gap or a repeat is seen.
+    pub previous: Timestamp,
+    /// In order; none asks only for a [`Received`].
+    pub entries: Vec<Entry>,
+    /// Bodies that were asked for with [`Body::Fetch`]: out of line, `previous` says nothing.
+    pub is_fetched: bool,
+}
+
+/// How far a receiving datacenter has come with an origin's line of a shard.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Received {
+    /// Under which membership.
+    pub membership: MembershipEpoch,
+    /// The line of stamps.
+    pub lineage: Lineage,
+    /// Everything up to here has arrived at the head.
+    pub received_to: Timestamp,
+    /// Everything up to here is applied and persisted.
+    pub applied_to: Timestamp,
+    /// Single stamps applied above, smallest first, as many as fit.
+    pub above: Vec<Timestamp>,
+    /// How many more entries may be sent beyond `received_to`.
+    pub credit: u32,
+}
+
+/// Who waits for writes to be applied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Asker {
+    /// The head of another shard, for a remote write.
+    Shard(ShardId),
+    /// A session, for a token; answered by a reply with `Response::Ok`.
+    Session(RequestId),
+}
+
+/// A request for a shard, owned, as it travels between nodes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Request {
+    /// Who asked, and where the reply goes.
+    pub id: RequestId,
+    /// The operation's bytes, see [`ShardOperation::write`].
+    pub operation: Vec<u8>,
+    /// What the session brings.
+    pub carried: Carried,
+}
+
+/// What a session brings with a request.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Carried {
+    /// What a write depends on; empty at level `eventual` and for reads.
+    pub dependencies: Dependencies,
+    /// The session's logical time, which a stamp must exceed.
+    pub time: Timestamp,
+    /// How strong the promises are.
+    pub level: Consistency,
+    /// Where it must be evaluated.
+    pub place: Place,
+}
+
+/// Which replica may evaluate a request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Place {
+    /// Any replica, by CRAQ's rule.
+    #[default]
+    Anywhere,
+    /// The head, against its newest state, also dirty; the reply waits for the commit.
+    Head,
+    /// The tail: how many other datacenters have applied a write (`WAIT`).
+    Tail,
+}
+
+/// A request as it is handed to a replica on the same node: nothing is copied.
+#[derive(Clone, Copy, Debug)]
+pub struct LocalRequest<'a> {
+    /// Who asked.
+    pub id: RequestId,
+    /// The operation.
+    pub operation: &'a ShardOperation<'a>,
+    /// What the session brings.
+    pub carried: &'a Carried,
+}
+
+/// The answer of a shard to a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reply {
+    /// What the client is told.
+    pub response: Response,
+    /// The write that the request made, if it made one.
+    pub wrote: Option<Dependency>,
+    /// Versions that were returned or found absent, for the session's context.
+    pub observed: SmallVec<[Version; 1]>,
+    /// The shard that answered.
+    pub shard: ShardId,
+    /// The largest visible-at of what was returned, or the stamp of the write.
+    pub visible_at: Timestamp,
+}
+
+/// One node's, or one datacenter's, part of the cuts.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CutReport {
+    /// Which configuration the shards are named under.
+    pub epoch: Epoch,
+    /// Which membership.
+    pub membership: MembershipEpoch,
+    /// What the report says.
+    pub scope: CutScope,
+}
+
+/// What a cut report is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum CutScope {
+    /// Applied watermarks of the shards whose tail is on the sending node: the smallest over
+    /// exactly these shards.
+    Node {
+        /// Runs of shard numbers (first, last), sorted.
+        shards: Vec<(ShardId, ShardId)>,
+        /// Per origin the smallest watermark.
+        applied: Cut,
+        /// Whether an entry that is not a tick is still not stable, or someone waits for ticks.
+        wants_ticks: bool,
+    },
+    /// The applied cut of the sender's whole datacenter.
+    Datacenter {
+        /// Per origin.
+        applied: Cut,
+        /// Whether ticks are wanted from this datacenter's peers.
+        wants_ticks: bool,
+    },
+}
