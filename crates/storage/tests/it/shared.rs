@@ -1,0 +1,244 @@
+//! Many threads on one log.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use antecede_storage::{
+    Clock, Disk, Fsync, Log, LogIndex, MachineClock, Notice, Options, RealDisk, SharedLog,
+    SharedOptions, SimulatedDisk,
+};
+use parking_lot::{Condvar, Mutex};
+
+use crate::scene::{SMALL, open, record};
+
+/// Longer than anything here takes; a test that waits so long fails.
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// Collects what the callback is told.
+#[derive(Default)]
+struct Told {
+    notices: Mutex<Vec<Notice>>,
+    changed: Condvar,
+}
+
+impl Told {
+    fn wait_for(&self, what: &str, mut found: impl FnMut(&Notice) -> bool) {
+        let mut notices = self.notices.lock();
+        while !notices.iter().any(&mut found) {
+            let waited = self.changed.wait_for(&mut notices, DEADLINE);
+            assert!(!waited.timed_out(), "never told: {what}; told {notices:?}");
+        }
+    }
+}
+
+fn options(fsync: Fsync) -> SharedOptions {
+    SharedOptions {
+        fsync,
+        retry_interval: Duration::from_millis(5),
+        clock: Arc::new(MachineClock::start()),
+    }
+}
+
+fn start<D: Disk>(log: Log<D>, options: SharedOptions) -> (SharedLog<D>, Arc<Told>) {
+    let told = Arc::new(Told::default());
+    let shared = SharedLog::start(log, options, {
+        let told = Arc::clone(&told);
+        move |notice| {
+            told.notices.lock().push(notice);
+            told.changed.notify_all();
+        }
+    });
+    (shared.unwrap(), told)
+}
+
+/// Lets four threads append and persist 500 records each in three ways.
+fn hammer(fsync: Fsync) {
+    let disk = SimulatedDisk::new();
+    let (log, told) = start(open(disk.clone()).0, options(fsync));
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let (log, told) = (&log, &told);
+            scope.spawn(move || {
+                for number in 0..500 {
+                    let index = log.append(&[&record(thread, number)]).unwrap();
+                    if number % 3 == 0 {
+                        log.request_flush();
+                    } else {
+                        log.flush_inline().unwrap();
+                    }
+                    if number % 50 == 0 {
+                        told.wait_for("persisted", |notice| match notice {
+                            Notice::Advanced(to) => index <= to.persisted_to(fsync),
+                            Notice::DiskFull(_) | Notice::Healed | Notice::Failed(_) => false,
+                        });
+                    }
+                }
+            });
+        }
+    });
+    let last = LogIndex::new(2000);
+    told.wait_for(
+        "all persisted",
+        |notice| matches!(notice, Notice::Advanced(to) if last <= to.persisted_to(fsync)),
+    );
+    assert!(last <= log.positions().persisted_to(fsync));
+    let crashed = if fsync == Fsync::Always { disk.crash(1) } else { disk.reopen() };
+    let (_, found, _) = open(crashed);
+    assert_eq!(found.len(), 2000);
+    for thread in 0..4 {
+        let mine = found
+            .iter()
+            .filter(|found| found.starts_with(format!("generation {thread} ").as_bytes()));
+        assert!(mine.eq(&(0..500).map(|n| record(thread, n)).collect::<Vec<_>>()));
+    }
+}
+
+#[test]
+fn every_appender_is_told_when_its_record_is_synced() {
+    hammer(Fsync::Always);
+}
+
+#[test]
+fn every_appender_is_told_when_its_record_is_written() {
+    hammer(Fsync::Never);
+    hammer(Fsync::Interval(Duration::from_millis(2)));
+}
+
+#[test]
+fn an_idle_log_is_flushed_inline() {
+    let disk = SimulatedDisk::new();
+    let (log, _) = start(open(disk.clone()).0, options(Fsync::Always));
+    let index = log.append(&[b"alone"]).unwrap();
+    let positions = log.flush_inline().unwrap().expect("nobody else flushes");
+    assert_eq!(positions.synced_to, index);
+    assert_eq!(open(disk.crash(1)).1.len(), 1);
+}
+
+#[test]
+fn many_appends_share_one_sync() {
+    let disk = SimulatedDisk::new();
+    let (log, told) = start(open(disk.clone()).0, options(Fsync::Always));
+    let before = disk.syncs();
+    log.append_many(|tail| {
+        for _ in 0..10 {
+            tail.append(&[b"one of ten"]).unwrap();
+        }
+    });
+    log.request_flush();
+    told.wait_for(
+        "ten synced",
+        |notice| matches!(notice, Notice::Advanced(to) if to.synced_to == LogIndex::new(10)),
+    );
+    assert_eq!(disk.syncs() - before, 1);
+}
+
+#[test]
+fn written_records_are_synced_in_the_background() {
+    let disk = SimulatedDisk::new();
+    let fsync = Fsync::Interval(Duration::from_millis(3));
+    let (log, told) = start(open(disk.clone()).0, options(fsync));
+    log.append(&[b"soon on disk"]).unwrap();
+    let positions = log.flush_inline().unwrap().expect("only this thread flushes");
+    assert_eq!(positions.persisted_to(fsync), LogIndex::new(1));
+    told.wait_for(
+        "synced",
+        |notice| matches!(notice, Notice::Advanced(to) if to.synced_to == LogIndex::new(1)),
+    );
+    assert_eq!(log.sync_lag(Duration::MAX), Duration::ZERO);
+    assert_eq!(open(disk.crash(1)).1.len(), 1);
+}
+
+/// A clock that stands where it is put.
+#[derive(Debug, Default)]
+struct StandingClock(AtomicU64);
+
+impl Clock for StandingClock {
+    fn now(&self) -> Duration {
+        Duration::from_millis(self.0.load(Ordering::SeqCst))
+    }
+}
+
+#[test]
+fn the_lag_of_syncs_counts_from_the_oldest_write() {
+    let clock = Arc::new(StandingClock::default());
+    let fsync = Fsync::Interval(Duration::from_secs(3600));
+    let options = SharedOptions { clock: Arc::<StandingClock>::clone(&clock), ..options(fsync) };
+    let (log, _) = start(open(SimulatedDisk::new()).0, options);
+    log.sync().unwrap();
+    clock.0.store(1000, Ordering::SeqCst);
+    assert_eq!(log.sync_lag(clock.now()), Duration::ZERO);
+    log.append(&[b"first"]).unwrap();
+    log.flush_inline().unwrap();
+    clock.0.store(2500, Ordering::SeqCst);
+    log.append(&[b"second"]).unwrap();
+    log.flush_inline().unwrap();
+    clock.0.store(4000, Ordering::SeqCst);
+    assert_eq!(log.sync_lag(clock.now()), Duration::from_secs(3));
+    log.sync().unwrap();
+    assert_eq!(log.sync_lag(clock.now()), Duration::ZERO);
+}
+
+#[test]
+fn a_full_disk_heals_without_anybody_asking() {
+    let disk = SimulatedDisk::new();
+    let (log, told) = start(open(disk.clone()).0, options(Fsync::Always));
+    disk.set_capacity(Some(8192));
+    let mut count = 0;
+    while log.disk_full().is_none() || log.positions().synced_to == LogIndex::new(count) {
+        count += 1;
+        log.append(&[&record(1, count)]).unwrap();
+        log.flush_inline().unwrap();
+    }
+    told.wait_for("full", |notice| matches!(notice, Notice::DiskFull(_)));
+    disk.set_capacity(None);
+    told.wait_for("healed", |notice| matches!(notice, Notice::Healed));
+    told.wait_for(
+        "all synced",
+        |notice| matches!(notice, Notice::Advanced(to) if to.synced_to == LogIndex::new(count)),
+    );
+    assert!(log.disk_full().is_none());
+}
+
+#[test]
+fn a_failed_sync_is_told_once_and_stays() {
+    let disk = SimulatedDisk::new();
+    let (log, told) = start(open(disk.clone()).0, options(Fsync::Always));
+    disk.fail_syncs_after(0);
+    log.append(&[b"lost"]).unwrap();
+    log.request_flush();
+    told.wait_for("failed", |notice| matches!(notice, Notice::Failed(_)));
+    disk.fail_syncs_after(u64::MAX);
+    assert!(log.flush_inline().is_err());
+    assert!(log.failed().is_some());
+    let failures = told.notices.lock().iter().filter(|n| matches!(n, Notice::Failed(_))).count();
+    assert_eq!(failures, 1);
+    assert!(log.close().is_err());
+}
+
+#[test]
+fn a_closed_log_is_whole_and_clean() {
+    let folder = tempfile::tempdir().unwrap();
+    let log = open(RealDisk::open(folder.path()).unwrap()).0;
+    let (log, _) = start(log, options(Fsync::Never));
+    for number in 0..100 {
+        log.append(&[&record(1, number)]).unwrap();
+    }
+    let positions = log.close().unwrap();
+    assert_eq!(positions.synced_to, LogIndex::new(100));
+    let (_, found, report) = open(RealDisk::open(folder.path()).unwrap());
+    assert_eq!((found.len(), report.torn_bytes), (100, 0));
+}
+
+#[test]
+fn the_memory_variant_is_always_persisted() {
+    let log = Log::<RealDisk>::memory(Options { pending_bytes_max: 1000, ..SMALL });
+    let (log, _) = start(log, options(Fsync::Always));
+    for number in 1..=1000 {
+        let index = log.append(&[b"bytes"]).unwrap();
+        assert_eq!(index, LogIndex::new(number));
+        let positions = log.flush_inline().unwrap().unwrap();
+        assert_eq!(positions.persisted_to(log.fsync()), index);
+    }
+    assert_eq!(log.close().unwrap().synced_to, LogIndex::new(1000));
+}
