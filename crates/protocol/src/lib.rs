@@ -20,6 +20,8 @@ pub mod geo;
 pub mod machine;
 /// What nodes say to each other.
 pub mod message;
+/// Deliberate bugs, for the simulator's tests.
+pub mod mutation;
 /// What a node's log holds, and how it is read back.
 pub mod record;
 /// One client's sequence of requests.

@@ -243,6 +243,8 @@ pub struct CutReport {
     pub epoch: Epoch,
     /// Which membership.
     pub membership: MembershipEpoch,
+    /// At least the logical time of every tail whose watermark went into the report.
+    pub hlc: Timestamp,
     /// What the report says.
     pub scope: CutScope,
 }

@@ -13,6 +13,7 @@ use crate::{
     entry::Entry,
     machine::{Here, Outputs, Persisted, Storage},
     message::{LocalRequest, ShardMessage},
+    mutation::Mutations,
 };
 
 /// What a replica is told.
@@ -48,6 +49,8 @@ pub struct Cuts {
     pub applied: Cut,
     /// Whether ticks are wanted.
     pub wants_ticks: bool,
+    /// At least every logical time that the tails had when they reported what went into `stable`.
+    pub hlc: Timestamp,
 }
 
 /// Limits and settings of a replica.
@@ -57,6 +60,8 @@ pub struct ShardOptions {
     pub max_clock_drift: Duration,
     /// The deployment's secret for the order of scans.
     pub hash_secret: u64,
+    /// A deliberate bug, for the simulator's tests only.
+    pub mutations: Mutations,
 }
 
 /// What the keeper of cuts needs from a tail.
@@ -66,6 +71,8 @@ pub struct Watermarks {
     pub applied: Vec<(DatacenterId, Timestamp)>,
     /// Whether it holds something that is not stable yet, or waits for ticks.
     pub wants_ticks: bool,
+    /// The tail's logical time.
+    pub hlc: Timestamp,
 }
 
 /// One replica of one shard.

@@ -1,0 +1,83 @@
+//! Names deliberate protocol bugs that the simulator must catch.
+//!
+//! Ensures: without the cargo feature `mutations` none can be switched on, and the questions that
+//! the machines ask are constant; the gate checks that a release build does not have the feature.
+
+/// One deliberate bug.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Mutation {
+    /// Remote writes enter the chain without asking for their dependencies.
+    SkipDependencyChecks,
+    /// A dependency counts as applied when any newer stamp of its origin and shard is.
+    NewerVersionSatisfies,
+    /// A replica that is not the tail answers reads of dirty keys by itself.
+    DirtyReadsAtTheMiddle,
+    /// The tail commits what it has persisted itself.
+    TailCommitsOnItsOwnSync,
+    /// Entries count as persisted when they are received.
+    AcknowledgeBeforePersisting,
+    /// A reply without an effect leaves at once, also when it was computed from dirty state.
+    ReplyFromDirtyState,
+    /// A restarted replica goes on without settling, as if it had never stopped.
+    RestartWithoutSettling,
+    /// Entries that are sent again have lost their dependencies.
+    LoseDependenciesOnResend,
+    /// A receiver takes entries whatever stamp they say was before them.
+    IgnorePrevious,
+    /// The tail tells its own clock as the watermark of an idle shard.
+    TailClockAsTick,
+    /// A new head starts above the writes that it holds, not above the ticks.
+    NewHeadIgnoresTicks,
+    /// A node's smallest watermark is taken for the datacenter's, whatever shards it covers.
+    MinimaWithoutShards,
+    /// Tombstones are collected as soon as they are stable.
+    CollectAtFirstStability,
+    /// After a restart everything up to the largest applied stamp counts as applied.
+    ForgetExceptionsOnRestart,
+    /// A token leaves out the session's last write.
+    TokenMissesLastWrite,
+    /// A token carries no HLC and no logical times.
+    TokenWithoutHlc,
+    /// A stamp need not exceed the session's logical time.
+    IgnoreLogicalTime,
+    /// Pipelined commands to another shard are handed over at once.
+    NoWaitInPipelines,
+    /// Nothing is taken from a link while too many writes are blocked.
+    StopReadingWhenBlocked,
+}
+
+/// Which deliberate bug is switched on, if any.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Mutations {
+    #[cfg(feature = "mutations")]
+    active: Option<Mutation>,
+}
+
+impl Mutations {
+    /// None, as in every release.
+    pub const NONE: Self = Self {
+        #[cfg(feature = "mutations")]
+        active: None,
+    };
+
+    /// Switches one on.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub const fn only(mutation: Mutation) -> Self {
+        Self { active: Some(mutation) }
+    }
+
+    /// Whether a deliberate bug is switched on; always false in a release.
+    #[cfg(feature = "mutations")]
+    #[must_use]
+    pub fn has(self, mutation: Mutation) -> bool {
+        self.active == Some(mutation)
+    }
+
+    /// Whether a deliberate bug is switched on; always false in a release.
+    #[cfg(not(feature = "mutations"))]
+    #[must_use]
+    pub const fn has(self, _mutation: Mutation) -> bool {
+        false
+    }
+}
