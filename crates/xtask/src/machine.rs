@@ -152,7 +152,10 @@ impl Running {
         let mut text = String::new();
         let is_read = fs::File::open(&self.log).and_then(|mut file| file.read_to_string(&mut text));
         match is_read {
-            Ok(_) => text.lines().rev().take(5).collect::<Vec<_>>().join(" | "),
+            Ok(_) => {
+                let lines: Vec<&str> = text.lines().collect();
+                lines[lines.len().saturating_sub(5)..].join(" | ")
+            }
             Err(error) => format!("cannot read {}: {error}", self.log.display()),
         }
     }

@@ -69,8 +69,16 @@ pub(crate) const REDIS_CLIENT_OF_PYTHON: Need = Need {
     install: &["python3 -m venv target/python", "target/python/bin/pip install -q redis==8.1.0"],
 };
 
+/// The versions stand in `package.json` and its lock file.
+pub(crate) const REDIS_CLIENTS_OF_NODE: Need = Need {
+    name: "ioredis and node-redis in tests/redis/node_modules",
+    probe: &["sh", "-c", "cd tests/redis && npm ls --silent"],
+    install: &["npm ci --no-audit --no-fund --prefix tests/redis"],
+};
+
 /// Everything, in the order in which it is installed.
-const NEEDS: &[&Need] = &[&RUSTFMT, &CLIPPY, &NEXTEST, &REDIS, &REDIS_CLIENT_OF_PYTHON];
+const NEEDS: &[&Need] =
+    &[&RUSTFMT, &CLIPPY, &NEXTEST, &REDIS, &REDIS_CLIENT_OF_PYTHON, &REDIS_CLIENTS_OF_NODE];
 
 impl Need {
     /// Whether the thing is there.

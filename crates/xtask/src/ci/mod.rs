@@ -105,6 +105,28 @@ const STEPS: &[Step] = &[
     },
 ];
 
+/// A part of the project and the words that some step must hold once it exists, so that no check
+/// is written and then never run.
+const PARTS: &[(&str, &[&str])] = &[
+    ("tests/it", &["nextest", "tests"]),
+    ("tests/redis/run.py", &["tests/redis/run.py"]),
+    ("crates/sim/src/world.rs", &["sim", "twice"]),
+    ("crates/sim/src/world.rs", &["sim", "--seeds"]),
+    ("crates/sim/src/mutations.rs", &["sim", "sim/mutations"]),
+    ("crates/sim/src/mutations", &["sim", "sim/mutations"]),
+    ("crates/sim/seeds.txt", &["sim", "{known seed}"]),
+    ("fuzz", &["fuzz"]),
+];
+
+/// The parts that exist although no step runs them.
+pub(crate) fn parts_without_step(has: impl Fn(&str) -> bool) -> Vec<String> {
+    let is_run = |words: &[&str]| {
+        STEPS.iter().any(|step| words.iter().all(|word| step.command.contains(word)))
+    };
+    let forgotten = PARTS.iter().filter(|(path, words)| has(path) && !is_run(words));
+    forgotten.map(|(path, words)| format!("no step runs `{path}` ({})", words.join(" "))).collect()
+}
+
 /// How a step ended.
 #[derive(Debug)]
 enum Outcome {

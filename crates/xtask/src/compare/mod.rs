@@ -65,6 +65,11 @@ pub(crate) fn run(options: &CompareOptions) -> anyhow::Result<()> {
     let folder = root.join("target/compare");
     let mut rows = Vec::new();
     for durability in DURABILITIES {
+        // What a broken run left behind would be loaded.
+        if folder.exists() {
+            fs::remove_dir_all(&folder)
+                .with_context(|| format!("cannot remove {}", folder.display()))?;
+        }
         let result = compare_at(*durability, options, &binaries, &folder, &mut rows);
         let removed = fs::remove_dir_all(&folder);
         result.with_context(|| format!("cannot compare with {}", durability.name()))?;

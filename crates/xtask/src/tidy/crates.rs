@@ -10,7 +10,7 @@ use anyhow::Context;
 use serde::Deserialize;
 
 use super::{Facts, Finding};
-use crate::machine;
+use crate::{ci, machine};
 
 /// Which crates of the workspace a crate may name. A crate without a row may not exist.
 ///
@@ -35,7 +35,12 @@ const EDGES: &[(&str, &[&str])] = &[
 /// The packages that are shipped.
 const SHIPPED: &[&str] = &["antecede", "antecede-server"];
 
-/// The feature that holds the deliberate protocol bugs.
+/// The package that is built with the mutations on request: where they have to be seen, so that
+/// this check is known to see them.
+const SIMULATOR: &str = "sim";
+
+/// The crate and the feature that hold the deliberate protocol bugs.
+const PROTOCOL: &str = "antecede-protocol";
 const MUTATIONS: &str = "mutations";
 
 /// The one list of licences.
@@ -90,22 +95,26 @@ pub(super) struct FeatureTree {
 }
 
 impl FeatureTree {
-    /// Reads the features of all shipped packages, with every feature of their own switched on: a
-    /// feature that merely passes on to the mutations is found as well.
-    pub(super) fn read_shipped(root: &Path) -> anyhow::Result<Vec<Self>> {
+    /// Reads the features of all shipped packages and of the simulator, with every feature of their
+    /// own switched on: a feature that merely passes on to the mutations is found as well.
+    pub(super) fn read_all(root: &Path) -> anyhow::Result<Vec<Self>> {
         let read = |package: &&'static str| {
             let mut command = Command::new("cargo");
-            command.current_dir(root).args([
-                "tree",
-                "--locked",
-                "--all-features",
-                "--prefix",
-                "none",
-            ]);
-            command.args(["--edges", "normal,build,features", "--package", package]);
+            command.current_dir(root).args(["tree", "--locked", "--all-features"]);
+            command.args(["--prefix", "none", "--edges", "normal,build", "--format", "{p} [{f}]"]);
+            command.args(["--package", package]);
             Ok(Self { package, text: machine::output_of(&mut command)? })
         };
-        SHIPPED.iter().map(read).collect()
+        SHIPPED.iter().chain(&[SIMULATOR]).map(read).collect()
+    }
+
+    /// Whether the protocol is built with the mutations; `None` if it is not built at all.
+    fn has_mutations(&self) -> Option<bool> {
+        let is_protocol = |line: &&str| line.split(' ').next() == Some(PROTOCOL);
+        let line = self.text.lines().find(is_protocol)?;
+        let (_, features) = line.rsplit_once('[')?;
+        let features = features.split(']').next()?;
+        Some(features.split(',').any(|feature| feature == MUTATIONS))
     }
 }
 
@@ -168,14 +177,28 @@ pub(super) fn settings(facts: &Facts) -> Vec<Finding> {
 
 pub(super) fn mutations(facts: &Facts) -> Vec<Finding> {
     let mut findings = Vec::new();
-    let feature = format!("feature \"{MUTATIONS}\"");
-    for tree in &facts.shipped {
-        if let Some(line) = tree.text.lines().find(|line| line.contains(&feature)) {
-            let message = format!("`{}` can be built with {}", tree.package, line.trim());
-            findings.push(Finding::of(&manifest_of(tree.package), message));
-        }
+    for tree in &facts.features {
+        let is_wanted = tree.package == SIMULATOR;
+        let message = match tree.has_mutations() {
+            Some(has) if has == is_wanted => continue,
+            Some(true) => format!("`{}` can be built with the mutations", tree.package),
+            Some(false) => format!("`{}` cannot be built with the mutations", tree.package),
+            None => format!(
+                "`{}` is built without {PROTOCOL}, or cargo tells it otherwise",
+                tree.package
+            ),
+        };
+        findings.push(Finding::of(&manifest_of(tree.package), message));
     }
     findings
+}
+
+pub(super) fn gate(facts: &Facts) -> Vec<Finding> {
+    let forgotten = ci::parts_without_step(|path| facts.tree.has(path));
+    forgotten
+        .into_iter()
+        .map(|message| Finding::of("crates/xtask/src/ci/mod.rs", message))
+        .collect()
 }
 
 #[derive(Deserialize)]

@@ -35,8 +35,8 @@ use crate::{machine, say};
 struct Facts {
     tree: Tree,
     metadata: Metadata,
-    /// The features with which the shipped packages are built.
-    shipped: Vec<FeatureTree>,
+    /// The features with which the shipped packages and the simulator are built.
+    features: Vec<FeatureTree>,
 }
 
 /// One place that breaks a rule.
@@ -97,6 +97,11 @@ const CHECKS: &[Check] = &[
         find: crates::mutations,
     },
     Check {
+        name: "gate-is-whole",
+        rule: "each part of the project that checks something has a step in the gate",
+        find: crates::gate,
+    },
+    Check {
         name: "head-comment",
         rule: "each Rust source begins with a sentence on what it does",
         find: rust::heads,
@@ -113,7 +118,7 @@ const CHECKS: &[Check] = &[
     },
     Check {
         name: "import-blocks",
-        rule: "imports stand in three blocks: the standard library, others, ours",
+        rule: "imports stand in three blocks: the standard library, other crates, this crate",
         find: rust::import_blocks,
     },
     Check {
@@ -186,7 +191,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let facts = Facts {
         tree: Tree::read(&root)?,
         metadata: Metadata::read(&root)?,
-        shipped: FeatureTree::read_shipped(&root)?,
+        features: FeatureTree::read_all(&root)?,
     };
     let mut broken = 0;
     let mut total = 0;

@@ -102,17 +102,17 @@ pub(super) fn function_lengths(facts: &Facts) -> Vec<Finding> {
 enum Block {
     /// The standard library.
     Standard,
-    /// Crates of others.
+    /// Other crates, also those of this workspace.
     Others,
-    /// This workspace.
+    /// This crate.
     Ours,
 }
 
 fn block_of(path: &str, modules: &[&str]) -> Block {
     match path.trim_start_matches("::").split("::").next().unwrap_or(path) {
         "std" | "core" | "alloc" => Block::Standard,
-        "crate" | "self" | "super" | "sim" | "tests" | "xtask" | "antecede" => Block::Ours,
-        first if first.starts_with("antecede_") || modules.contains(&first) => Block::Ours,
+        "crate" | "self" | "super" => Block::Ours,
+        first if modules.contains(&first) => Block::Ours,
         _ => Block::Others,
     }
 }
@@ -137,7 +137,7 @@ pub(super) fn import_blocks(facts: &Facts) -> Vec<Finding> {
             if let Some((before, line)) = last.filter(|(_, line)| *line < import.line) {
                 let is_apart = lines[line..import.line - 1].iter().any(|line| line.is_empty());
                 let message = if block < before {
-                    Some("stands below a later block: standard library, others, ours")
+                    Some("stands below a later block: standard library, other crates, this crate")
                 } else if block == before && is_apart {
                     Some("is parted by an empty line from imports of its own block")
                 } else if block != before && !is_apart {

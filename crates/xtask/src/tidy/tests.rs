@@ -51,11 +51,16 @@ fn clean_files() -> Vec<(&'static str, &'static str)> {
 }
 
 fn facts_of(files: &[(&str, &str)], metadata: &str, features: &str) -> Facts {
-    let shipped = FeatureTree { package: "antecede", text: features.to_owned() };
-    Facts { tree: Tree::of(files), metadata: Metadata::of(metadata), shipped: vec![shipped] }
+    let trees = features.split("---\n").zip(["antecede", "sim"]);
+    let trees = trees.map(|(text, package)| FeatureTree { package, text: text.to_owned() });
+    let (tree, metadata) = (Tree::of(files), Metadata::of(metadata));
+    Facts { tree, metadata, features: trees.collect() }
 }
 
-const FEATURES: &str = "antecede v0.0.0\nantecede-protocol feature \"default\"\n";
+/// What cargo says of the command, and after the line of the simulator.
+const FEATURES: &str = "antecede v0.0.0 (/x/cli) []\nantecede-protocol v0.0.0 (/x/protocol) []\n---\n\
+                        sim v0.0.0 (/x/sim) [mutations]\n\
+                        antecede-protocol v0.0.0 (/x/protocol) [mutations] (*)\n";
 
 fn clean() -> Facts {
     facts_of(&clean_files(), METADATA, FEATURES)
@@ -90,7 +95,9 @@ fn rejected() -> Vec<(&'static str, Facts)> {
     let edge =
         METADATA.replace("\"bytes\", \"path\": null", "\"antecede-server\", \"path\": \"p\"");
     let stranger = METADATA.replace("antecede-model", "antecede-stranger");
-    let mutated = format!("{FEATURES}antecede-protocol feature \"mutations\"\n");
+    let mutated = FEATURES.replacen("/x/protocol) []", "/x/protocol) [default,mutations]", 1);
+    let blind = FEATURES.replace("protocol) [mutations]", "protocol) []");
+    let elsewhere = FEATURES.replace("antecede-protocol", "antecede-protocols");
     let all = clean_files();
     vec![
         ("crate-edges", facts_of(&all, &edge, FEATURES)),
@@ -100,6 +107,9 @@ fn rejected() -> Vec<(&'static str, Facts)> {
         ("licences", facts_of(&all, &METADATA.replace("MIT", "GPL-3.0"), FEATURES)),
         ("licences", facts_of(&all, &METADATA.replace("\"MIT\"", "null"), FEATURES)),
         ("mutations-stay-out", facts_of(&all, METADATA, &mutated)),
+        ("mutations-stay-out", facts_of(&all, METADATA, &blind)),
+        ("mutations-stay-out", facts_of(&all, METADATA, &elsewhere)),
+        ("gate-is-whole", with("fuzz/Cargo.toml", MANIFEST)),
         ("head-comment", with_rust("use std::fmt;\n")),
         ("head-comment", with_rust("//! Under construction.\n")),
         ("file-length", with_rust(&long_file)),
