@@ -28,6 +28,9 @@ pub(crate) const TEMPORARY_SUFFIX: &str = ".tmp";
 /// The least bytes of a segment.
 pub(crate) const SEGMENT_BYTES_MIN: u64 = 2 * HEADER_BYTES;
 
+/// Bytes of zeros that are written at once.
+const ZEROS_BYTES: usize = 1024 * 1024;
+
 /// The name of the segment that begins with record `first`.
 pub(crate) fn segment_name(first: LogIndex) -> String {
     format!("{:020}{SEGMENT_SUFFIX}", first.get())
@@ -40,6 +43,7 @@ pub(crate) struct WriterStart {
     pub(crate) boot: u64,
     pub(crate) salt: u64,
     pub(crate) segment_bytes: u64,
+    pub(crate) zero_ahead: bool,
     /// First records of the segments that are there.
     pub(crate) firsts: Vec<LogIndex>,
     /// The first record that the log still has.
@@ -88,6 +92,8 @@ pub(crate) struct SparePlan {
     name: String,
     header: SegmentHeader,
     size: u64,
+    /// Whether to write zeros into it, see [`crate::Options::zero_ahead`].
+    zero: bool,
 }
 
 /// Why a segment could not be prepared.
@@ -135,6 +141,9 @@ pub(crate) fn prepare_spare<D: Disk>(disk: &D, plan: &SparePlan) -> Result<Segme
     let attempt = || -> io::Result<D::File> {
         let file = disk.create(&plan.name)?;
         disk.preallocate(&file, plan.size)?;
+        if plan.zero {
+            write_zeros(disk, &file, plan.size)?;
+        }
         disk.write_at(&file, 0, &plan.header.encode())?;
         disk.sync(&file)?;
         Ok(file)
@@ -158,13 +167,26 @@ pub(crate) fn prepare_spare<D: Disk>(disk: &D, plan: &SparePlan) -> Result<Segme
     }
 }
 
+/// Writes zeros in small steps, each synced, so that others' syncs do not wait for long.
+fn write_zeros<D: Disk>(disk: &D, file: &D::File, size: u64) -> io::Result<()> {
+    let zeros = vec![0; ZEROS_BYTES];
+    let mut at = 0;
+    while at < size {
+        let bytes = usize::try_from(size - at).map_or(ZEROS_BYTES, |left| left.min(ZEROS_BYTES));
+        disk.write_at(file, at, &zeros[..bytes])?;
+        disk.sync(file)?;
+        at += u64::try_from(bytes).expect("a size fits u64");
+    }
+    Ok(())
+}
+
 impl<D: Disk> Writer<D> {
     /// Begins a new segment for this run; it is durable when this returns.
     pub(crate) fn begin(disk: Arc<D>, start: WriterStart) -> Result<Self, SpareError> {
         let mut size = start.segment_bytes;
         let mut current = loop {
-            let plan =
-                SparePlan { name: spare_name(0), header: header(&start, start.synced_to), size };
+            let header = header(&start, start.synced_to);
+            let plan = SparePlan { name: spare_name(0), header, size, zero: start.zero_ahead };
             match prepare_spare(&*disk, &plan) {
                 // A nearly full disk must not keep a node from starting and serving reads.
                 Err(SpareError::Full(_)) if SEGMENT_BYTES_MIN < size => {
@@ -292,7 +314,8 @@ impl<D: Disk> Writer<D> {
             drop(self.disk.remove(&spare.name));
         }
         if self.spare.is_none() {
-            let plan = self.spare_plan(size);
+            // Somebody waits for this one, so it is made the quick way.
+            let plan = SparePlan { zero: false, ..self.spare_plan(size) };
             let prepared = prepare_spare(&*self.disk, &plan);
             self.install_spare(prepared)?;
         }
@@ -333,7 +356,8 @@ impl<D: Disk> Writer<D> {
     fn spare_plan(&mut self, size: u64) -> SparePlan {
         self.spare_count += 1;
         let header = header(&self.start, self.synced_to);
-        SparePlan { name: spare_name(self.spare_count), header, size }
+        let (name, zero) = (spare_name(self.spare_count), self.start.zero_ahead);
+        SparePlan { name, header, size, zero }
     }
 
     /// Takes a segment that was prepared, or learns why it could not be.

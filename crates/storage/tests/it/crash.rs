@@ -1,9 +1,9 @@
 //! Power losses at every write and at random moments: what was synced is there, what is there is a
 //! prefix of what was appended, and what was cut off never comes back.
 
-use antecede_storage::{LogError, LogIndex, SimulatedDisk};
+use antecede_storage::{Log, LogError, LogIndex, Options, SimulatedDisk};
 
-use crate::scene::{Draw, Records, open, record};
+use crate::scene::{Draw, NODE_1, Records, SMALL, open, record};
 
 /// What is known about the log from outside.
 #[derive(Clone, Default)]
@@ -32,10 +32,10 @@ fn work(
     draw: &mut Draw,
 ) -> Result<(), LogError> {
     let mut found = Records::new();
-    let opened = antecede_storage::Log::open(
+    let opened = Log::open(
         disk.clone(),
-        crate::scene::SMALL,
-        crate::scene::NODE_1,
+        Options { zero_ahead: generation.is_multiple_of(2), ..SMALL },
+        NODE_1,
         |_, payload| found.push(payload.to_vec()),
     );
     let Ok((mut log, _)) = opened else {

@@ -10,6 +10,7 @@ pub(crate) const SMALL: Options = Options {
     pending_bytes_max: 1 << 20,
     record_bytes_max: 1 << 20,
     salt: 0x5a17,
+    zero_ahead: false,
 };
 
 pub(crate) type Records = Vec<Vec<u8>>;

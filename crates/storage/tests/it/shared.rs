@@ -209,7 +209,7 @@ fn a_failed_sync_is_told_once_and_stays() {
     log.request_flush();
     told.wait_for("failed", |notice| matches!(notice, Notice::Failed(_)));
     disk.fail_syncs_after(u64::MAX);
-    assert!(log.flush_inline().is_err());
+    assert!(log.sync().is_err());
     assert!(log.failed().is_some());
     let failures = told.notices.lock().iter().filter(|n| matches!(n, Notice::Failed(_))).count();
     assert_eq!(failures, 1);
