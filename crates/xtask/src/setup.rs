@@ -63,6 +63,12 @@ const INSTALL_REDIS: &str = "set -e; \
     apt-get update -qq; \
     apt-get install -y -qq --no-install-recommends redis-server redis-tools";
 
+pub(crate) const PYTHON_VENV: Need = Need {
+    name: "virtual environments of Python",
+    probe: &["python3", "-c", "import ensurepip, venv"],
+    install: &["apt-get update -qq && apt-get install -y -qq --no-install-recommends python3-venv"],
+};
+
 pub(crate) const REDIS_CLIENT_OF_PYTHON: Need = Need {
     name: "redis-py 8.1.0 in target/python",
     probe: &[PYTHON, "-c", "import redis; assert redis.__version__ == '8.1.0'"],
@@ -77,8 +83,15 @@ pub(crate) const REDIS_CLIENTS_OF_NODE: Need = Need {
 };
 
 /// Everything, in the order in which it is installed.
-const NEEDS: &[&Need] =
-    &[&RUSTFMT, &CLIPPY, &NEXTEST, &REDIS, &REDIS_CLIENT_OF_PYTHON, &REDIS_CLIENTS_OF_NODE];
+const NEEDS: &[&Need] = &[
+    &RUSTFMT,
+    &CLIPPY,
+    &NEXTEST,
+    &REDIS,
+    &PYTHON_VENV,
+    &REDIS_CLIENT_OF_PYTHON,
+    &REDIS_CLIENTS_OF_NODE,
+];
 
 impl Need {
     /// Whether the thing is there.

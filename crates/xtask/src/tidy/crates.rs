@@ -194,7 +194,7 @@ pub(super) fn mutations(facts: &Facts) -> Vec<Finding> {
 }
 
 pub(super) fn gate(facts: &Facts) -> Vec<Finding> {
-    let forgotten = ci::parts_without_step(|path| facts.tree.has(path));
+    let forgotten = ci::parts_without_step(&facts.gate, |path| facts.tree.has(path));
     forgotten
         .into_iter()
         .map(|message| Finding::of("crates/xtask/src/ci/mod.rs", message))

@@ -28,7 +28,7 @@ use anyhow::bail;
 
 use self::crates::{FeatureTree, Metadata};
 use self::tree::Tree;
-use crate::{machine, say};
+use crate::{ci, machine, say};
 
 /// Everything that the checks look at.
 #[derive(Debug)]
@@ -37,6 +37,8 @@ struct Facts {
     metadata: Metadata,
     /// The features with which the shipped packages and the simulator are built.
     features: Vec<FeatureTree>,
+    /// The commands of the gate.
+    gate: Vec<&'static [&'static str]>,
 }
 
 /// One place that breaks a rule.
@@ -192,6 +194,7 @@ pub(crate) fn run() -> anyhow::Result<()> {
         tree: Tree::read(&root)?,
         metadata: Metadata::read(&root)?,
         features: FeatureTree::read_all(&root)?,
+        gate: ci::commands(),
     };
     let mut broken = 0;
     let mut total = 0;
