@@ -1,0 +1,633 @@
+//! Checks that each key is a linearizable register inside each datacenter.
+//!
+//! Keys are independent (linearizability is local; Herlihy and Wing), so each key of each datacenter
+//! is judged alone. Where only unique values are read and written, `zones` decides in one sweep.
+//! Else the search goes forward in time and keeps every state that the key can be in, together with
+//! which of the open operations have already taken effect; an operation takes effect only when an
+//! answer forces it (Lowe, "Testing for linearizability", 2017). An operation with an unknown
+//! outcome stays open for ever.
+//!
+//! By default only the keys whose writes all began in one datacenter are judged, and there only:
+//! elsewhere a key changes without a local operation. On request writes of other datacenters take
+//! part as operations with an unknown outcome.
+//!
+//! Reads at levels below linearizable are left out; writes of all levels pass through the chain.
+//!
+//! Limits: `work_max` configurations a key and `OPEN_MAX` operations open at once; beyond, the
+//! answer is `Undecided`, with the key.
+
+use std::collections::BTreeMap;
+
+use rustc_hash::{FxHashMap, FxHashSet};
+
+use crate::{
+    history::{History, Kind, Operation, Outcome, Symbol},
+    verdict::{Pattern, Verdict, Violation},
+    zones::{self, Span},
+};
+
+/// Operations of one key that may be open at once.
+const OPEN_MAX: usize = 128;
+
+/// Operations of a proof that are shown.
+const SHOWN_MAX: usize = 24;
+
+/// Searches that making a proof short may take.
+const SHORTEN_MAX: usize = 400;
+
+/// What is judged, and how long.
+#[derive(Clone, Copy, Debug)]
+pub struct LinearizableOptions {
+    /// Whether keys that several datacenters write are judged too, with the writes of the others
+    /// as operations of unknown outcome.
+    pub with_remote_writes: bool,
+    /// Configurations that may be visited for one key.
+    pub work_max: u64,
+}
+
+impl Default for LinearizableOptions {
+    fn default() -> Self {
+        Self { with_remote_writes: false, work_max: 5_000_000 }
+    }
+}
+
+/// Judges whether each key is a linearizable register inside its datacenter.
+pub fn check(history: &History, options: LinearizableOptions) -> Verdict {
+    let mut checked = 0;
+    let mut undecided: Option<String> = None;
+    let mut undecided_count = 0;
+    let registers = registers(history, options);
+    for register in registers.values() {
+        match check_register(history, register, options) {
+            Ok(()) => checked += register.len() as u64,
+            Err(Stop::Violated(violation)) => return violation.into(),
+            Err(Stop::Undecided(why)) => {
+                undecided_count += 1;
+                undecided.get_or_insert(why);
+            }
+        }
+    }
+    if let Some(why) = undecided {
+        let why = format!(
+            "{undecided_count} of {} keys could not be decided; the first: {why}",
+            registers.len()
+        );
+        return Verdict::Undecided { why };
+    }
+    let skipped = (history.operations().len() as u64).saturating_sub(checked);
+    match checked {
+        0 => Verdict::NothingToCheck {
+            why: "no key with linearizable reads or conditional writes is written in one \
+                  datacenter only"
+                .to_owned(),
+        },
+        _ if skipped == 0 => Verdict::passed(checked, ""),
+        _ => {
+            let note = "keys that several datacenters write, reads below linearizable, failed \
+                        operations, operations in other datacenters than the key's"
+                .to_owned();
+            Verdict::Passed { checked, skipped, note }
+        }
+    }
+}
+
+enum Stop {
+    Violated(Violation),
+    Undecided(String),
+}
+
+/// One operation on a register; of another datacenter, if it is only replicated here.
+#[derive(Clone, Copy)]
+struct Act<'h> {
+    operation: &'h Operation,
+    is_remote: bool,
+}
+
+impl Act<'_> {
+    fn is_open(&self) -> bool {
+        self.is_remote || self.operation.outcome == Outcome::Unknown
+    }
+
+    fn ret(&self) -> u64 {
+        if self.is_open() { u64::MAX } else { self.operation.ret_ns.unwrap_or(u64::MAX) }
+    }
+}
+
+type Registers<'h> = BTreeMap<(u16, Symbol), Vec<Act<'h>>>;
+
+/// The operations that count, by datacenter and key; only registers that can be wrong.
+fn registers(history: &History, options: LinearizableOptions) -> Registers<'_> {
+    let mut homes: FxHashMap<Symbol, Vec<u16>> = FxHashMap::default();
+    for operation in history.operations() {
+        if operation.is_write() && operation.outcome != Outcome::Fail {
+            let homes = homes.entry(operation.key).or_default();
+            if !homes.contains(&operation.dc) {
+                homes.push(operation.dc);
+            }
+        }
+    }
+    let mut registers = Registers::new();
+    for operation in history.operations() {
+        let homes = homes.get(&operation.key).map_or(&[][..], Vec::as_slice);
+        let is_home = match homes {
+            [] => true,
+            [home] => *home == operation.dc,
+            _ => false,
+        };
+        let counts = operation.is_write() || operation.level.is_linearizable();
+        let is_lost_read = !operation.is_write() && operation.outcome == Outcome::Unknown;
+        let is_judged = is_home || options.with_remote_writes;
+        if operation.outcome == Outcome::Fail || !counts || is_lost_read || !is_judged {
+            continue;
+        }
+        let register = registers.entry((operation.dc, operation.key)).or_default();
+        register.push(Act { operation, is_remote: false });
+    }
+    if options.with_remote_writes {
+        add_remote_writes(history, &mut registers);
+    }
+    registers.retain(|_, register| register.iter().any(tells_something));
+    registers
+}
+
+/// Whether the answer of an operation depends on the state.
+fn tells_something(act: &Act<'_>) -> bool {
+    let operation = act.operation;
+    operation.outcome == Outcome::Ok
+        && !act.is_remote
+        && match operation.kind {
+            Kind::Read | Kind::Exchange => true,
+            Kind::Delete | Kind::WriteIfAbsent | Kind::Append | Kind::Increment => {
+                operation.result.is_some()
+            }
+            Kind::Write => false,
+        }
+}
+
+fn add_remote_writes<'h>(history: &'h History, registers: &mut Registers<'h>) {
+    let dcs: Vec<u16> = {
+        let mut dcs: Vec<u16> = registers.keys().map(|&(dc, _)| dc).collect();
+        dcs.sort_unstable();
+        dcs.dedup();
+        dcs
+    };
+    for operation in history.operations() {
+        if !operation.is_write() || operation.outcome == Outcome::Fail {
+            continue;
+        }
+        for &dc in dcs.iter().filter(|&&dc| dc != operation.dc) {
+            if let Some(register) = registers.get_mut(&(dc, operation.key)) {
+                register.push(Act { operation, is_remote: true });
+            }
+        }
+    }
+}
+
+fn check_register(
+    history: &History,
+    register: &[Act<'_>],
+    options: LinearizableOptions,
+) -> Result<(), Stop> {
+    let acts = without_idle_writes(register);
+    if let Some(spans) = spans(history, &acts)? {
+        return match zones::clash(&spans) {
+            None => Ok(()),
+            Some(clash) => {
+                let summary = "no order of these operations in real time explains their answers";
+                let mut violation = Violation::new(Pattern::NotLinearizable, summary);
+                for (place, why) in clash {
+                    violation = violation.step(history, acts[place].operation, why);
+                }
+                Err(Stop::Violated(violation))
+            }
+        };
+    }
+    search(history, &acts, options.work_max)
+}
+
+/// Leaves out open writes that nobody observed. Without them, what remains fits exactly if it did
+/// with them, unless an answer depends on mere presence or on the length of the value.
+fn without_idle_writes<'h>(register: &[Act<'h>]) -> Vec<Act<'h>> {
+    let observed: FxHashSet<Option<Symbol>> = register
+        .iter()
+        .filter(|act| act.operation.outcome == Outcome::Ok && !act.is_remote)
+        .filter_map(|act| match act.operation.kind {
+            Kind::Read => Some(act.operation.value),
+            Kind::Exchange => Some(act.operation.previous),
+            Kind::Write | Kind::Delete | Kind::WriteIfAbsent | Kind::Append | Kind::Increment => {
+                None
+            }
+        })
+        .collect();
+    let is_plain = register.iter().all(|act| match act.operation.kind {
+        Kind::Read | Kind::Write | Kind::Exchange => true,
+        Kind::Delete | Kind::WriteIfAbsent | Kind::Append | Kind::Increment => false,
+    });
+    let is_idle = |act: &Act<'_>| {
+        is_plain
+            && act.is_open()
+            && match act.operation.kind {
+                Kind::Write | Kind::Exchange => !observed.contains(&act.operation.value),
+                Kind::Read
+                | Kind::Delete
+                | Kind::WriteIfAbsent
+                | Kind::Append
+                | Kind::Increment => false,
+            }
+    };
+    register.iter().filter(|act| !is_idle(act)).copied().collect()
+}
+
+/// The register as clusters of unique values, if it is nothing but plain reads and writes.
+fn spans(history: &History, acts: &[Act<'_>]) -> Result<Option<Vec<Span>>, Stop> {
+    let mut clusters: FxHashMap<Symbol, usize> = FxHashMap::default();
+    for act in acts {
+        match (act.operation.kind, act.operation.value) {
+            (Kind::Read, _) => {}
+            (Kind::Write, Some(value)) => {
+                let cluster = clusters.len() + 1;
+                if clusters.insert(value, cluster).is_some() {
+                    return Ok(None); // A repeated value; the search can do without uniqueness.
+                }
+            }
+            (
+                Kind::Write
+                | Kind::Delete
+                | Kind::WriteIfAbsent
+                | Kind::Exchange
+                | Kind::Append
+                | Kind::Increment,
+                _,
+            ) => return Ok(None),
+        }
+    }
+    let mut spans = Vec::with_capacity(acts.len());
+    for (place, act) in acts.iter().enumerate() {
+        let operation = act.operation;
+        let cluster = match operation.value {
+            None => 0,
+            Some(value) => match clusters.get(&value) {
+                Some(&cluster) => cluster,
+                None => {
+                    let summary = "the value was never written to this key";
+                    let violation = Violation::new(Pattern::ThinAirRead, summary);
+                    return Err(Stop::Violated(violation.step(history, operation, "returned it")));
+                }
+            },
+        };
+        let is_write = operation.is_write();
+        spans.push(Span { place, cluster, is_write, call: operation.call_ns, ret: act.ret() });
+    }
+    Ok(Some(spans))
+}
+
+fn search(history: &History, acts: &[Act<'_>], work_max: u64) -> Result<(), Stop> {
+    match Search::new(history, acts, &[None], work_max).run() {
+        Found::Fits => Ok(()),
+        Found::GaveUp(why) => {
+            let key = acts.first().map_or("", |act| history.name(act.operation.key));
+            Err(Stop::Undecided(format!("key {key}: {why}")))
+        }
+        Found::Stuck { place, rest } => {
+            let last = acts[place].operation;
+            let proof = shorten(history, acts, last, &rest, work_max);
+            Err(Stop::Violated(told(history, &proof, last, &rest)))
+        }
+    }
+}
+
+fn told(history: &History, proof: &[Act<'_>], last: &Operation, rest: &Rest) -> Violation {
+    let mut summary = "no order of these operations in real time explains their answers".to_owned();
+    if rest.after.is_some() {
+        let states: Vec<&str> =
+            rest.states.iter().map(|state| state.as_deref().unwrap_or("(absent)")).collect();
+        summary += &format!("; before them the key could only be {}", states.join(" or "));
+    }
+    let hidden = proof.len().saturating_sub(SHOWN_MAX);
+    if hidden != 0 {
+        summary += &format!("; {hidden} earlier operations of the key are not shown");
+    }
+    let mut violation = Violation::new(Pattern::NotLinearizable, summary);
+    for act in proof.iter().skip(hidden) {
+        let why = if std::ptr::eq(act.operation, last) {
+            "no state that the key can be in gives this answer"
+        } else if act.is_remote {
+            "may have arrived from the other datacenter at any time"
+        } else {
+            ""
+        };
+        violation = violation.step(history, act.operation, why);
+    }
+    violation
+}
+
+/// Leaves operations out of a proof as long as the same answer does not fit. Only those may go
+/// that have no effect, and plain writes that nobody read: with fewer of them more fits, so what
+/// does not fit without them does not fit with them.
+fn shorten<'h>(
+    history: &History,
+    acts: &[Act<'h>],
+    last: &Operation,
+    rest: &Rest,
+    work_max: u64,
+) -> Vec<Act<'h>> {
+    let end = last.ret_ns.unwrap_or(u64::MAX);
+    let is_near = |act: &&Act<'h>| {
+        let call_ns = act.operation.call_ns;
+        call_ns <= end && rest.after.is_none_or(|after| after < call_ns)
+    };
+    let mut proof: Vec<Act<'h>> = acts.iter().filter(is_near).copied().collect();
+    proof.sort_by_key(|act| (act.operation.call_ns, act.ret()));
+    let idle = may_go(&proof, last);
+    let mut tries = 0;
+    let mut size = proof.len().div_ceil(2);
+    loop {
+        let mut start = 0;
+        while start < proof.len() && tries < SHORTEN_MAX {
+            let is_kept = |&(place, act): &(usize, &Act<'h>)| {
+                !(start..start + size).contains(&place)
+                    || !idle.contains(&std::ptr::from_ref(act.operation))
+            };
+            let kept = proof.iter().enumerate().filter(is_kept).map(|(_, act)| *act);
+            let smaller: Vec<Act<'h>> = kept.collect();
+            tries += 1;
+            let is_same = smaller.len() < proof.len()
+                && match Search::new(history, &smaller, &rest.states, work_max / 16).run() {
+                    Found::Stuck { place, .. } => std::ptr::eq(smaller[place].operation, last),
+                    Found::Fits | Found::GaveUp(_) => false,
+                };
+            if is_same {
+                proof = smaller;
+            } else {
+                start += size;
+            }
+        }
+        if size <= 1 {
+            return proof;
+        }
+        size /= 2;
+    }
+}
+
+/// The operations without which the rest fits at least as well.
+fn may_go(proof: &[Act<'_>], last: &Operation) -> FxHashSet<*const Operation> {
+    let mut observed: FxHashSet<Option<Symbol>> = FxHashSet::default();
+    let mut is_plain = true;
+    for act in proof {
+        match act.operation.kind {
+            Kind::Read => {
+                observed.insert(act.operation.value);
+            }
+            Kind::Exchange => {
+                observed.insert(act.operation.previous);
+            }
+            Kind::Write => {}
+            Kind::Delete | Kind::WriteIfAbsent | Kind::Append | Kind::Increment => is_plain = false,
+        }
+    }
+    let is_idle = |act: &&Act<'_>| {
+        let is_unread = is_plain
+            && act.operation.kind == Kind::Write
+            && !observed.contains(&act.operation.value);
+        !std::ptr::eq(act.operation, last) && (!act.operation.is_write() || is_unread)
+    };
+    proof.iter().filter(is_idle).map(|act| std::ptr::from_ref(act.operation)).collect()
+}
+
+/// A state of a key: absent, or the number of a string.
+type State = Option<u32>;
+
+/// Where the key may be: its state, and which of the open operations have taken effect.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Configuration {
+    state: State,
+    effects: u128,
+}
+
+/// The last time at which nothing was under way, and what the key may have been then.
+struct Rest {
+    /// `None` if the key has not rested since the beginning.
+    after: Option<u64>,
+    states: Vec<Option<String>>,
+}
+
+enum Found {
+    Fits,
+    /// No configuration is left when the operation at `place` returns.
+    Stuck {
+        place: usize,
+        rest: Rest,
+    },
+    GaveUp(String),
+}
+
+struct Search<'a, 'h> {
+    history: &'a History,
+    acts: &'a [Act<'h>],
+    /// The strings that states hold; values of the history and those made by appends.
+    texts: Vec<String>,
+    numbers: FxHashMap<String, u32>,
+    /// The numbers of the values of each operation.
+    values: Vec<State>,
+    previous: Vec<State>,
+    initial: Vec<State>,
+    /// Which operation stands at which bit of `effects`.
+    slots: Vec<Option<usize>>,
+    work_left: u64,
+}
+
+impl<'a, 'h> Search<'a, 'h> {
+    fn new(
+        history: &'a History,
+        acts: &'a [Act<'h>],
+        initial: &[Option<String>],
+        work_max: u64,
+    ) -> Self {
+        let mut search = Self {
+            history,
+            acts,
+            texts: Vec::new(),
+            numbers: FxHashMap::default(),
+            values: Vec::new(),
+            previous: Vec::new(),
+            initial: Vec::new(),
+            slots: Vec::new(),
+            work_left: work_max,
+        };
+        for act in acts {
+            let value = act.operation.value.map(|value| search.number(history.name(value)));
+            search.values.push(value);
+            let previous = act.operation.previous.map(|value| search.number(history.name(value)));
+            search.previous.push(previous);
+        }
+        for state in initial {
+            let state = state.as_deref().map(|text| search.number(text));
+            search.initial.push(state);
+        }
+        search
+    }
+
+    fn number(&mut self, text: &str) -> u32 {
+        if let Some(&number) = self.numbers.get(text) {
+            return number;
+        }
+        let number = u32::try_from(self.texts.len()).expect("bounded by the work");
+        self.texts.push(text.to_owned());
+        self.numbers.insert(text.to_owned(), number);
+        number
+    }
+
+    fn run(&mut self) -> Found {
+        // Calls come before returns of the same moment: operations that touch overlap.
+        let mut moments: Vec<(u64, bool, usize)> = Vec::with_capacity(self.acts.len() * 2);
+        for (place, act) in self.acts.iter().enumerate() {
+            moments.push((act.operation.call_ns, false, place));
+            if !act.is_open() {
+                moments.push((act.ret(), true, place));
+            }
+        }
+        moments.sort_unstable();
+        let begin = |&state: &State| Configuration { state, effects: 0 };
+        let mut configurations: Vec<Configuration> = self.initial.iter().map(begin).collect();
+        let mut rest = Rest { after: None, states: self.texts_of(&configurations) };
+        let mut open_count = 0;
+        for (moment, is_return, place) in moments {
+            if !is_return {
+                open_count += 1;
+                if let Err(why) = self.open(place) {
+                    return Found::GaveUp(why);
+                }
+                continue;
+            }
+            open_count -= 1;
+            match self.settle(&configurations, place) {
+                None => {
+                    let why = "too many operations overlap; use more keys or fewer clients";
+                    return Found::GaveUp(why.to_owned());
+                }
+                Some(next) if next.is_empty() => return Found::Stuck { place, rest },
+                Some(next) => configurations = next,
+            }
+            if open_count == 0 {
+                rest = Rest { after: Some(moment), states: self.texts_of(&configurations) };
+            }
+        }
+        Found::Fits
+    }
+
+    fn texts_of(&self, configurations: &[Configuration]) -> Vec<Option<String>> {
+        let text = |state: State| state.map(|state| self.texts[state as usize].clone());
+        configurations.iter().map(|configuration| text(configuration.state)).collect()
+    }
+
+    fn open(&mut self, place: usize) -> Result<(), String> {
+        match self.slots.iter().position(Option::is_none) {
+            Some(slot) => self.slots[slot] = Some(place),
+            None if self.slots.len() < OPEN_MAX => self.slots.push(Some(place)),
+            None => {
+                return Err(format!(
+                    "more than {OPEN_MAX} operations are open at once; use more keys, or end a \
+                     run with fewer unknown outcomes"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// All configurations in which `place` has taken effect, with its slot free again.
+    fn settle(&mut self, from: &[Configuration], place: usize) -> Option<Vec<Configuration>> {
+        let slot = self.slots.iter().position(|slot| *slot == Some(place)).expect("it was called");
+        let bit = 1u128 << slot;
+        let mut seen: FxHashSet<Configuration> = FxHashSet::default();
+        let mut settled: FxHashSet<Configuration> = FxHashSet::default();
+        let mut result = Vec::new();
+        let mut todo = Vec::with_capacity(from.len());
+        for configuration in from {
+            let configuration = self.with_reads(*configuration);
+            if seen.insert(configuration) {
+                todo.push(configuration);
+            }
+        }
+        while let Some(configuration) = todo.pop() {
+            self.work_left = self.work_left.checked_sub(1)?;
+            if configuration.effects & bit != 0 {
+                let done = Configuration { effects: configuration.effects & !bit, ..configuration };
+                if settled.insert(done) {
+                    result.push(done);
+                }
+                continue;
+            }
+            for open in 0..self.slots.len() {
+                let Some(other) = self.slots[open] else { continue };
+                let effect = 1u128 << open;
+                if configuration.effects & effect != 0 {
+                    continue;
+                }
+                let Some(state) = self.step(configuration.state, other) else { continue };
+                let effects = configuration.effects | effect;
+                let next = self.with_reads(Configuration { state, effects });
+                if seen.insert(next) {
+                    todo.push(next);
+                }
+            }
+        }
+        self.slots[slot] = None;
+        Some(result)
+    }
+
+    /// The same with every open operation done that fits and has no effect: to do it at once never
+    /// makes anything else harder.
+    fn with_reads(&mut self, mut configuration: Configuration) -> Configuration {
+        for open in 0..self.slots.len() {
+            let effect = 1u128 << open;
+            if let Some(place) = self.slots[open]
+                && configuration.effects & effect == 0
+                && !self.acts[place].operation.is_write()
+                && self.step(configuration.state, place).is_some()
+            {
+                configuration.effects |= effect;
+            }
+        }
+        configuration
+    }
+
+    /// The state after an operation; `None` if its answer does not fit the state before.
+    fn step(&mut self, state: State, place: usize) -> Option<State> {
+        let act = self.acts[place];
+        let operation = act.operation;
+        let is_told = !act.is_open();
+        let value = self.values[place];
+        let fits = |fits: bool, next: State| (!is_told || fits).then_some(next);
+        match operation.kind {
+            Kind::Read => fits(state == value, state),
+            Kind::Write => Some(value),
+            Kind::Delete => match operation.result {
+                Some(result) => fits(state.is_some() == (result != 0), None),
+                None => Some(None),
+            },
+            Kind::WriteIfAbsent if state.is_none() => fits(operation.result != Some(0), value),
+            Kind::WriteIfAbsent => fits(operation.result != Some(1), state),
+            Kind::Exchange => fits(state == self.previous[place], value),
+            Kind::Append => {
+                let before = state.map_or("", |state| &self.texts[state as usize]);
+                let part = operation.value.map_or("", |value| self.history.name(value));
+                let text = format!("{before}{part}");
+                let length = i64::try_from(text.len()).unwrap_or(i64::MAX);
+                let next = self.number(&text);
+                let is_right = operation.result.is_none_or(|result| result == length);
+                (!is_told || is_right).then_some(Some(next))
+            }
+            Kind::Increment => {
+                let before = match state {
+                    None => 0,
+                    Some(state) => self.texts[state as usize].parse::<i64>().ok()?,
+                };
+                let by = self.history.name(operation.value?).parse::<i64>().ok()?;
+                let sum = before.checked_add(by)?;
+                let next = self.number(&sum.to_string());
+                let is_right = operation.result.is_none_or(|result| result == sum);
+                (!is_told || is_right).then_some(Some(next))
+            }
+        }
+    }
+}
