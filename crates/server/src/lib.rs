@@ -1,1 +1,15 @@
-//! Under construction.
+//! The shell of Antecede: it moves bytes, time and threads, and decides nothing.
+//!
+//! Network tasks run commands directly against the replicas of their node, each behind its own
+//! short mutex that is never held over an await or a sync. What a machine wants done is sent on
+//! at the end of a batch: messages to links, records to the log, answers to connections.
+//!
+//! Read `node` first (how inputs reach machines and outputs leave), then `connection` (a client),
+//! `peer` (other nodes), `server` (start and end).
+//!
+//! Invariant: no branch on the protocol's state is here.
+
+/// Asks the machine for the time.
+pub mod clock;
+/// The settings of a node.
+pub mod config;

@@ -1,0 +1,306 @@
+//! The table of all configuration keys: the reader, the documents and the example are made of it.
+//!
+//! A key's path names tables with dots; `[]` stands for the elements of an array of tables.
+//!
+//! Invariant: every key that has a default has one that its own reader accepts (a test).
+
+/// What a key's value is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Any text.
+    Text,
+    /// A whole number.
+    Integer,
+    /// `true` or `false`.
+    Flag,
+    /// Bytes, as a number or as text with a unit such as `"64MiB"`.
+    Size,
+    /// A time such as `"500ms"`.
+    Time,
+    /// `"host:port"`.
+    Address,
+    /// A folder.
+    Folder,
+}
+
+impl Kind {
+    /// What people call such a value.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Text => "text in quotes",
+            Self::Integer => "a whole number",
+            Self::Flag => "true or false",
+            Self::Size => "a size such as \"64MiB\"",
+            Self::Time => "a time such as \"500ms\"",
+            Self::Address => "an address such as \"127.0.0.1:6379\"",
+            Self::Folder => "a folder in quotes",
+        }
+    }
+}
+
+/// One configuration key.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Its path, `[]` behind arrays of tables.
+    pub path: &'static str,
+    /// What its value is.
+    pub kind: Kind,
+    /// The value if nobody says anything, as TOML; `None`: absent.
+    pub default: Option<&'static str>,
+    /// A value for the example where there is no default, as TOML.
+    pub example: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+    /// Whether it is hidden when the configuration is shown.
+    pub is_secret: bool,
+}
+
+const fn key(
+    path: &'static str,
+    kind: Kind,
+    default: Option<&'static str>,
+    example: &'static str,
+    doc: &'static str,
+) -> Key {
+    Key { path, kind, default, example, doc, is_secret: false }
+}
+
+/// All keys, in the order of the example.
+pub const KEYS: &[Key] = &[
+    key(
+        "deployment.name",
+        Kind::Text,
+        Some("\"antecede\""),
+        "",
+        "What people call the deployment.",
+    ),
+    key(
+        "deployment.id",
+        Kind::Text,
+        None,
+        "\"5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e\"",
+        "32 hexadecimal digits that name the deployment for ever; nodes of another one are refused.\n\
+         Needed as soon as there are several nodes; one node alone draws it and keeps it in its data folder.",
+    ),
+    key(
+        "deployment.shards",
+        Kind::Integer,
+        Some("256"),
+        "",
+        "How many shards the key space has: a power of two up to 16384, fixed for ever.",
+    ),
+    key(
+        "deployment.chain_length",
+        Kind::Integer,
+        Some("3"),
+        "",
+        "How many replicas a shard has in each datacenter; fewer where there are fewer nodes.",
+    ),
+    key(
+        "datacenter[].id",
+        Kind::Integer,
+        None,
+        "1",
+        "Number of the datacenter, from 1; never used again for another.",
+    ),
+    key("datacenter[].name", Kind::Text, None, "\"us-east\"", "What people call the datacenter."),
+    key(
+        "datacenter[].node[].number",
+        Kind::Integer,
+        None,
+        "1",
+        "Number of the node in its datacenter, from 1 without gaps.",
+    ),
+    key(
+        "datacenter[].node[].client",
+        Kind::Address,
+        None,
+        "\"127.0.0.1:6379\"",
+        "Where clients reach the node.",
+    ),
+    key(
+        "datacenter[].node[].peer",
+        Kind::Address,
+        None,
+        "\"127.0.0.1:16379\"",
+        "Where other nodes reach it.",
+    ),
+    key(
+        "datacenter[].node[].admin",
+        Kind::Address,
+        None,
+        "\"127.0.0.1:26379\"",
+        "Where the admin port is; absent: none.",
+    ),
+    key(
+        "node.datacenter",
+        Kind::Text,
+        None,
+        "\"us-east\"",
+        "Name of the datacenter that this node belongs to.",
+    ),
+    key("node.number", Kind::Integer, None, "1", "This node's number in it."),
+    key(
+        "listen.client",
+        Kind::Address,
+        None,
+        "\"0.0.0.0:6379\"",
+        "Where to listen for clients, if not at the node's own address.",
+    ),
+    key("listen.peer", Kind::Address, None, "\"0.0.0.0:16379\"", "The same for other nodes."),
+    key("listen.admin", Kind::Address, None, "\"127.0.0.1:26379\"", "The same for the admin port."),
+    key(
+        "storage.folder",
+        Kind::Folder,
+        None,
+        "\"/var/lib/antecede\"",
+        "Where the log is kept; absent: in memory only, and gone with the process.",
+    ),
+    key(
+        "storage.memory",
+        Kind::Flag,
+        Some("false"),
+        "",
+        "Says that memory only is meant; needed without a folder as soon as there are several nodes.",
+    ),
+    key(
+        "storage.fsync",
+        Kind::Text,
+        Some("\"always\""),
+        "",
+        "always: acknowledged means on disk; interval: synced this often; never: when the system likes\n\
+         (refused where there are several datacenters).",
+    ),
+    key(
+        "storage.interval",
+        Kind::Time,
+        Some("\"1s\""),
+        "",
+        "How often to sync under fsync = \"interval\".",
+    ),
+    key("storage.segment", Kind::Size, Some("\"64MiB\""), "", "Bytes of one segment of the log."),
+    key(
+        "limits.maxmemory",
+        Kind::Size,
+        Some("0"),
+        "",
+        "Memory of the process beyond which writes that may grow the data are refused; 0: no limit.",
+    ),
+    key(
+        "limits.connections",
+        Kind::Integer,
+        Some("10000"),
+        "",
+        "Client connections at a time; at most 65536.",
+    ),
+    key(
+        "limits.query_buffer",
+        Kind::Size,
+        Some("\"64MiB\""),
+        "",
+        "Bytes of one unfinished command; beyond, the connection is closed.",
+    ),
+    key(
+        "limits.output_buffer",
+        Kind::Size,
+        Some("\"64MiB\""),
+        "",
+        "Bytes of unread answers; beyond, the client is not read from.",
+    ),
+    key("limits.bulk", Kind::Size, Some("\"64MiB\""), "", "Bytes of one argument."),
+    key("limits.arguments", Kind::Integer, Some("1048576"), "", "Arguments of one command."),
+    key(
+        "limits.pipeline",
+        Kind::Integer,
+        Some("1024"),
+        "",
+        "Commands of one connection that are run in one turn.",
+    ),
+    key(
+        "limits.idle_timeout",
+        Kind::Time,
+        Some("\"0s\""),
+        "",
+        "How long a client may be silent; 0s: for ever.",
+    ),
+    Key {
+        path: "security.password",
+        kind: Kind::Text,
+        default: None,
+        example: "\"correct horse battery staple\"",
+        doc: "Clients say it with AUTH; needed to listen beyond loopback.",
+        is_secret: true,
+    },
+    key(
+        "clock.max_drift",
+        Kind::Time,
+        Some("\"500ms\""),
+        "",
+        "How far ahead another node's clock may be.",
+    ),
+    key(
+        "request.timeout",
+        Kind::Time,
+        Some("\"5s\""),
+        "",
+        "How long a request to another node may take.",
+    ),
+    key(
+        "peer.queue",
+        Kind::Size,
+        Some("\"64MiB\""),
+        "",
+        "Bytes that may wait for one peer; what is beyond is dropped and sent again later.",
+    ),
+    key(
+        "faults.enabled",
+        Kind::Flag,
+        Some("false"),
+        "",
+        "Lets the admin port delay and cut links between datacenters; for demonstrations and tests.",
+    ),
+];
+
+/// The key of a path whose indexes are left out.
+#[must_use]
+pub fn find(pattern: &str) -> Option<&'static Key> {
+    KEYS.iter().find(|key| key.path == pattern)
+}
+
+/// A commented file with every key; those without a default are commented out, except for a
+/// deployment of one node.
+#[must_use]
+pub fn example() -> String {
+    let mut text = String::from(
+        "# Every key of Antecede's configuration with its default.\n\
+         # A key that is commented out has none; the value is an example.\n\
+         # Order of precedence: default < this file < ANTECEDE_* environment < flags;\n\
+         # ANTECEDE_LIMITS_MAXMEMORY stands for limits.maxmemory.\n",
+    );
+    let mut table = "";
+    for key in KEYS {
+        let (parent, name) = key.path.rsplit_once('.').unwrap_or(("", key.path));
+        if parent != table {
+            table = parent;
+            text.push('\n');
+            text.push_str(&heading(parent));
+        }
+        for line in key.doc.lines() {
+            text.push_str("# ");
+            text.push_str(line);
+            text.push('\n');
+        }
+        let is_given =
+            key.default.is_some() || parent.starts_with("datacenter") || parent == "node";
+        let value = key.default.unwrap_or(key.example);
+        let mark = if is_given { "" } else { "# " };
+        text.push_str(&format!("{mark}{name} = {value}\n"));
+    }
+    text
+}
+
+fn heading(table: &str) -> String {
+    let plain = table.replace("[]", "");
+    if table.contains("[]") { format!("[[{plain}]]\n") } else { format!("[{plain}]\n") }
+}

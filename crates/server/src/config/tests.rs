@@ -1,0 +1,141 @@
+//! Tests of the configuration: layers, origins, errors with their place, combinations.
+
+use super::*;
+
+fn file(text: &str) -> Layers {
+    Layers { file: Some((PathBuf::from("antecede.toml"), text.to_owned())), ..Layers::default() }
+}
+
+fn flags(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect()
+}
+
+const TWO: &str = "\
+[deployment]
+id = \"5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e\"
+
+[[datacenter]]
+id = 1
+name = \"east\"
+node = [{ number = 1, client = \"127.0.0.1:6379\", peer = \"127.0.0.1:16379\" }]
+
+[[datacenter]]
+id = 2
+name = \"west\"
+node = [{ number = 1, client = \"127.0.0.1:7379\", peer = \"127.0.0.1:17379\" }]
+
+[node]
+datacenter = \"west\"
+number = 1
+
+[storage]
+memory = true
+";
+
+#[test]
+fn every_default_is_accepted_by_its_own_reader() {
+    let defaults = resolve::defaults();
+    let with_default = keys::KEYS.iter().filter(|key| key.default.is_some()).count();
+    assert_eq!(defaults.len(), with_default);
+    Config::load(&Layers::default()).unwrap();
+}
+
+#[test]
+fn the_example_is_a_configuration() {
+    let config = Config::load(&Layers {
+        flags: flags(&[
+            ("storage.memory", "true"),
+            ("deployment.id", "5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e"),
+        ]),
+        ..file(&keys::example())
+    })
+    .unwrap();
+    assert_eq!(config.datacenters[0].nodes[0].admin.as_deref(), Some("127.0.0.1:26379"));
+}
+
+#[test]
+fn a_later_layer_overrides_an_earlier_one_and_origins_are_told() {
+    let layers = Layers {
+        environment: vec![
+            ("ANTECEDE_LIMITS_MAXMEMORY".to_owned(), "2GiB".to_owned()),
+            ("ANTECEDE_LIMITS_BULK".to_owned(), "1MiB".to_owned()),
+        ],
+        flags: flags(&[("limits.bulk", "2MiB")]),
+        ..file("[limits]\nmaxmemory = \"1GiB\"\nconnections = 7\n")
+    };
+    let effective = Effective::of(&layers).unwrap();
+    let config = effective.config().unwrap();
+    assert_eq!(config.limits.memory_bytes_max, 2 << 30);
+    assert_eq!(config.limits.bulk_bytes_max, 2 << 20);
+    assert_eq!(config.limits.connections_max, 7);
+    let shown = effective.show(true);
+    assert!(shown.contains("limits.maxmemory = \"2GiB\"  # environment ANTECEDE_LIMITS_MAXMEMORY"));
+    assert!(shown.contains("limits.connections = 7  # antecede.toml:3:1"));
+    assert!(shown.contains("limits.bulk = \"2MiB\"  # flag --set limits.bulk"));
+    assert!(shown.contains("limits.pipeline = 1024  # default"));
+}
+
+#[test]
+fn a_password_is_not_shown() {
+    let layers = Layers { flags: flags(&[("security.password", "sesame")]), ..Layers::default() };
+    let effective = Effective::of(&layers).unwrap();
+    assert!(!effective.show(true).contains("sesame"));
+    assert!(!format!("{:?}", effective.config().unwrap()).contains("sesame"));
+}
+
+#[test]
+fn an_unknown_key_is_refused_with_its_place_and_what_was_probably_meant() {
+    let error = Config::load(&file("[limits]\nmaxmemroy = 5\n")).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "antecede.toml:2:1: there is no key limits.maxmemroy; did you mean limits.maxmemory?\n  \
+         | maxmemroy = 5\n  | ^^^^^^^^^"
+    );
+    let error = Config::load(&Layers {
+        environment: vec![("ANTECEDE_LIMITS_MAXMEMROY".to_owned(), "5".to_owned())],
+        ..Layers::default()
+    })
+    .unwrap_err();
+    assert_eq!(error.suggestion.as_deref(), Some("limits.maxmemory"));
+    let error = Config::load(&file("[limits]\npassword = \"x\"\n")).unwrap_err();
+    assert_eq!(error.suggestion.as_deref(), Some("security.password"));
+}
+
+#[test]
+fn a_value_of_the_wrong_form_is_refused_with_its_place() {
+    let error = Config::load(&file("[limits]\nconnections = \"many\"\n")).unwrap_err();
+    assert_eq!(error.message, "limits.connections wants a whole number, not string");
+    assert_eq!(error.excerpt.unwrap().column, 15);
+    let error = Config::load(&file("[clock]\nmax_drift = \"soon\"\n")).unwrap_err();
+    assert!(error.to_string().starts_with("antecede.toml:2:1: clock.max_drift is \"soon\""));
+    let error = Config::load(&file("[clock\n")).unwrap_err();
+    assert!(matches!(error.origin, Some(Origin::File { line: 1, .. })), "{error}");
+}
+
+#[test]
+fn a_file_for_all_nodes_and_flags_for_one_make_a_node() {
+    let config = Config::load(&file(TWO)).unwrap();
+    assert_eq!(config.node, NodeId { datacenter: DatacenterId(2), number: 1 });
+    assert_eq!(config.listen.client, "127.0.0.1:7379");
+    let layers = Layers { flags: flags(&[("node.datacenter", "east")]), ..file(TWO) };
+    let config = Config::load(&layers).unwrap();
+    assert_eq!(config.listen.client, "127.0.0.1:6379");
+    assert_eq!(config.peers().count(), 1);
+    let layers = Layers { flags: flags(&[("node.datacenter", "eats")]), ..file(TWO) };
+    assert_eq!(Config::load(&layers).unwrap_err().suggestion.as_deref(), Some("east"));
+}
+
+#[test]
+fn what_must_not_be_combined_is_refused() {
+    let never = Layers { flags: flags(&[("storage.fsync", "never")]), ..file(TWO) };
+    assert!(Config::load(&never).unwrap_err().message.contains("several datacenters"));
+    let forgetful = Layers { flags: flags(&[("storage.memory", "false")]), ..file(TWO) };
+    assert!(Config::load(&forgetful).unwrap_err().message.contains("storage.folder is missing"));
+    let open = Layers { flags: flags(&[("listen.client", "0.0.0.0:6379")]), ..Layers::default() };
+    assert!(Config::load(&open).unwrap_err().message.contains("protected mode"));
+    let nameless = file(&TWO.replace("id = \"5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e\"", ""));
+    assert!(Config::load(&nameless).unwrap_err().message.contains("deployment.id is missing"));
+    let alone =
+        Config::load(&Layers { flags: flags(&[("storage.fsync", "never")]), ..Layers::default() });
+    assert_eq!(alone.unwrap().storage.fsync, Fsync::Never);
+}
