@@ -137,7 +137,7 @@ impl Running {
     /// Asks the process to stop, waits for it, and ends it if it does not.
     pub(crate) fn stop(mut self) -> anyhow::Result<()> {
         let id = self.child.id().to_string();
-        output_of(Command::new("kill").args(["-TERM", &id]))
+        output_of(Command::new("sh").args(["-c", "kill -TERM \"$0\"", &id]))
             .with_context(|| format!("cannot stop {}", self.name))?;
         let is_gone = wait_until(STOPPED_WITHIN, || !matches!(self.child.try_wait(), Ok(None)));
         ensure!(is_gone, "{} did not stop within {STOPPED_WITHIN:?} of being asked", self.name);
@@ -185,6 +185,22 @@ mod tests {
         drop(running);
 
         assert!(!path.exists(), "it was ended and waited for");
+        fs::remove_file(log).expect("the log was written");
+    }
+
+    #[test]
+    fn server_that_is_asked_to_stop_stops() {
+        let port = free_port().expect("loopback has a free port");
+        let log = std::env::temp_dir().join(format!("xtask-stop-{}.log", std::process::id()));
+        let mut command = Command::new("python3");
+        command.args(["-m", "http.server", "--bind", "127.0.0.1", &port.to_string()]);
+        let running =
+            Running::start("a server", &mut command, port, &log).expect("python3 is here");
+        let path = PathBuf::from(format!("/proc/{}", running.id()));
+
+        running.stop().expect("it listens to SIGTERM");
+
+        assert!(!path.exists(), "it ended");
         fs::remove_file(log).expect("the log was written");
     }
 

@@ -3,7 +3,7 @@
 //! Markdown is read line by line: fences and code in backticks are left out, links are what stands
 //! in `](...)`, tables are lines that begin with a bar. That is the Markdown that we write.
 
-use super::source::Source;
+use super::source::{Source, is_word};
 use super::tree::Tree;
 use super::{Facts, Finding};
 
@@ -236,12 +236,36 @@ pub(super) fn refusal_reference(facts: &Facts) -> Vec<Finding> {
     if variants.is_empty() {
         return vec![Finding::of(REFUSALS, "holds no `enum Refusal`")];
     }
-    let missing = variants.into_iter().filter(|name| {
-        let has = |row: &&str| code_in(row).first() == Some(&name.as_str());
-        !rows.iter().any(has)
-    });
-    let message = |name: String| format!("`Refusal::{name}` has no row that begins with its name");
-    missing.map(|name| Finding::of(REFUSAL_REFERENCE, message(name))).collect()
+    let mut findings = Vec::new();
+    let words = refusal_words(text);
+    for name in variants {
+        let Some(row) = rows.iter().find(|row| code_in(row).first() == Some(&name.as_str())) else {
+            let message = format!("`Refusal::{name}` has no row that begins with its name");
+            findings.push(Finding::of(REFUSAL_REFERENCE, message));
+            continue;
+        };
+        for (_, word) in words.iter().filter(|(variant, _)| *variant == name) {
+            if !code_in(row).contains(word) {
+                let message = format!("the row of `{name}` lacks its word `{word}`");
+                findings.push(Finding::of(REFUSAL_REFERENCE, message));
+            }
+        }
+    }
+    findings
+}
+
+/// The words that the source gives to variants, as in `Self::Busy { .. } => "busy"`.
+fn refusal_words(text: &str) -> Vec<(&str, &str)> {
+    let mut words = Vec::new();
+    for (at, _) in text.match_indices("=> \"") {
+        let start = text[..at].rfind([',', ';', '"']).map_or(0, |found| found + 1);
+        let word = text[at + 4..].split('"').next().unwrap_or_default();
+        for part in text[start..at].split("Self::").skip(1) {
+            let end = part.find(|c: char| !is_word(c)).unwrap_or(part.len());
+            words.push((&part[..end], word));
+        }
+    }
+    words
 }
 
 #[cfg(test)]
@@ -251,6 +275,12 @@ mod tests {
     #[test]
     fn heading_is_linked_by_its_words() {
         assert_eq!(prose_headings("## 4 Code map: `x`\n"), ["4-code-map-x"]);
+    }
+
+    #[test]
+    fn words_of_refusals_are_found_for_each_of_several_variants() {
+        let text = "match self {\n Self::A { .. } | Self::B => \"x\",\n Self::C(_) => \"y\",\n}";
+        assert_eq!(refusal_words(text), [("A", "x"), ("B", "x"), ("C", "y")]);
     }
 
     #[test]

@@ -19,8 +19,8 @@ const ARCHITECTURE: &str = "# Architecture\n\n## The way of a write\n\n| # | ste
 const MANIFEST: &str = "[package]\nname = \"antecede-model\"\n\n[lib]\ndoctest = false\n\n[lints]\n\
                         workspace = true\n";
 
-const REFUSALS: &str =
-    "//! Says why a request is not served.\n\npub enum Refusal {\n    Busy,\n}\n";
+const REFUSALS: &str = "//! Says why a request is not served.\n\npub enum Refusal {\n    Busy,\n}\n\
+                        fn word() {\n    match self {\n        Self::Busy => \"busy\",\n    }\n}\n";
 
 const METADATA: &str = r#"{ "packages": [
     { "name": "antecede-model", "version": "0.0.0", "license": "Apache-2.0", "source": null,
@@ -36,7 +36,7 @@ fn clean_files() -> Vec<(&'static str, &'static str)> {
         ("deny.toml", "[licenses]\nallow = [\"Apache-2.0\", \"MIT\"]\n"),
         (
             "docs/reference/refusals.md",
-            "# Refusals\n\n| refusal | meaning |\n|---|---|\n| `Busy` | wait |\n",
+            "# Refusals\n\n| refusal | meaning |\n|---|---|\n| `Busy` | `busy` |\n",
         ),
         ("crates/model/Cargo.toml", MANIFEST),
         ("crates/model/src/lib.rs", RUST),
@@ -149,6 +149,10 @@ fn rejected() -> Vec<(&'static str, Facts)> {
             ),
         ),
         ("refusal-reference", with("docs/reference/refusals.md", "# Refusals\n")),
+        (
+            "refusal-reference",
+            with("docs/reference/refusals.md", "# Refusals\n\n| `Busy` | wait |\n"),
+        ),
         ("refusal-reference", with("crates/model/src/refusal.rs", "//! Has no refusals in it.\n")),
     ]
 }
