@@ -1,1 +1,28 @@
 //! The keys of one shard: committed state, dirty states above it, and what actions do to them.
+//!
+//! Read `keys` first (what a replica holds), then `look` (what can be asked of one key), `merge`
+//! (how effects make up a key's state, in whatever order they come), `execute` (what a client's
+//! action answers and which effect it leaves).
+//!
+//! Ensures: a key's state is a pure function of the set of effects that were applied to it.
+
+/// What actions answer, and which effects they leave.
+pub mod execute;
+/// Patterns of keys.
+pub mod glob;
+/// The keys of a shard, ordered by hash.
+mod index;
+/// All keys of one shard at one replica.
+pub mod keys;
+/// One key as a reader or a writer finds it.
+pub mod look;
+/// How effects make up the state of a key.
+mod merge;
+/// How a key is packed in memory.
+mod record;
+
+pub use execute::{
+    Executed, NewChange, NewEffect, Observed, Shown, execute, execute_batch, hide_effect, read,
+};
+pub use keys::{Conflict, Keys};
+pub use look::Look;

@@ -1,0 +1,237 @@
+//! Holds the records of a shard in the order of their keys' hashes.
+//!
+//! An open addressing table: a hash points proportionally into the table, and from there on slots
+//! are filled without gaps and kept in the order of hashes. A scan is therefore a walk, and its
+//! cursor a hash that stays true however the table grows. There is no wrap-around: behind the last
+//! bucket there is room to overflow into. A deletion shifts its followers back.
+//!
+//! Invariant: slots are ordered by hash; between the bucket of a hash and its slot none is vacant.
+//! Limits: growth copies the whole table at once, about 1 ms for 100,000 keys.
+
+use super::record;
+
+/// The part of the buckets that may be filled, in eighths.
+const FILL_EIGHTHS: usize = 7;
+/// Bytes of the smallest table.
+const TABLE_BYTES_MIN: usize = 384;
+/// Slots that are added when the room behind the last bucket is used up.
+const OVERFLOW_SLOTS: usize = 16;
+/// What the processor fetches at once.
+#[cfg(target_arch = "x86_64")]
+const LINE_BYTES: usize = 64;
+
+/// One key, or nothing if the record is empty.
+#[derive(Debug, Default)]
+struct Slot {
+    hash: u64,
+    record: Box<[u8]>,
+}
+
+/// Bytes of a slot.
+pub(super) const SLOT_BYTES: usize = size_of::<Slot>();
+
+impl Slot {
+    const fn is_vacant(&self) -> bool {
+        self.record.is_empty()
+    }
+}
+
+/// The table.
+#[derive(Debug, Default)]
+pub(super) struct Index {
+    slots: Vec<Slot>,
+    /// How many slots hashes point to; the rest is room to overflow into.
+    buckets: usize,
+    /// How many slots are not vacant.
+    len: usize,
+}
+
+impl Index {
+    /// How many keys there are.
+    #[cfg(test)]
+    pub(super) const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Bytes of the table, without the records.
+    pub(super) const fn table_bytes(&self) -> usize {
+        self.slots.capacity() * SLOT_BYTES
+    }
+
+    fn bucket(&self, hash: u64) -> usize {
+        bucket(hash, self.buckets)
+    }
+
+    /// The slot of a key, or the one where it has to go.
+    pub(super) fn find(&self, hash: u64, key: &[u8]) -> Result<usize, usize> {
+        let first = self.bucket(hash);
+        for (slot, at) in self.slots[first..].iter().zip(first..) {
+            if slot.is_vacant() || hash < slot.hash {
+                return Err(at);
+            }
+            if slot.hash == hash && record::key(&slot.record) == key {
+                return Ok(at);
+            }
+        }
+        Err(self.slots.len())
+    }
+
+    /// The record in a slot that [`Index::find`] found.
+    pub(super) fn record(&self, at: usize) -> &[u8] {
+        &self.slots[at].record
+    }
+
+    /// The record in a slot that [`Index::find`] found, to be replaced by one of the same key.
+    pub(super) fn record_mut(&mut self, at: usize) -> &mut Box<[u8]> {
+        &mut self.slots[at].record
+    }
+
+    /// Puts a new key where [`Index::find`] told.
+    pub(super) fn insert(&mut self, at: usize, hash: u64, record: Box<[u8]>) {
+        let mut at = at;
+        if filled_max(self.buckets) <= self.len {
+            self.rebuild(slot_count_for(self.len + 1));
+            at = self.place_of(hash);
+        }
+        let followers = &self.slots[at..];
+        let vacant = followers.iter().position(Slot::is_vacant).map_or_else(
+            || {
+                let end = self.slots.len();
+                self.add_overflow();
+                end
+            },
+            |distance| at + distance,
+        );
+        self.slots[at..=vacant].rotate_right(1);
+        self.slots[at] = Slot { hash, record };
+        self.len += 1;
+    }
+
+    /// Removes a key from its slot.
+    pub(super) fn remove(&mut self, at: usize) {
+        let after = at + 1;
+        let shifted = self.slots[after..]
+            .iter()
+            .zip(after..)
+            .take_while(|(slot, place)| !slot.is_vacant() && self.bucket(slot.hash) < *place)
+            .count();
+        self.slots[at] = Slot::default();
+        self.slots[at..=at + shifted].rotate_left(1);
+        self.len -= 1;
+        if self.len * 4 < filled_max(self.buckets) {
+            let slot_count = slot_count_for(self.len + self.len / 4);
+            if bucket_count(slot_count) < self.buckets {
+                self.rebuild(slot_count);
+            }
+        }
+    }
+
+    /// Hashes and records in order, from a hash on.
+    pub(super) fn starting_at(&self, hash: u64) -> impl Iterator<Item = (u64, &[u8])> {
+        self.slots[self.bucket(hash)..]
+            .iter()
+            .filter(move |slot| !slot.is_vacant() && hash <= slot.hash)
+            .map(|slot| (slot.hash, &*slot.record))
+    }
+
+    /// The records of all keys with this very hash.
+    pub(super) fn with_hash(&self, hash: u64) -> impl Iterator<Item = &[u8]> {
+        self.slots[self.bucket(hash)..]
+            .iter()
+            .take_while(move |slot| !slot.is_vacant() && slot.hash <= hash)
+            .filter(move |slot| slot.hash == hash)
+            .map(|slot| &*slot.record)
+    }
+
+    /// Tells the processor that a key of this hash will be looked for.
+    pub(super) fn prefetch(&self, hash: u64) {
+        if let Some(slot) = self.slots.get(self.bucket(hash)) {
+            prefetch_lines(slot);
+        }
+    }
+
+    /// Tells the processor that the record of a key of this hash will be read; looks into the
+    /// table, so [`Index::prefetch`] should have been called some time before.
+    pub(super) fn prefetch_record(&self, hash: u64) {
+        let followers = &self.slots[self.bucket(hash)..];
+        let first = followers.iter().find(|slot| slot.is_vacant() || hash <= slot.hash);
+        if let Some(slot) = first.filter(|slot| slot.hash == hash && !slot.is_vacant()) {
+            prefetch_lines(&slot.record[0]);
+        }
+    }
+
+    /// Where a hash that is not in the table has to go, behind its equals.
+    fn place_of(&self, hash: u64) -> usize {
+        let first = self.bucket(hash);
+        let place =
+            self.slots[first..].iter().position(|slot| slot.is_vacant() || hash < slot.hash);
+        place.map_or(self.slots.len(), |distance| first + distance)
+    }
+
+    fn rebuild(&mut self, slot_count: usize) {
+        let old = std::mem::replace(&mut self.slots, Vec::with_capacity(slot_count));
+        self.buckets = bucket_count(slot_count);
+        for slot in old.into_iter().filter(|slot| !slot.is_vacant()) {
+            let bucket = self.bucket(slot.hash);
+            while self.slots.len() < bucket {
+                self.slots.push(Slot::default());
+            }
+            if self.slots.len() == self.slots.capacity() {
+                self.slots.reserve_exact(OVERFLOW_SLOTS);
+            }
+            self.slots.push(slot);
+        }
+        let missing = self.slots.len()..slot_count;
+        self.slots.extend(missing.map(|_| Slot::default()));
+    }
+
+    fn add_overflow(&mut self) {
+        self.slots.reserve_exact(OVERFLOW_SLOTS);
+        self.slots.extend((0..OVERFLOW_SLOTS).map(|_| Slot::default()));
+    }
+}
+
+/// The bucket of a hash: as far into the buckets as the hash is into all hashes.
+fn bucket(hash: u64, buckets: usize) -> usize {
+    let product = u128::from(hash) * (buckets as u128);
+    usize::try_from(product >> u64::BITS).expect("it is below the number of buckets")
+}
+
+/// How many of so many slots hashes point to.
+fn bucket_count(slot_count: usize) -> usize {
+    slot_count - (slot_count / 16).clamp(4, 64)
+}
+
+/// How many keys so many buckets may hold.
+const fn filled_max(buckets: usize) -> usize {
+    buckets * FILL_EIGHTHS / 8
+}
+
+/// The smallest table that so many keys fit. Tables have 2^n or 1.5 * 2^n bytes, which are the
+/// allocator's sizes, so that nothing is lost to rounding.
+fn slot_count_for(len: usize) -> usize {
+    let mut bytes = TABLE_BYTES_MIN;
+    loop {
+        let slot_count = bytes / SLOT_BYTES;
+        if len <= filled_max(bucket_count(slot_count)) {
+            return slot_count;
+        }
+        bytes = if bytes.is_power_of_two() { bytes + bytes / 2 } else { bytes + bytes / 3 };
+    }
+}
+
+#[cfg(target_arch = "x86_64")]
+#[expect(unsafe_code, reason = "a prefetch reads nothing, so any address will do")]
+fn prefetch_lines<T>(place: &T) {
+    use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+
+    let address = std::ptr::from_ref(place).cast::<i8>();
+    // SAFETY: a prefetch has no effect that a program can see, at whatever address.
+    unsafe {
+        _mm_prefetch(address, _MM_HINT_T0);
+        _mm_prefetch(address.wrapping_add(LINE_BYTES), _MM_HINT_T0);
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+fn prefetch_lines<T>(_place: &T) {}

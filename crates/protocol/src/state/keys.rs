@@ -1,0 +1,540 @@
+//! Holds all keys of one shard at one replica: what is committed, and dirty states above it.
+//!
+//! Committed entries are merged into packed records; an entry that is not committed yet leaves, for
+//! each key that it concerns, the state that the key will have, in a list above the record. Cutting
+//! dirty entries off is therefore forgetting, not undoing. Values of dirty states are not copied:
+//! they are places in the entry's body, or stay in the record.
+//!
+//! Assumes: entries are added and committed in the order of positions, each once.
+//! Ensures: the newest state of a key is what its record will hold when all entries that were added
+//! are committed. Conflicts are told once, when the entry is committed.
+//! Invariant: a key with dirty states keeps its record's value until they are committed or cut.
+
+use std::{
+    collections::{BTreeSet, VecDeque},
+    mem,
+    ops::Range,
+    sync::Arc,
+};
+
+use antecede_model::{ids::Position, key::hash_of, operation::Deadline, version::Version};
+use rustc_hash::FxHashMap;
+use smallvec::SmallVec;
+
+use crate::entry::{Body, Change, Effect, Entry};
+
+use super::{
+    glob,
+    index::{Index, SLOT_BYTES},
+    look::Look,
+    merge::{Applying, KeyState, Merged},
+    record,
+};
+
+/// What a record takes beyond key and value, its place in the index included, about.
+const KEY_OVERHEAD_BYTES: usize = 12 + SLOT_BYTES * 10 / 7;
+/// Steps that the pattern of one scan may take; then the scan ends early.
+const PATTERN_STEPS_MAX: u64 = 4_000_000;
+
+/// A value that was dropped although the write that won, or lost, had not seen the other.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Conflict {
+    /// The key.
+    pub key: Box<[u8]>,
+    /// The value that was dropped.
+    pub loser: Version,
+    /// The value or tombstone that is there.
+    pub winner: Version,
+}
+
+/// The keys of one shard at one replica.
+#[derive(Debug)]
+pub struct Keys {
+    secret: u64,
+    committed: Position,
+    index: Index,
+    /// By the hash of the key. The order of the map is never observed.
+    dirty: FxHashMap<u64, SmallVec<[DirtyState; 1]>>,
+    dirty_count: usize,
+    /// Of visible keys that expire: deadline and hash.
+    deadlines: BTreeSet<(Deadline, u64)>,
+    /// Tombstones and hidden values, in the order in which they were committed.
+    gone: VecDeque<Gone>,
+    live_count: usize,
+    gone_count: usize,
+    ttl_count: usize,
+    record_bytes: usize,
+}
+
+/// The state that a key has once an entry is committed.
+#[derive(Debug)]
+struct DirtyState {
+    position: Position,
+    body: Arc<[u8]>,
+    key: Range<usize>,
+    state: KeyState<Held>,
+}
+
+/// Where the value of a dirty state is.
+#[derive(Clone, Debug)]
+enum Held {
+    /// In the record.
+    Record,
+    /// In an entry's body.
+    Body(Arc<[u8]>, Range<usize>),
+}
+
+/// Where the value of a state that is being committed is.
+#[derive(Clone, Copy, Debug)]
+enum Source<'a> {
+    /// In the record that was there.
+    Record,
+    /// In the effect.
+    Effect(&'a [u8]),
+}
+
+/// A key that may be forgotten one day.
+#[derive(Clone, Copy, Debug)]
+struct Gone {
+    hash: u64,
+    /// The largest version of all that made it up then.
+    version: Version,
+}
+
+/// What a record counts as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Standing {
+    is_visible: bool,
+    deadline: Option<Deadline>,
+}
+
+impl Standing {
+    fn of(look: &Look<'_>) -> Self {
+        let is_visible = look.is_visible();
+        Self { is_visible, deadline: look.deadline().filter(|_| is_visible) }
+    }
+}
+
+impl DirtyState {
+    fn is_of(&self, key: &[u8]) -> bool {
+        &self.body[self.key.clone()] == key
+    }
+
+    fn look<'a>(&'a self, record: Option<&'a [u8]>) -> Look<'a> {
+        let held = match &self.state.value {
+            None => None,
+            Some(Held::Body(body, place)) => Some(&body[place.clone()]),
+            Some(Held::Record) => {
+                let found = record.map(record::read).unwrap_or_default();
+                debug_assert_eq!(found.version, self.state.version, "records keep their values");
+                found.held
+            }
+        };
+        self.state.look(held)
+    }
+}
+
+impl Keys {
+    /// No keys. The secret is the same at all replicas of all datacenters.
+    #[must_use]
+    pub fn new(secret: u64) -> Self {
+        Self {
+            secret,
+            committed: Position::default(),
+            index: Index::default(),
+            dirty: FxHashMap::default(),
+            dirty_count: 0,
+            deadlines: BTreeSet::new(),
+            gone: VecDeque::new(),
+            live_count: 0,
+            gone_count: 0,
+            ttl_count: 0,
+            record_bytes: 0,
+        }
+    }
+
+    /// The hash that orders keys here.
+    #[must_use]
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        hash_of(key, self.secret)
+    }
+
+    /// Tells the processor that a key of this hash will be looked for.
+    pub fn prefetch(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Tells the processor that the record of a key of this hash will be read. Call it for a whole
+    /// batch after [`Keys::prefetch`] was called for the whole batch.
+    pub fn prefetch_record(&self, hash: u64) {
+        self.index.prefetch_record(hash);
+    }
+
+    /// The position of the last entry that was committed.
+    #[must_use]
+    pub const fn committed_to(&self) -> Position {
+        self.committed
+    }
+
+    /// The newest state of a key, also if it is dirty.
+    #[must_use]
+    pub fn newest(&self, key: &[u8]) -> Look<'_> {
+        let hash = self.hash(key);
+        let newest = self.dirty_states(hash, key).next_back();
+        self.look(hash, key, newest)
+    }
+
+    /// The committed state of a key.
+    #[must_use]
+    pub fn committed(&self, key: &[u8]) -> Look<'_> {
+        self.look(self.hash(key), key, None)
+    }
+
+    /// The state of a key when everything up to `to` is committed: the newest state at a position
+    /// up to `to`, or the committed one if that is newer.
+    #[must_use]
+    pub fn at(&self, key: &[u8], to: Position) -> Look<'_> {
+        let hash = self.hash(key);
+        let dirty = self.dirty_states(hash, key).rfind(|dirty| dirty.position <= to);
+        self.look(hash, key, dirty)
+    }
+
+    /// The position of the newest dirty state of a key; `None` if it is clean.
+    #[must_use]
+    pub fn newest_dirty(&self, key: &[u8]) -> Option<Position> {
+        if self.dirty.is_empty() {
+            return None;
+        }
+        Some(self.dirty_states(self.hash(key), key).next_back()?.position)
+    }
+
+    /// How many dirty states there are, over all keys.
+    #[must_use]
+    pub const fn dirty_count(&self) -> usize {
+        self.dirty_count
+    }
+
+    fn look<'a>(&'a self, hash: u64, key: &[u8], dirty: Option<&'a DirtyState>) -> Look<'a> {
+        let needs_record =
+            dirty.is_none_or(|dirty| matches!(dirty.state.value, Some(Held::Record)));
+        let record = if needs_record { self.index.find(hash, key).ok() } else { None };
+        let record = record.map(|at| self.index.record(at));
+        dirty.map_or_else(
+            || record.map(record::read).unwrap_or_default(),
+            |dirty| dirty.look(record),
+        )
+    }
+
+    fn dirty_states(&self, hash: u64, key: &[u8]) -> impl DoubleEndedIterator<Item = &DirtyState> {
+        let states = if self.dirty.is_empty() { None } else { self.dirty.get(&hash) };
+        states.into_iter().flatten().filter(move |dirty| dirty.is_of(key))
+    }
+
+    /// Puts the states that an entry leaves above the committed ones.
+    ///
+    /// # Panics
+    /// If the entry's position is not above all that were committed.
+    pub fn add_dirty(&mut self, entry: &Entry) {
+        assert!(self.committed < entry.identity.position, "a committed entry is not dirty");
+        let Body::Write(body) = &entry.body else { return };
+        entry.for_each_effect(|effect| self.add_dirty_effect(entry, body, &effect));
+    }
+
+    fn add_dirty_effect(&mut self, entry: &Entry, body: &Arc<[u8]>, effect: &Effect<'_>) {
+        let hash = self.hash(effect.key);
+        let newest = self.dirty_states(hash, effect.key).next_back();
+        let mut state = newest.map_or_else(
+            || KeyState::of(&self.committed(effect.key), Held::Record),
+            |dirty| dirty.state.clone(),
+        );
+        state.merge(&applying(entry, effect), || {
+            let Change::Set { value, .. } = effect.change else {
+                unreachable!("only a new value needs a place")
+            };
+            Held::Body(Arc::clone(body), place_in(body, value))
+        });
+        let position = entry.identity.position;
+        let key = place_in(body, effect.key);
+        let dirty = DirtyState { position, body: Arc::clone(body), key, state };
+        self.dirty.entry(hash).or_default().push(dirty);
+        self.dirty_count += 1;
+    }
+
+    /// Forgets the dirty states at `from` and above: their entries were cut off.
+    pub fn cut_dirty(&mut self, from: Position) {
+        let mut dirty_count = 0;
+        self.dirty.retain(|_, states| {
+            states.retain(|dirty| dirty.position < from);
+            dirty_count += states.len();
+            !states.is_empty()
+        });
+        self.dirty_count = dirty_count;
+    }
+
+    /// Merges an entry into the committed states, whether or not it was added as dirty before.
+    ///
+    /// # Panics
+    /// If the entry's position is not above all that were committed.
+    pub fn commit(&mut self, entry: &Entry, conflicts: &mut Vec<Conflict>) {
+        let position = entry.identity.position;
+        assert!(self.committed < position, "entries are committed once, and in order");
+        self.committed = position;
+        entry.for_each_effect(|effect| {
+            let hash = self.hash(effect.key);
+            if let Some((loser, winner)) = self.commit_effect(hash, entry, &effect).dropped {
+                conflicts.push(Conflict { key: effect.key.into(), loser, winner });
+            }
+            if !self.dirty.is_empty() {
+                self.drop_dirty_to(position, hash, effect.key);
+            }
+        });
+    }
+
+    fn commit_effect(&mut self, hash: u64, entry: &Entry, effect: &Effect<'_>) -> Merged {
+        let key = effect.key;
+        let found = self.index.find(hash, key);
+        let look = found.map(|at| record::read(self.index.record(at))).unwrap_or_default();
+        let mut state = KeyState::of(&look, Source::Record);
+        let merged = state.merge(&applying(entry, effect), || match effect.change {
+            Change::Set { value, .. } => Source::Effect(value),
+            Change::Delete | Change::Ttl { .. } | Change::Hide => Source::Record,
+        });
+        if !merged.is_changed {
+            return merged;
+        }
+        let before = Standing::of(&look);
+        let value = state.value.and_then(|source| match source {
+            Source::Record => look.held,
+            Source::Effect(value) => Some(value),
+        });
+        let now = state.look(value);
+        let after = Standing::of(&now);
+        let largest = now.largest_version();
+        let length = record::length(key, &state, value);
+        self.record_bytes += length;
+        if let Ok(at) = found {
+            let old_length = self.index.record(at).len();
+            self.record_bytes -= old_length;
+            if let Some(Source::Effect(value)) = state.value
+                && old_length == length
+            {
+                let mut reused = mem::take(self.index.record_mut(at)).into_vec();
+                reused.clear();
+                *self.index.record_mut(at) = record::write(reused, key, &state, Some(value));
+            } else {
+                let record = record::write(Vec::with_capacity(length), key, &state, value);
+                *self.index.record_mut(at) = record;
+            }
+        } else if let Err(at) = found {
+            let record = record::write(Vec::with_capacity(length), key, &state, value);
+            self.index.insert(at, hash, record);
+        }
+        self.count(hash, found.is_ok().then_some(before), Some(after));
+        if !after.is_visible
+            && let Some(version) = largest
+        {
+            self.gone.push_back(Gone { hash, version });
+        }
+        merged
+    }
+
+    /// Keeps counters and deadlines in step with one record; `None` where there is none.
+    fn count(&mut self, hash: u64, before: Option<Standing>, after: Option<Standing>) {
+        if before == after {
+            return;
+        }
+        if let Some(before) = before {
+            if before.is_visible {
+                self.live_count -= 1;
+            } else {
+                self.gone_count -= 1;
+            }
+        }
+        if let Some(after) = after {
+            if after.is_visible {
+                self.live_count += 1;
+            } else {
+                self.gone_count += 1;
+            }
+        }
+        let old_deadline = before.and_then(|standing| standing.deadline);
+        let new_deadline = after.and_then(|standing| standing.deadline);
+        if let Some(deadline) = old_deadline {
+            self.ttl_count -= 1;
+            // Another key may have the same hash and deadline.
+            let is_needed = self
+                .index
+                .with_hash(hash)
+                .any(|record| Standing::of(&record::read(record)).deadline == Some(deadline));
+            if !is_needed {
+                self.deadlines.remove(&(deadline, hash));
+            }
+        }
+        if let Some(deadline) = new_deadline {
+            self.ttl_count += 1;
+            self.deadlines.insert((deadline, hash));
+        }
+    }
+
+    fn drop_dirty_to(&mut self, to: Position, hash: u64, key: &[u8]) {
+        let Some(states) = self.dirty.get_mut(&hash) else { return };
+        let before = states.len();
+        states.retain(|dirty| to < dirty.position || !dirty.is_of(key));
+        self.dirty_count -= before - states.len();
+        if states.is_empty() {
+            self.dirty.remove(&hash);
+        }
+    }
+
+    /// Forgets tombstones and hidden values for which `is_collectable` holds, in the order in
+    /// which they were committed, up to the first for which it does not; looks at `limit` of them
+    /// at most. The version is the largest of all that make up what is forgotten; it may be
+    /// collected when no effect that has not seen it can arrive any more. Tells how many went.
+    pub fn collect(&mut self, is_collectable: impl Fn(Version) -> bool, limit: usize) -> usize {
+        let mut collected = 0;
+        for _ in 0..limit.min(self.gone.len()) {
+            let Some(gone) = self.gone.pop_front_if(|gone| is_collectable(gone.version)) else {
+                break;
+            };
+            if self.dirty.contains_key(&gone.hash) {
+                self.gone.push_back(gone);
+            } else if self.forget(gone) {
+                collected += 1;
+            }
+        }
+        collected
+    }
+
+    fn forget(&mut self, gone: Gone) -> bool {
+        let is_it = |record: &&[u8]| {
+            let look = record::read(record);
+            !look.is_visible() && look.largest_version() == Some(gone.version)
+        };
+        let Some(record) = self.index.with_hash(gone.hash).find(is_it) else { return false };
+        let length = record.len();
+        let Ok(at) = self.index.find(gone.hash, record::key(record)) else { return false };
+        self.index.remove(at);
+        self.record_bytes -= length;
+        self.count(gone.hash, Some(Standing::default()), None);
+        true
+    }
+
+    /// How many keys have a visible value, expired ones included until they are hidden: `DBSIZE`.
+    #[must_use]
+    pub const fn live_count(&self) -> usize {
+        self.live_count
+    }
+
+    /// How many keys are kept without a visible value: tombstones and hidden values.
+    #[must_use]
+    pub const fn tombstone_count(&self) -> usize {
+        self.gone_count
+    }
+
+    /// How many visible keys expire one day.
+    #[must_use]
+    pub const fn ttl_count(&self) -> usize {
+        self.ttl_count
+    }
+
+    /// Bytes that the committed keys take, about: records, index, deadlines.
+    #[must_use]
+    pub fn used_bytes(&self) -> usize {
+        self.record_bytes
+            + self.index.table_bytes()
+            + self.deadlines.len() * 2 * size_of::<(Deadline, u64)>()
+            + self.gone.capacity() * size_of::<Gone>()
+    }
+
+    /// Keys whose committed value is visible although its deadline has passed, the earliest
+    /// first, without those that a dirty entry has already changed in that respect.
+    #[must_use]
+    pub fn expired(&self, wall_millis: u64, limit: usize) -> Vec<Box<[u8]>> {
+        self.deadlines
+            .range(..(wall_millis, 0))
+            .flat_map(|(deadline, hash)| {
+                self.index.with_hash(*hash).filter(|record| {
+                    record::read(record).deadline() == Some(*deadline)
+                        && self.newest(record::key(record)).is_expired(wall_millis)
+                })
+            })
+            .map(|record| record::key(record).into())
+            .take(limit)
+            .collect()
+    }
+
+    /// Looks at about `count` committed keys in the order of hashes, from a hash on, and tells
+    /// those that are there and match the pattern, and the hash to go on with (`None` at the end).
+    /// Keys with one hash are told in one step. A pattern that takes very long ends a step early;
+    /// one that takes too long for a single key does not match it.
+    #[must_use]
+    pub fn scan(
+        &self,
+        from: u64,
+        count: u64,
+        pattern: Option<&[u8]>,
+        wall_millis: u64,
+    ) -> (Option<u64>, Vec<&[u8]>) {
+        let mut keys = Vec::new();
+        let mut last = None;
+        let mut steps = PATTERN_STEPS_MAX;
+        for (looked_at, (hash, record)) in (0..).zip(self.index.starting_at(from)) {
+            let is_new_hash = last.is_some_and(|last| last < hash);
+            if is_new_hash && (count <= looked_at || steps == 0) {
+                return (Some(hash), keys);
+            }
+            last = Some(hash);
+            let look = record::read(record);
+            if !look.is_visible() || look.is_expired(wall_millis) {
+                continue;
+            }
+            let key = record::key(record);
+            let is_match = pattern.is_none_or(|pattern| {
+                glob::matches(pattern, key, &mut steps).unwrap_or_else(|| {
+                    steps = 0;
+                    false
+                })
+            });
+            if is_match {
+                keys.push(key);
+            }
+        }
+        (None, keys)
+    }
+
+    /// Some committed key that is there, chosen by a drawn number; `None` if there is none.
+    #[must_use]
+    pub fn random(&self, draw: u64, wall_millis: u64) -> Option<&[u8]> {
+        self.index
+            .starting_at(draw)
+            .chain(self.index.starting_at(0))
+            .map(|(_, record)| record)
+            .find(|record| {
+                let look = record::read(record);
+                look.is_visible() && !look.is_expired(wall_millis)
+            })
+            .map(record::key)
+    }
+}
+
+/// What `MEMORY USAGE` tells of a key.
+pub(super) const fn memory_of(key: &[u8], value: &[u8]) -> usize {
+    key.len() + value.len() + KEY_OVERHEAD_BYTES
+}
+
+fn applying<'a>(entry: &Entry, effect: &'a Effect<'a>) -> Applying<'a> {
+    Applying {
+        version: entry.version(),
+        visible_at: entry.visible_at,
+        seen: effect.seen.as_slice(),
+        change: effect.change,
+    }
+}
+
+/// Where a part of a body lies in it.
+fn place_in(body: &[u8], part: &[u8]) -> Range<usize> {
+    let start = part.as_ptr().addr().wrapping_sub(body.as_ptr().addr());
+    let place = start..start.wrapping_add(part.len());
+    debug_assert_eq!(body.get(place.clone()), Some(part), "effects lie in their entry's body");
+    place
+}
