@@ -103,6 +103,8 @@ pub(crate) fn recover<D: Disk>(
     // From here on the folder is changed.
     recovery.remove_leftovers(&names)?;
     recovery.cut(stop)?;
+    // A removed segment was of the same run as the last that is kept: the first segment of a later
+    // run says that everything before it had been synced, so it would have been refused.
     recovery.report.boot = recovery.segments.last().map_or(0, |last| last.header.boot) + 1;
     let firsts = recovery.segments.iter().map(|segment| segment.first).collect();
     Ok(Recovered { report: recovery.report, firsts, log_start: recovery.mark.start })
@@ -307,14 +309,12 @@ impl<D: Disk> Recovery<'_, D> {
             return Ok(());
         };
         let disk = self.disk;
-        let boot = self.segments.last().map_or(0, |last| last.header.boot);
         for removed in self.segments.drain(stop.segment + 1..).rev() {
             disk.remove(&removed.name).map_err(|e| io_error(disk, &removed.name, e))?;
         }
         disk.sync_dir().map_err(|e| io_error(disk, "", e))?;
-        if let Some(last) = self.segments.last_mut() {
+        if let Some(last) = self.segments.last() {
             disk.truncate(&last.file, stop.offset).map_err(|e| io_error(disk, &last.name, e))?;
-            last.header.boot = boot; // Numbers of removed runs are not used again either.
         }
         for segment in &self.segments {
             disk.sync(&segment.file).map_err(|e| io_error(disk, &segment.name, e))?;

@@ -8,7 +8,7 @@
 //!
 //! Everybody learns of progress through one callback. It may be called from several threads, so
 //! take the larger position; a caller of `flush_inline` must hold no lock that the callback takes,
-//! and the callback must not call `sync` or `close`.
+//! and the callback must not call `sync` or `close`, nor drop the log.
 //!
 //! Ensures: a record that was appended before `flush_inline` or `request_flush` is persisted
 //! without another call, and the callback told, unless the disk is full (then as soon as there is

@@ -1,7 +1,7 @@
 //! Power losses at every write and at random moments: what was synced is there, what is there is a
 //! prefix of what was appended, and what was cut off never comes back.
 
-use antecede_storage::{Log, LogError, LogIndex, Options, SimulatedDisk};
+use antecede_storage::{Disk, Log, LogError, LogIndex, Options, SimulatedDisk};
 
 use crate::scene::{Draw, NODE_1, Records, SMALL, open, record};
 
@@ -165,6 +165,9 @@ fn a_torn_end_is_cut_and_the_log_goes_on_behind_it() {
         (0 < report.torn_bytes && found.len() < 6).then_some((crashed, log, found))
     });
     let (disk, mut log, mut found) = torn.expect("some crash tears the end");
+    let first = disk.open("00000000000000000001.log").unwrap();
+    let kept: usize = found.iter().map(|record| 24 + record.len()).sum();
+    assert_eq!(disk.size(&first).unwrap(), 4096 + kept as u64, "its space is given back");
     log.append(&[b"of the next run"]).unwrap();
     log.flush().unwrap();
     drop(log);
@@ -190,4 +193,47 @@ fn each_run_has_a_larger_boot_number() {
         disk = disk.crash(seed);
     }
     assert_eq!(boots, [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn power_may_go_at_every_operation_of_a_recovery() {
+    let mut removed_count = 0;
+    for seed in 0..60 {
+        let disk = SimulatedDisk::new();
+        let mut known = Known::default();
+        work(&disk, &mut known, 1, 30, &mut Draw(seed)).unwrap();
+        // Several segments that are not synced, so that later ones may stay when earlier are lost.
+        let (mut log, found, _) = open(disk.reopen());
+        drop(log);
+        let disk = disk.reopen();
+        (log, _, _) = open(disk.clone());
+        known.check(&found, seed);
+        for number in 0..50 {
+            known.appended.push(record(2, number));
+            log.append(&[known.appended.last().unwrap()]).unwrap();
+            log.write().unwrap();
+        }
+        let crashed = disk.crash(seed);
+        let segments = crashed.list().unwrap().len();
+        let total = {
+            let whole = crashed.reopen();
+            open(whole.clone());
+            removed_count += u64::from(whole.list().unwrap().len() + 1 < segments);
+            whole.operations()
+        };
+        for operations in 0..=total {
+            for crash_seed in 0..6 {
+                let again = crashed.reopen();
+                again.cut_power_after(operations);
+                drop(crate::scene::try_open(again.clone()));
+                let again = again.crash(seed * 1000 + crash_seed);
+                let (log, found, _) = open(again.clone());
+                known.clone().check(&found, seed);
+                let names = again.list().unwrap();
+                assert!(!names.iter().any(|name| name.ends_with(".tmp")), "left over: {names:?}");
+                drop(log);
+            }
+        }
+    }
+    assert!(10 < removed_count, "only {removed_count} recoveries removed segments");
 }

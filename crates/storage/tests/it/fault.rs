@@ -48,6 +48,23 @@ fn any_flipped_bit_in_a_synced_record_is_refused_with_segment_and_offset() {
 }
 
 #[test]
+fn a_record_in_the_place_of_another_is_refused() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _, _) = open(disk.clone());
+    for payload in [b"one  ", b"two  ", b"three", b"four "] {
+        log.append(&[payload]).unwrap();
+        log.flush().unwrap();
+    }
+    drop(log);
+    let file = disk.open(FIRST_SEGMENT).unwrap();
+    let mut whole = [0; 29];
+    disk.read_at(&file, HEADER_BYTES + 29, &mut whole).unwrap();
+    disk.write_at(&file, HEADER_BYTES + 58, &whole).unwrap();
+    let error = try_open(disk).unwrap_err().to_string();
+    assert!(error.contains("record 3 cannot be read"), "{error}");
+}
+
+#[test]
 fn damage_before_an_earlier_start_is_refused() {
     let disk = SimulatedDisk::new();
     drop(synced_one_by_one(&disk, 3));

@@ -1,9 +1,12 @@
 //! Many threads on one log.
 
+use std::io;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use antecede_storage::disk::{SimulatedFile, SimulatedLock};
 use antecede_storage::{
     Clock, Disk, Fsync, Log, LogIndex, MachineClock, Notice, Options, RealDisk, SharedLog,
     SharedOptions, SimulatedDisk,
@@ -50,6 +53,154 @@ fn start<D: Disk>(log: Log<D>, options: SharedOptions) -> (SharedLog<D>, Arc<Tol
         }
     });
     (shared.unwrap(), told)
+}
+
+/// A simulated disk whose syncs can be held up.
+#[derive(Clone, Debug, Default)]
+struct GatedDisk {
+    disk: SimulatedDisk,
+    gate: Arc<Gate>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    state: Mutex<GateState>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct GateState {
+    is_closed: bool,
+    held_count: usize,
+}
+
+impl Gate {
+    fn close(&self) {
+        self.state.lock().is_closed = true;
+    }
+
+    fn open(&self) {
+        self.state.lock().is_closed = false;
+        self.changed.notify_all();
+    }
+
+    fn wait_until_one_is_held(&self) {
+        let mut state = self.state.lock();
+        while state.held_count == 0 {
+            assert!(!self.changed.wait_for(&mut state, DEADLINE).timed_out(), "nobody syncs");
+        }
+    }
+
+    fn pass(&self) {
+        let mut state = self.state.lock();
+        state.held_count += 1;
+        self.changed.notify_all();
+        while state.is_closed {
+            assert!(!self.changed.wait_for(&mut state, DEADLINE).timed_out(), "never opened");
+        }
+        state.held_count -= 1;
+    }
+}
+
+impl Disk for GatedDisk {
+    type File = SimulatedFile;
+    type Lock = SimulatedLock;
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.disk.path(name)
+    }
+    fn lock(&self) -> io::Result<SimulatedLock> {
+        self.disk.lock()
+    }
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.disk.list()
+    }
+    fn create(&self, name: &str) -> io::Result<SimulatedFile> {
+        self.disk.create(name)
+    }
+    fn open(&self, name: &str) -> io::Result<SimulatedFile> {
+        self.disk.open(name)
+    }
+    fn size(&self, file: &SimulatedFile) -> io::Result<u64> {
+        self.disk.size(file)
+    }
+    fn preallocate(&self, file: &SimulatedFile, size: u64) -> io::Result<()> {
+        self.disk.preallocate(file, size)
+    }
+    fn truncate(&self, file: &SimulatedFile, size: u64) -> io::Result<()> {
+        self.disk.truncate(file, size)
+    }
+    fn read_at(&self, file: &SimulatedFile, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        self.disk.read_at(file, offset, buffer)
+    }
+    fn write_at(&self, file: &SimulatedFile, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.disk.write_at(file, offset, bytes)
+    }
+    fn sync(&self, file: &SimulatedFile) -> io::Result<()> {
+        // Only what was written before counts, as little as a disk may promise.
+        let result = self.disk.sync(file);
+        self.gate.pass();
+        result
+    }
+    fn rename(&self, source: &str, target: &str) -> io::Result<()> {
+        self.disk.rename(source, target)
+    }
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+    fn sync_dir(&self) -> io::Result<()> {
+        self.disk.sync_dir()
+    }
+}
+
+#[test]
+fn what_is_appended_during_a_sync_goes_with_the_next_one() {
+    let disk = GatedDisk::default();
+    let (log, told) = start(open(disk.clone()).0, options(Fsync::Always));
+    disk.gate.close();
+    std::thread::scope(|scope| {
+        log.append(&[b"first"]).unwrap();
+        scope.spawn(|| log.flush_inline().unwrap());
+        disk.gate.wait_until_one_is_held();
+        // Neither appending nor asking waits for the sync.
+        let second = log.append(&[b"second"]).unwrap();
+        assert_eq!(log.flush_inline().unwrap(), None);
+        assert_eq!(log.positions().synced_to, LogIndex::START);
+        disk.gate.open();
+        told.wait_for(
+            "the second is synced",
+            |notice| matches!(notice, Notice::Advanced(to) if to.synced_to == second),
+        );
+    });
+}
+
+#[test]
+fn a_background_sync_holds_nobody_up_and_counts_only_what_was_written_before() {
+    let disk = GatedDisk::default();
+    let fsync = Fsync::Interval(Duration::from_millis(1));
+    let (log, told) = start(open(disk.clone()).0, options(fsync));
+    disk.gate.close();
+    let first = log.append(&[b"first"]).unwrap();
+    log.flush_inline().unwrap();
+    disk.gate.wait_until_one_is_held();
+    let second = log.append(&[b"second"]).unwrap();
+    let positions = log.flush_inline().unwrap().expect("a sync is no flush");
+    assert_eq!((positions.written_to, positions.synced_to), (second, LogIndex::START));
+    disk.gate.open();
+    told.wait_for(
+        "the second is synced",
+        |notice| matches!(notice, Notice::Advanced(to) if to.synced_to == second),
+    );
+    let synced: Vec<LogIndex> = told
+        .notices
+        .lock()
+        .iter()
+        .filter_map(|notice| match notice {
+            Notice::Advanced(to) => Some(to.synced_to),
+            Notice::DiskFull(_) | Notice::Healed | Notice::Failed(_) => None,
+        })
+        .collect();
+    assert!(synced.contains(&first), "the first sync covers only the first record: {synced:?}");
 }
 
 /// Lets four threads append and persist 500 records each in three ways.
@@ -191,6 +342,11 @@ fn a_full_disk_heals_without_anybody_asking() {
         log.flush_inline().unwrap();
     }
     told.wait_for("full", |notice| matches!(notice, Notice::DiskFull(_)));
+    let (tried, clock) = (disk.operations(), MachineClock::start());
+    while disk.operations() < tried + 10 {
+        assert!(clock.now() < DEADLINE, "it is tried from time to time");
+        std::thread::yield_now();
+    }
     disk.set_capacity(None);
     told.wait_for("healed", |notice| matches!(notice, Notice::Healed));
     told.wait_for(
