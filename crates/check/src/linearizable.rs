@@ -16,7 +16,7 @@
 //! Limits: `work_max` configurations a key and `OPEN_MAX` operations open at once; beyond, the
 //! answer is `Undecided`, with the key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -29,11 +29,12 @@ use crate::{
 /// Operations of one key that may be open at once.
 const OPEN_MAX: usize = 128;
 
-/// Operations of a proof that are shown.
-const SHOWN_MAX: usize = 24;
+/// Of a proof, how many operations are shown that had ended, and that were under way.
+const ENDED_SHOWN: usize = 3;
+const UNDER_WAY_SHOWN: usize = 12;
 
-/// Searches that making a proof short may take.
-const SHORTEN_MAX: usize = 400;
+/// States of the key that a proof names.
+const STATES_SHOWN: usize = 4;
 
 /// What is judged, and how long.
 #[derive(Clone, Copy, Debug)]
@@ -47,7 +48,7 @@ pub struct LinearizableOptions {
 
 impl Default for LinearizableOptions {
     fn default() -> Self {
-        Self { with_remote_writes: false, work_max: 5_000_000 }
+        Self { with_remote_writes: false, work_max: 2_000_000 }
     }
 }
 
@@ -104,6 +105,10 @@ struct Act<'h> {
 }
 
 impl Act<'_> {
+    fn is(&self, operation: &Operation) -> bool {
+        std::ptr::eq(self.operation, operation)
+    }
+
     fn is_open(&self) -> bool {
         self.is_remote || self.operation.outcome == Outcome::Unknown
     }
@@ -282,120 +287,108 @@ fn spans(history: &History, acts: &[Act<'_>]) -> Result<Option<Vec<Span>>, Stop>
 }
 
 fn search(history: &History, acts: &[Act<'_>], work_max: u64) -> Result<(), Stop> {
-    match Search::new(history, acts, &[None], work_max).run() {
-        Found::Fits => Ok(()),
+    let stuck = match Search::new(history, acts, work_max).run(u64::MAX) {
+        Found::Fits => return Ok(()),
         Found::GaveUp(why) => {
             let key = acts.first().map_or("", |act| history.name(act.operation.key));
-            Err(Stop::Undecided(format!("key {key}: {why}")))
+            return Err(Stop::Undecided(format!("key {key}: {why}")));
         }
-        Found::Stuck { place, rest } => {
-            let last = acts[place].operation;
-            let proof = shorten(history, acts, last, &rest, work_max);
-            Err(Stop::Violated(told(history, &proof, last, &rest)))
-        }
-    }
+        Found::Stuck(stuck) => stuck,
+    };
+    let last = acts[stuck].operation;
+    let mut again = Search::new(history, acts, work_max);
+    // Up to its call everything fitted, so this run ends there.
+    let _fits = again.run(last.call_ns);
+    Err(Stop::Violated(proof(history, acts, last, &again.states())))
 }
 
-fn told(history: &History, proof: &[Act<'_>], last: &Operation, rest: &Rest) -> Violation {
-    let mut summary = "no order of these operations in real time explains their answers".to_owned();
-    if rest.after.is_some() {
-        let states: Vec<&str> =
-            rest.states.iter().map(|state| state.as_deref().unwrap_or("(absent)")).collect();
-        summary += &format!("; before them the key could only be {}", states.join(" or "));
+/// The proof that `last` fits none of the states that the key could be in when it was called: what
+/// was under way since then, and the few operations that had ended last.
+fn proof(history: &History, acts: &[Act<'_>], last: &Operation, states: &[String]) -> Violation {
+    let call = last.call_ns;
+    let end = last.ret_ns.unwrap_or(u64::MAX);
+    let mut ended: Vec<&Act<'_>> = acts.iter().filter(|act| act.ret() < call).collect();
+    ended.sort_by_key(|act| (act.ret(), act.operation.call_ns));
+    let ended = ended.split_off(ended.len().saturating_sub(ENDED_SHOWN));
+    let is_under_way =
+        |act: &&Act<'_>| call <= act.ret() && act.operation.call_ns <= end && !act.is(last);
+    let mut under_way: Vec<&Act<'_>> = acts.iter().filter(is_under_way).collect();
+    under_way.sort_by_key(|act| (act.operation.call_ns, act.ret()));
+
+    let hidden = under_way.len().saturating_sub(UNDER_WAY_SHOWN);
+    let mut summary = format!(
+        "the answer fits no order in real time; when it was asked for, the key could only be {}",
+        states[..states.len().min(STATES_SHOWN)].join(" or ")
+    );
+    if STATES_SHOWN < states.len() {
+        summary += &format!(" or {} more", states.len() - STATES_SHOWN);
     }
-    let hidden = proof.len().saturating_sub(SHOWN_MAX);
     if hidden != 0 {
-        summary += &format!("; {hidden} earlier operations of the key are not shown");
+        summary += &format!("; {hidden} operations under way are not shown");
     }
     let mut violation = Violation::new(Pattern::NotLinearizable, summary);
-    for act in proof.iter().skip(hidden) {
-        let why = if std::ptr::eq(act.operation, last) {
-            "no state that the key can be in gives this answer"
-        } else if act.is_remote {
+    for act in ended {
+        violation = violation.step(history, act.operation, "had ended before");
+    }
+    for act in under_way.into_iter().skip(hidden) {
+        let why = if act.is_remote {
             "may have arrived from the other datacenter at any time"
         } else {
-            ""
+            "was under way, and may come before or after"
         };
         violation = violation.step(history, act.operation, why);
     }
-    violation
+    violation.step(history, last, "gave an answer that does not fit")
 }
 
-/// Leaves operations out of a proof as long as the same answer does not fit. Only those may go
-/// that have no effect, and plain writes that nobody read: with fewer of them more fits, so what
-/// does not fit without them does not fit with them.
-fn shorten<'h>(
-    history: &History,
-    acts: &[Act<'h>],
-    last: &Operation,
-    rest: &Rest,
-    work_max: u64,
-) -> Vec<Act<'h>> {
-    let end = last.ret_ns.unwrap_or(u64::MAX);
-    let is_near = |act: &&Act<'h>| {
-        let call_ns = act.operation.call_ns;
-        call_ns <= end && rest.after.is_none_or(|after| after < call_ns)
-    };
-    let mut proof: Vec<Act<'h>> = acts.iter().filter(is_near).copied().collect();
-    proof.sort_by_key(|act| (act.operation.call_ns, act.ret()));
-    let idle = may_go(&proof, last);
-    let mut tries = 0;
-    let mut size = proof.len().div_ceil(2);
-    loop {
-        let mut start = 0;
-        while start < proof.len() && tries < SHORTEN_MAX {
-            let is_kept = |&(place, act): &(usize, &Act<'h>)| {
-                !(start..start + size).contains(&place)
-                    || !idle.contains(&std::ptr::from_ref(act.operation))
-            };
-            let kept = proof.iter().enumerate().filter(is_kept).map(|(_, act)| *act);
-            let smaller: Vec<Act<'h>> = kept.collect();
-            tries += 1;
-            let is_same = smaller.len() < proof.len()
-                && match Search::new(history, &smaller, &rest.states, work_max / 16).run() {
-                    Found::Stuck { place, .. } => std::ptr::eq(smaller[place].operation, last),
-                    Found::Fits | Found::GaveUp(_) => false,
-                };
-            if is_same {
-                proof = smaller;
-            } else {
-                start += size;
-            }
-        }
-        if size <= 1 {
-            return proof;
-        }
-        size /= 2;
-    }
-}
-
-/// The operations without which the rest fits at least as well.
-fn may_go(proof: &[Act<'_>], last: &Operation) -> FxHashSet<*const Operation> {
-    let mut observed: FxHashSet<Option<Symbol>> = FxHashSet::default();
-    let mut is_plain = true;
-    for act in proof {
-        match act.operation.kind {
-            Kind::Read => {
-                observed.insert(act.operation.value);
-            }
-            Kind::Exchange => {
-                observed.insert(act.operation.previous);
-            }
-            Kind::Write => {}
-            Kind::Delete | Kind::WriteIfAbsent | Kind::Append | Kind::Increment => is_plain = false,
-        }
-    }
-    let is_idle = |act: &&Act<'_>| {
-        let is_unread = is_plain
-            && act.operation.kind == Kind::Write
-            && !observed.contains(&act.operation.value);
-        !std::ptr::eq(act.operation, last) && (!act.operation.is_write() || is_unread)
-    };
-    proof.iter().filter(is_idle).map(|act| std::ptr::from_ref(act.operation)).collect()
-}
-
-/// A state of a key: absent, or the number of a string.
+/// A state of a key: absent, or the number of a text.
 type State = Option<u32>;
+
+/// What stands for a string: its length and a polynomial hash, so that a long list of appends
+/// needs no copy of the value for each state.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct Text {
+    length: u64,
+    hash: u64,
+}
+
+impl Text {
+    /// A prime, so that different texts of one length have one hash once in 2^61 pairs.
+    const MODULUS: u128 = (1 << 61) - 1;
+    const BASE: u128 = 0x0ACE_55ED_1234_5677;
+
+    fn of(text: &str) -> Self {
+        let empty = Self { length: 0, hash: 0 };
+        text.bytes()
+            .fold(empty, |text, byte| text.with(Self { length: 1, hash: u64::from(byte) + 1 }))
+    }
+
+    /// This text with another at its end.
+    fn with(self, part: Self) -> Self {
+        let mut shift = 1;
+        let mut power = Self::BASE;
+        let mut exponent = part.length;
+        while 0 < exponent {
+            if exponent & 1 == 1 {
+                shift = shift * power % Self::MODULUS;
+            }
+            power = power * power % Self::MODULUS;
+            exponent >>= 1;
+        }
+        let hash = (u128::from(self.hash) * shift + u128::from(part.hash)) % Self::MODULUS;
+        let hash = u64::try_from(hash).expect("the modulus is below 2^61");
+        Self { length: self.length.saturating_add(part.length), hash }
+    }
+}
+
+/// A text that states refer to.
+struct Known {
+    text: Text,
+    /// What it is as a number, if it is one.
+    integer: Option<i64>,
+    /// What it is; `None` if only an append made it.
+    shown: Option<String>,
+}
 
 /// Where the key may be: its state, and which of the open operations have taken effect.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -404,80 +397,65 @@ struct Configuration {
     effects: u128,
 }
 
-/// The last time at which nothing was under way, and what the key may have been then.
-struct Rest {
-    /// `None` if the key has not rested since the beginning.
-    after: Option<u64>,
-    states: Vec<Option<String>>,
-}
-
 enum Found {
     Fits,
-    /// No configuration is left when the operation at `place` returns.
-    Stuck {
-        place: usize,
-        rest: Rest,
-    },
+    /// No configuration is left when this operation returns.
+    Stuck(usize),
     GaveUp(String),
 }
 
 struct Search<'a, 'h> {
-    history: &'a History,
     acts: &'a [Act<'h>],
-    /// The strings that states hold; values of the history and those made by appends.
-    texts: Vec<String>,
-    numbers: FxHashMap<String, u32>,
+    /// Values of the history, and those that appends and increments make.
+    known: Vec<Known>,
+    numbers: FxHashMap<Text, u32>,
     /// The numbers of the values of each operation.
     values: Vec<State>,
     previous: Vec<State>,
-    initial: Vec<State>,
+    configurations: Vec<Configuration>,
     /// Which operation stands at which bit of `effects`.
     slots: Vec<Option<usize>>,
     work_left: u64,
 }
 
 impl<'a, 'h> Search<'a, 'h> {
-    fn new(
-        history: &'a History,
-        acts: &'a [Act<'h>],
-        initial: &[Option<String>],
-        work_max: u64,
-    ) -> Self {
+    fn new(history: &History, acts: &'a [Act<'h>], work_max: u64) -> Self {
         let mut search = Self {
-            history,
             acts,
-            texts: Vec::new(),
+            known: Vec::new(),
             numbers: FxHashMap::default(),
             values: Vec::new(),
             previous: Vec::new(),
-            initial: Vec::new(),
+            configurations: vec![Configuration { state: None, effects: 0 }],
             slots: Vec::new(),
             work_left: work_max,
         };
         for act in acts {
-            let value = act.operation.value.map(|value| search.number(history.name(value)));
+            let value = act.operation.value.map(|value| search.value(history.name(value)));
             search.values.push(value);
-            let previous = act.operation.previous.map(|value| search.number(history.name(value)));
+            let previous = act.operation.previous.map(|value| search.value(history.name(value)));
             search.previous.push(previous);
-        }
-        for state in initial {
-            let state = state.as_deref().map(|text| search.number(text));
-            search.initial.push(state);
         }
         search
     }
 
-    fn number(&mut self, text: &str) -> u32 {
-        if let Some(&number) = self.numbers.get(text) {
+    fn value(&mut self, shown: &str) -> u32 {
+        let integer = shown.parse().ok();
+        self.number(Known { text: Text::of(shown), integer, shown: Some(shown.to_owned()) })
+    }
+
+    fn number(&mut self, known: Known) -> u32 {
+        if let Some(&number) = self.numbers.get(&known.text) {
             return number;
         }
-        let number = u32::try_from(self.texts.len()).expect("bounded by the work");
-        self.texts.push(text.to_owned());
-        self.numbers.insert(text.to_owned(), number);
+        let number = u32::try_from(self.known.len()).expect("bounded by the work");
+        self.numbers.insert(known.text, number);
+        self.known.push(known);
         number
     }
 
-    fn run(&mut self) -> Found {
+    /// Goes on to the end, or to the first return at or after `until`.
+    fn run(&mut self, until: u64) -> Found {
         // Calls come before returns of the same moment: operations that touch overlap.
         let mut moments: Vec<(u64, bool, usize)> = Vec::with_capacity(self.acts.len() * 2);
         for (place, act) in self.acts.iter().enumerate() {
@@ -487,37 +465,38 @@ impl<'a, 'h> Search<'a, 'h> {
             }
         }
         moments.sort_unstable();
-        let begin = |&state: &State| Configuration { state, effects: 0 };
-        let mut configurations: Vec<Configuration> = self.initial.iter().map(begin).collect();
-        let mut rest = Rest { after: None, states: self.texts_of(&configurations) };
-        let mut open_count = 0;
         for (moment, is_return, place) in moments {
             if !is_return {
-                open_count += 1;
                 if let Err(why) = self.open(place) {
                     return Found::GaveUp(why);
                 }
                 continue;
             }
-            open_count -= 1;
-            match self.settle(&configurations, place) {
+            if until <= moment {
+                return Found::Fits;
+            }
+            match self.settle(place) {
                 None => {
                     let why = "too many operations overlap; use more keys or fewer clients";
                     return Found::GaveUp(why.to_owned());
                 }
-                Some(next) if next.is_empty() => return Found::Stuck { place, rest },
-                Some(next) => configurations = next,
-            }
-            if open_count == 0 {
-                rest = Rest { after: Some(moment), states: self.texts_of(&configurations) };
+                Some(next) if next.is_empty() => return Found::Stuck(place),
+                Some(next) => self.configurations = next,
             }
         }
         Found::Fits
     }
 
-    fn texts_of(&self, configurations: &[Configuration]) -> Vec<Option<String>> {
-        let text = |state: State| state.map(|state| self.texts[state as usize].clone());
-        configurations.iter().map(|configuration| text(configuration.state)).collect()
+    /// What the key may be now, each state once.
+    fn states(&self) -> Vec<String> {
+        let told = |state: State| match state.map(|state| &self.known[state as usize]) {
+            None => "(absent)".to_owned(),
+            Some(Known { shown: Some(shown), .. }) => shown.clone(),
+            Some(Known { text, .. }) => format!("a value of {} bytes", text.length),
+        };
+        let states = self.configurations.iter().map(|configuration| configuration.state);
+        let states: BTreeSet<String> = states.map(told).collect();
+        states.into_iter().collect()
     }
 
     fn open(&mut self, place: usize) -> Result<(), String> {
@@ -535,15 +514,15 @@ impl<'a, 'h> Search<'a, 'h> {
     }
 
     /// All configurations in which `place` has taken effect, with its slot free again.
-    fn settle(&mut self, from: &[Configuration], place: usize) -> Option<Vec<Configuration>> {
+    fn settle(&mut self, place: usize) -> Option<Vec<Configuration>> {
         let slot = self.slots.iter().position(|slot| *slot == Some(place)).expect("it was called");
         let bit = 1u128 << slot;
         let mut seen: FxHashSet<Configuration> = FxHashSet::default();
         let mut settled: FxHashSet<Configuration> = FxHashSet::default();
         let mut result = Vec::new();
-        let mut todo = Vec::with_capacity(from.len());
-        for configuration in from {
-            let configuration = self.with_reads(*configuration);
+        let mut todo = Vec::with_capacity(self.configurations.len());
+        for configuration in std::mem::take(&mut self.configurations) {
+            let configuration = self.with_reads(configuration);
             if seen.insert(configuration) {
                 todo.push(configuration);
             }
@@ -609,24 +588,17 @@ impl<'a, 'h> Search<'a, 'h> {
             Kind::WriteIfAbsent => fits(operation.result != Some(1), state),
             Kind::Exchange => fits(state == self.previous[place], value),
             Kind::Append => {
-                let before = state.map_or("", |state| &self.texts[state as usize]);
-                let part = operation.value.map_or("", |value| self.history.name(value));
-                let text = format!("{before}{part}");
-                let length = i64::try_from(text.len()).unwrap_or(i64::MAX);
-                let next = self.number(&text);
-                let is_right = operation.result.is_none_or(|result| result == length);
-                (!is_told || is_right).then_some(Some(next))
+                let part = self.known[value? as usize].text;
+                let text = state.map_or(part, |state| self.known[state as usize].text.with(part));
+                let length = i64::try_from(text.length).unwrap_or(i64::MAX);
+                let next = self.number(Known { text, integer: None, shown: None });
+                fits(operation.result.is_none_or(|result| result == length), Some(next))
             }
             Kind::Increment => {
-                let before = match state {
-                    None => 0,
-                    Some(state) => self.texts[state as usize].parse::<i64>().ok()?,
-                };
-                let by = self.history.name(operation.value?).parse::<i64>().ok()?;
-                let sum = before.checked_add(by)?;
-                let next = self.number(&sum.to_string());
-                let is_right = operation.result.is_none_or(|result| result == sum);
-                (!is_told || is_right).then_some(Some(next))
+                let before = state.map_or(Some(0), |state| self.known[state as usize].integer)?;
+                let sum = before.checked_add(self.known[value? as usize].integer?)?;
+                let next = self.value(&sum.to_string());
+                fits(operation.result.is_none_or(|result| result == sum), Some(next))
             }
         }
     }

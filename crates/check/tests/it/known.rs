@@ -109,7 +109,7 @@ fn the_proof_of_a_conflict_tells_the_whole_cycle() {
 }
 
 fn guarantees(text: &str) -> Vec<Guarantee> {
-    let history = notation::parse(text).unwrap();
+    let history = notation::parse(text).expect("it is in the notation");
     let broken = |guarantee: &Guarantee| {
         session::check(&history, *guarantee, OrderOptions::default()).violation().is_some()
     };

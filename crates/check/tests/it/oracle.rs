@@ -30,7 +30,7 @@ fn history_of(acts: &[Act]) -> History {
         let mut record = Record::new(act.session as u64, seq, op, &act.key.to_string())
             .with_value(value.as_deref())
             .at(0, 0, Some(1));
-        record.txn = Some(u32::try_from(act.transaction).unwrap());
+        record.txn = Some(u32::try_from(act.transaction).expect("few"));
         history.push(&record);
     }
     history
@@ -112,9 +112,9 @@ fn some_order(all: &[(usize, Vec<Act>)], before: &[Vec<bool>], order: &mut Vec<u
 
 fn explains(all: &[(usize, Vec<Act>)], before: &[Vec<bool>], order: &[usize], node: usize) -> bool {
     all[node].1.iter().filter(|act| !act.is_write).all(|read| {
-        let past = order.iter().filter(|&&other| before[other][node]);
-        let writes = past.flat_map(|&other| &all[other].1);
-        let last = writes.filter(|act| act.is_write && act.key == read.key).last();
+        let past = order.iter().rev().filter(|&&other| before[other][node]);
+        let mut writes = past.flat_map(|&other| all[other].1.iter().rev());
+        let last = writes.find(|act| act.is_write && act.key == read.key);
         last.map_or(0, |act| act.value) == read.value
     })
 }
