@@ -123,6 +123,27 @@ impl Entry {
         }
     }
 
+    /// Writes the body anew without dependencies: a deliberate bug of the simulator's tests.
+    pub(crate) fn forget_dependencies(&mut self) {
+        if self.is_tick() {
+            return;
+        }
+        let mut effects = Vec::new();
+        self.for_each_effect(|effect| effects.push(effect));
+        let mut bytes = Vec::new();
+        Body::encode(&mut bytes, self.stamp, &Dependencies::default(), effects.into_iter());
+        self.body = Body::Write(bytes.into());
+    }
+
+    /// Bytes of the body.
+    #[must_use]
+    pub fn body_bytes(&self) -> usize {
+        match &self.body {
+            Body::Tick => 0,
+            Body::Write(bytes) => bytes.len(),
+        }
+    }
+
     /// Whether the entry is a tick.
     #[must_use]
     pub const fn is_tick(&self) -> bool {

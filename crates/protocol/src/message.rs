@@ -83,12 +83,13 @@ pub enum Body {
     },
     /// To the successor, until both have agreed after a restart or a change of epoch.
     SettleAsk,
-    /// To the predecessor: where this log ends, and whether it has agreed with its own successor.
+    /// To the predecessor: where this log ends, and whether it holds all that those further down
+    /// hold.
     SettleTell {
         /// The last entry, if there is one.
         last: Option<Identity>,
-        /// Whether everything further down is settled.
-        is_settled: bool,
+        /// Whether the log is complete.
+        is_complete: bool,
     },
     /// To the successor: entries that it still has and this replica has lost.
     TakeBack {

@@ -1,20 +1,65 @@
-//! Replicas of one shard in one datacenter: order, commit, reads, restarts.
+//! One replica of one shard: order, commit, reads, restarts, and its part between datacenters.
+//!
+//! The head orders entries, the tail commits them, acknowledgements run back (van Renesse and
+//! Schneider, OSDI 2004); every replica answers reads of clean keys (CRAQ, USENIX ATC 2009 §2.3).
+//! An entry commits when every replica has persisted it: `Persisted` notes run down behind the
+//! entries, so that all disks of a chain work at the same time.
+//!
+//! Assumes: storage keeps what it said is persisted; a restarted process has a larger boot.
+//! Ensures: a reply is released only when the position it was computed from is committed; nothing
+//! uncommitted is shown, sent to another datacenter or called applied.
+//! Invariant: `committed_to <= min(persisted by all) <= end of the log`.
 
-use std::{sync::Arc, time::Duration};
+/// The end of the log that is kept in memory.
+mod window;
+/// Requests of sessions: who evaluates them, and when the reply may leave.
+mod request;
+/// Entries on their way down the chain, commits on their way up.
+mod commit;
+/// Reads of dirty keys, and the questions to the tail.
+mod read;
+/// Agreement with the neighbours after a restart or a new epoch.
+mod settle;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
 
 use antecede_model::{
-    clock::Timestamp,
+    applied::AppliedSet,
+    clock::{Hlc, Steady, Timestamp},
     configuration::Configuration,
     cut::Cut,
-    ids::{Boot, DatacenterId, NodeId, Position, ShardId},
+    ids::{Boot, DatacenterId, Epoch, LogIndex, NodeId, Position, SessionId, ShardId},
 };
 
+use self::{read::Reads, request::PendingReply, settle::Settling, window::Window};
 use crate::{
     entry::Entry,
+    event::Event,
+    geo::{dependency::Waiters, inbox::Inbox, outbox::Outbox, stable::Collection},
     machine::{Here, Outputs, Persisted, Storage},
-    message::{LocalRequest, ShardMessage},
-    mutation::Mutations,
+    message::{Body, LocalRequest, Message, Progress, ShardMessage},
+    mutation::{Mutation, Mutations},
+    state::Keys,
 };
+
+/// How long a replica waits for an answer before it asks or sends again.
+pub const RETRY_AFTER: Duration = Duration::from_millis(300);
+/// How often neighbours ask each other while they settle.
+pub const SETTLE_EVERY: Duration = Duration::from_millis(100);
+/// Uncommitted entries that a head holds; past it writes are refused with `Refusal::Busy`: a chain
+/// that cannot drain must slow its clients, not fill its memory.
+pub const DIRTY_MAX: usize = 16_384;
+/// Entries in one message down the chain.
+const FORWARD_MAX: usize = 512;
+/// Bytes of entries in one message, about.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 256 * 1024;
 
 /// What a replica is told.
 #[derive(Debug)]
@@ -75,30 +120,158 @@ pub struct Watermarks {
     pub hlc: Timestamp,
 }
 
+/// Where a replica stands in its chain.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Neighbours {
+    /// Whether it is in the chain at all.
+    pub(crate) is_member: bool,
+    /// Towards the head; `None` at the head.
+    pub(crate) previous: Option<NodeId>,
+    /// Towards the tail; `None` at the tail.
+    pub(crate) next: Option<NodeId>,
+}
+
+impl Neighbours {
+    fn of(node: NodeId, chain: &[NodeId]) -> Self {
+        let Some(place) = chain.iter().position(|member| *member == node) else {
+            return Self::default();
+        };
+        Self {
+            is_member: true,
+            previous: place.checked_sub(1).and_then(|before| chain.get(before)).copied(),
+            next: chain.get(place + 1).copied(),
+        }
+    }
+
+    pub(crate) const fn is_head(self) -> bool {
+        self.is_member && self.previous.is_none()
+    }
+
+    pub(crate) const fn is_tail(self) -> bool {
+        self.is_member && self.next.is_none()
+    }
+}
+
+/// What one origin's line of stamps has come to in this shard.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Line {
+    /// In the log, also dirty.
+    pub(crate) received: AppliedSet,
+    /// Committed.
+    pub(crate) applied: AppliedSet,
+    /// Committed, and safe from a power loss in every replica: what peers may be told.
+    pub(crate) durable: AppliedSet,
+    /// The largest stamp of an entry that is not a tick, committed.
+    pub(crate) newest_write: Timestamp,
+}
+
 /// One replica of one shard.
 #[derive(Debug)]
 pub struct Shard {
-    shard: ShardId,
-    configuration: Arc<Configuration>,
-    options: ShardOptions,
+    pub(crate) shard: ShardId,
+    pub(crate) configuration: Arc<Configuration>,
+    pub(crate) options: ShardOptions,
+    pub(crate) node: NodeId,
+    pub(crate) epoch: Epoch,
+    pub(crate) neighbours: Neighbours,
+    pub(crate) boots: BTreeMap<NodeId, Boot>,
+    pub(crate) hlc: Hlc,
+    pub(crate) keys: Keys,
+    pub(crate) window: Window,
+    pub(crate) lines: BTreeMap<DatacenterId, Line>,
+    /// Positions that wait for this node's disk, with their places in its log.
+    unpersisted: VecDeque<(LogIndex, Position)>,
+    unsynced: VecDeque<(LogIndex, Position)>,
+    /// What this replica has.
+    own: Progress,
+    /// What every replica before this one has; everything at the head.
+    before: Progress,
+    /// What every replica has, as far as is known here.
+    pub(crate) all: Progress,
+    /// What the successor was last told of `min(own, before)`.
+    told: Progress,
+    /// How far entries were sent to the successor.
+    sent_to: Position,
+    pub(crate) committed_to: Position,
+    /// Up to where `durable` of the lines was counted.
+    durable_to: Position,
+    pending: VecDeque<PendingReply>,
+    reads: Reads,
+    settling: Settling,
+    /// The last uncommitted entry of each session, which its next one depends on.
+    follows: BTreeMap<(NodeId, SessionId), (Position, Timestamp)>,
+    pub(crate) cuts: Cuts,
+    pub(crate) outboxes: BTreeMap<DatacenterId, Outbox>,
+    pub(crate) inboxes: BTreeMap<DatacenterId, Inbox>,
+    pub(crate) waiters: Waiters,
+    pub(crate) collection: Collection,
+    /// The earliest moment that the shell was asked to wake this machine at.
+    wake: Option<Steady>,
+    resend_at: Option<Steady>,
+    scratch: Vec<u8>,
 }
 
 impl Shard {
     /// A replica with an empty log. Feed it the log with [`Shard::recover`], then
     /// [`Shard::start`] it.
     #[must_use]
-    pub fn new(shard: ShardId, configuration: Arc<Configuration>, options: ShardOptions) -> Self {
-        Self { shard, configuration, options }
+    pub fn new(
+        shard: ShardId,
+        node: NodeId,
+        configuration: Arc<Configuration>,
+        options: ShardOptions,
+    ) -> Self {
+        let chain = configuration.chain(node.datacenter, shard);
+        let neighbours = Neighbours::of(node, chain);
+        let epoch = configuration.epoch(node.datacenter);
+        let lines =
+            configuration.datacenters.keys().map(|origin| (*origin, Line::default())).collect();
+        let cuts = initial_cuts(&configuration, node.datacenter);
+        let mut replica = Self {
+            shard,
+            configuration,
+            options,
+            node,
+            epoch,
+            neighbours,
+            boots: BTreeMap::new(),
+            hlc: Hlc::default(),
+            keys: Keys::new(options.hash_secret),
+            window: Window::default(),
+            lines,
+            unpersisted: VecDeque::new(),
+            unsynced: VecDeque::new(),
+            own: Progress::default(),
+            before: Progress::default(),
+            all: Progress::default(),
+            told: Progress::default(),
+            sent_to: Position(0),
+            committed_to: Position(0),
+            durable_to: Position(0),
+            pending: VecDeque::new(),
+            reads: Reads::default(),
+            settling: Settling::default(),
+            follows: BTreeMap::new(),
+            cuts,
+            outboxes: BTreeMap::new(),
+            inboxes: BTreeMap::new(),
+            waiters: Waiters::default(),
+            collection: Collection::default(),
+            wake: None,
+            resend_at: None,
+            scratch: Vec::new(),
+        };
+        replica.before = replica.before_at_start();
+        replica
     }
 
-    /// Takes an entry back from the node's log; in the order of the log.
-    pub fn recover(&mut self, committed_to: Position, entry: Entry) {
-        drop((committed_to, entry));
-    }
-
-    /// Begins after recovery: settles with its neighbours.
-    pub fn start(&mut self, here: &Here, out: &mut Outputs) {
-        drop((here.node, &self.configuration, out.wake));
+    /// Nothing stands before the head, so nothing holds it back.
+    const fn before_at_start(&self) -> Progress {
+        if self.neighbours.is_head() {
+            Progress { persisted_to: Position(u64::MAX), synced_to: Position(u64::MAX) }
+        } else {
+            Progress { persisted_to: Position(0), synced_to: Position(0) }
+        }
     }
 
     /// Handles one input.
@@ -109,12 +282,258 @@ impl Shard {
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
-        drop((here.node, input, storage.room(), out.wake, self.shard, self.options.hash_secret));
+        match input {
+            Input::Request(request) => self.on_local_request(here, request, storage, out),
+            Input::Message { from, boot, message } => {
+                self.on_message(here, (from, boot), message, storage, out);
+            }
+            Input::Persisted(persisted) => self.on_persisted(here, persisted, out),
+            Input::Cuts(cuts) => self.on_cuts(here, cuts, storage, out),
+            Input::Configuration(configuration) => {
+                self.on_configuration(here, configuration, out);
+            }
+            Input::Wake => self.on_wake(here, storage, out),
+        }
+        self.check_invariants();
     }
 
-    /// What the keeper of cuts needs; `None` unless this replica is the tail.
+    /// What the keeper of cuts needs; `None` unless this replica is the tail and has settled.
     #[must_use]
     pub fn watermarks(&self) -> Option<Watermarks> {
-        None
+        if !self.neighbours.is_tail() || !self.is_settled() {
+            return None;
+        }
+        let mut applied: Vec<(DatacenterId, Timestamp)> =
+            self.lines.iter().map(|(origin, line)| (*origin, line.durable.watermark())).collect();
+        if self.options.mutations.has(Mutation::TailClockAsTick) {
+            applied.retain(|(origin, _)| *origin != self.node.datacenter);
+            applied.push((self.node.datacenter, self.hlc.last()));
+        }
+        Some(Watermarks { applied, wants_ticks: self.wants_ticks(), hlc: self.hlc.last() })
+    }
+
+    /// Whether the replica may answer clients.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        self.settling.is_settled
+    }
+
+    /// Loads the part of the index that a key needs, so that the next look finds it in the cache.
+    pub fn prefetch(&self, key: &[u8]) {
+        self.keys.prefetch(self.keys.hash(key));
+    }
+
+    /// The keys, for counters and checks.
+    #[must_use]
+    pub const fn keys(&self) -> &Keys {
+        &self.keys
+    }
+
+    /// What is committed here.
+    #[must_use]
+    pub const fn committed_to(&self) -> Position {
+        self.committed_to
+    }
+
+    /// Bytes that entries take in memory, and how many there are.
+    #[must_use]
+    pub fn window_size(&self) -> (usize, u64) {
+        (self.window.bytes(), self.window.end().0 - self.window.cut_to().0)
+    }
+
+    /// The entry at a position, while it is held in memory; for checks.
+    #[must_use]
+    pub fn entry_at(&self, position: Position) -> Option<&Entry> {
+        self.window.at(position)
+    }
+
+    /// The last position of the log.
+    #[must_use]
+    pub fn end(&self) -> Position {
+        self.window.end()
+    }
+
+    fn on_message(
+        &mut self,
+        here: &Here,
+        (from, boot): (NodeId, Boot),
+        message: ShardMessage,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let is_neighbour = from.datacenter == self.node.datacenter;
+        if is_neighbour && message.epoch != self.epoch {
+            out.event(Event::StaleMessage { from });
+            return;
+        }
+        if is_neighbour && !self.is_current_boot(from, boot) {
+            out.event(Event::StaleMessage { from });
+            return;
+        }
+        if let Err(drift) =
+            self.hlc.merge(here.now.wall, message.hlc, self.options.max_clock_drift)
+        {
+            out.event(Event::Drift {
+                from,
+                ahead_millis: drift.ahead_millis,
+                limit_millis: drift.limit_millis,
+            });
+            return;
+        }
+        if !self.neighbours.is_member {
+            self.refuse_as_stranger(message.body, out);
+            return;
+        }
+        self.on_body(here, from, message.body, storage, out);
+    }
+
+    fn on_body(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        body: Body,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        match body {
+            Body::Forward { entries } => self.on_forward(here, from, entries, storage, out),
+            Body::Persisted(progress) => self.on_progress(here, from, progress, out),
+            Body::Ack(progress) => self.on_ack(here, from, progress, out),
+            Body::SendAgain { from: position } => self.on_send_again(here, from, position, out),
+            Body::Question { number } => self.on_question(from, number, out),
+            Body::Answer { number, committed_to } => {
+                self.on_answer(here, number, committed_to, out);
+            }
+            Body::SettleAsk => self.on_settle_ask(from, out),
+            Body::SettleTell { last, is_complete } => {
+                self.on_settle_tell(here, from, last, is_complete, out);
+            }
+            Body::TakeBack { from: position } => self.on_take_back(from, position, out),
+            Body::Returned { entries } => self.on_returned(here, from, entries, storage, out),
+            Body::Request(request) => self.on_remote_request(here, request, storage, out),
+            Body::AwaitApplied { asker, writes } => {
+                self.on_await_applied(from, asker, writes, out);
+            }
+            Body::Applied { by, writes } => self.on_applied(here, by, &writes, storage, out),
+            Body::Replicate(replicate) => self.on_replicate(here, from, replicate, storage, out),
+            Body::Received(received) => self.on_received(here, from, &received, out),
+            Body::Fetch { membership, lineage: _, stamps } => {
+                self.on_fetch(from, membership, &stamps, out);
+            }
+        }
+    }
+
+    /// Whether a neighbour's message comes from its newest run that is known.
+    fn is_current_boot(&mut self, from: NodeId, boot: Boot) -> bool {
+        let known = self.boots.entry(from).or_insert(boot);
+        if boot < *known {
+            return false;
+        }
+        if *known < boot {
+            *known = boot;
+            self.on_new_boot(from);
+        }
+        true
+    }
+
+    fn on_wake(&mut self, here: &Here, storage: &mut dyn Storage, out: &mut Outputs) {
+        self.wake = None;
+        self.settle_again(here, out);
+        self.resend_when_due(here, out);
+        self.ask_again_when_due(here, out);
+        self.outboxes_when_due(here, out);
+        self.inboxes_when_due(here, storage, out);
+    }
+
+    fn on_cuts(
+        &mut self,
+        here: &Here,
+        cuts: &Cuts,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        if self.cuts != *cuts {
+            self.cuts = cuts.clone();
+            self.release_floors(here, storage, out);
+            self.trim();
+        }
+        self.collect_when_stable();
+        if self.neighbours.is_head() && self.is_settled() {
+            self.tick_when_wanted(here, storage, out);
+            self.hide_expired(here, storage, out);
+        }
+    }
+
+    /// Puts an entry into the log, gives it to the disk and counts it as received.
+    pub(crate) fn append(&mut self, entry: Entry, storage: &mut dyn Storage, out: &mut Outputs) {
+        let position = entry.identity.position;
+        let shard = self.shard;
+        let committed_to = self.committed_to;
+        let index = storage.append(&mut |bytes| {
+            crate::record::Record::write_entry(bytes, shard, committed_to, &entry);
+        });
+        out.appended_to = index;
+        self.unpersisted.push_back((index, position));
+        self.unsynced.push_back((index, position));
+        self.take(entry);
+        if self.options.mutations.has(Mutation::AcknowledgeBeforePersisting) {
+            self.own = Progress { persisted_to: position, synced_to: position };
+        }
+    }
+
+    /// Takes an entry into memory, as the last of the log.
+    fn take(&mut self, entry: Entry) {
+        self.hlc.witness(entry.stamp);
+        self.hlc.witness(entry.visible_at);
+        let line = self.lines.entry(entry.origin).or_default();
+        line.received.record(entry.previous, entry.stamp);
+        self.keys.add_dirty(&entry);
+        self.window.push(entry);
+    }
+
+    /// A message about this shard.
+    pub(crate) fn message(&self, body: Body) -> Message {
+        Message::Shard(ShardMessage {
+            shard: self.shard,
+            epoch: self.epoch,
+            hlc: self.hlc.last(),
+            body,
+        })
+    }
+
+    /// Sees to it that the machine is woken at `at` or earlier.
+    pub(crate) fn arm(&mut self, at: Steady, out: &mut Outputs) {
+        if self.wake.is_none_or(|armed| at < armed) {
+            self.wake = Some(at);
+            out.wake_at(at);
+        }
+    }
+
+    pub(crate) const fn here_datacenter(&self) -> DatacenterId {
+        self.node.datacenter
+    }
+
+    /// What must hold after every input.
+    fn check_invariants(&self) {
+        assert!(self.committed_to <= self.window.end(), "committed what was never received");
+        assert!(self.own.persisted_to <= self.window.end(), "persisted what was never received");
+        assert!(self.window.cut_to() <= self.committed_to, "cut what is not committed");
+        assert!(self.durable_to <= self.committed_to, "durable before committed");
     }
 }
+
+/// The cuts before anything was exchanged: a datacenter alone in its deployment is everywhere.
+pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) -> Cuts {
+    let mut cuts = Cuts::default();
+    if configuration.peers(here).next().is_none() {
+        cuts.stable.advance(here, Timestamp::MAX);
+        cuts.applied.advance(here, Timestamp::MAX);
+    }
+    cuts
+}
+
+/// Later by a delay.
+pub(crate) fn after(now: Steady, delay: Duration) -> Steady {
+    Steady(now.0 + delay)
+}
+

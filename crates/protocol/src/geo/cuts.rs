@@ -1,24 +1,42 @@
 //! Gathers what is applied: by the node's tails, by the datacenter, by all datacenters.
 //!
 //! One keeper per node. Every [`CUTS_EVERY`] the shell gives it the watermarks of the tails on its
-//! node; it tells the other nodes of its datacenter, and the nodes of other datacenters what its
-//! datacenter as a whole has applied. All of it is volatile.
+//! node. It tells the other nodes of its datacenter the smallest over those shards, with their
+//! names; the datacenter's cut advances only when the reports cover every shard (PITFALLS A13).
+//! That cut goes to the nodes of other datacenters; the smallest of all is the stable cut. All of
+//! it is volatile, and nothing is sent for long when nothing changes.
+//!
+//! Ensures: a cut covers nothing that a shard has not applied and persisted; cuts never go back.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use antecede_model::{
+    clock::{Timestamp, check_drift},
     configuration::Configuration,
-    ids::{NodeId, ShardId},
+    cut::Cut,
+    ids::{DatacenterId, NodeId, ShardId},
 };
 
 use crate::{
-    chain::{Cuts, Watermarks},
+    chain::{Cuts, Watermarks, initial_cuts},
+    event::Event,
     machine::{Here, Outputs},
-    message::CutReport,
+    message::{CutReport, CutScope, Message},
+    mutation::{Mutation, Mutations},
 };
 
 /// How often the shell gives the keeper the watermarks of the node's tails.
 pub const CUTS_EVERY: Duration = Duration::from_millis(250);
+/// Rounds for which an unchanged report is still sent, against loss.
+const REPEAT_ROUNDS: u32 = 20;
+/// Rounds after which an unchanged report is sent all the same, for nodes that restarted.
+const HEARTBEAT_ROUNDS: u32 = 40;
+/// How far ahead a peer's clock may be, as for every message.
+const MAX_CLOCK_DRIFT: Duration = Duration::from_millis(500);
 
 /// What a keeper of cuts is told.
 #[derive(Debug)]
@@ -30,28 +48,69 @@ pub enum CutInput<'a> {
         /// What it says.
         report: CutReport,
     },
-    /// The watermarks of all tails on this node, sorted by shard.
+    /// The watermarks of all settled tails on this node, sorted by shard.
     Watermarks(&'a [(ShardId, Watermarks)]),
+}
+
+/// What a node said of its tails.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NodePart {
+    shards: Vec<(ShardId, ShardId)>,
+    applied: Cut,
+    wants_ticks: bool,
+    hlc: Timestamp,
 }
 
 /// Keeps the cuts of one node.
 #[derive(Debug)]
 pub struct CutKeeper {
     configuration: Arc<Configuration>,
+    mutations: Mutations,
+    /// What the nodes of this datacenter said last, this one too.
+    nodes: BTreeMap<NodeId, NodePart>,
+    /// What datacenters have applied, and whether they want ticks; this one too.
+    datacenters: BTreeMap<DatacenterId, (Cut, bool)>,
     cuts: Arc<Cuts>,
+    last_sent: Option<(NodePart, Cut, bool)>,
+    quiet_rounds: u32,
 }
 
 impl CutKeeper {
     /// A keeper that knows nothing yet.
     #[must_use]
-    pub fn new(configuration: Arc<Configuration>) -> Self {
-        Self { configuration, cuts: Arc::default() }
+    pub fn new(configuration: Arc<Configuration>, here: DatacenterId) -> Self {
+        let cuts = Arc::new(initial_cuts(&configuration, here));
+        Self {
+            configuration,
+            mutations: Mutations::NONE,
+            nodes: BTreeMap::new(),
+            datacenters: BTreeMap::new(),
+            cuts,
+            last_sent: None,
+            quiet_rounds: 0,
+        }
+    }
+
+    /// The same with a deliberate bug, for the simulator's tests.
+    #[must_use]
+    pub fn with_mutations(mut self, mutations: Mutations) -> Self {
+        self.mutations = mutations;
+        self
+    }
+
+    /// Takes a newer configuration; what was reported under the older one counts no more.
+    pub fn configure(&mut self, configuration: Arc<Configuration>) {
+        self.configuration = configuration;
+        self.nodes.clear();
+        self.last_sent = None;
     }
 
     /// Handles one input.
     pub fn handle(&mut self, here: &Here, input: CutInput<'_>, out: &mut Outputs) {
-        drop((here.node, &self.configuration, out.wake));
-        drop(input);
+        match input {
+            CutInput::Report { from, report } => self.on_report(here, from, report, out),
+            CutInput::Watermarks(watermarks) => self.on_watermarks(here, watermarks, out),
+        }
     }
 
     /// What is known; after watermarks the shell tells every shard of the node.
@@ -59,4 +118,205 @@ impl CutKeeper {
     pub const fn cuts(&self) -> &Arc<Cuts> {
         &self.cuts
     }
+
+    /// What a datacenter has told of itself, for people.
+    #[must_use]
+    pub fn applied_at(&self, datacenter: DatacenterId) -> Option<&Cut> {
+        self.datacenters.get(&datacenter).map(|(cut, _)| cut)
+    }
+
+    fn on_report(&mut self, here: &Here, from: NodeId, report: CutReport, out: &mut Outputs) {
+        if report.membership != self.configuration.membership {
+            out.event(Event::StaleMessage { from });
+            return;
+        }
+        if let Err(drift) = check_drift(here.now.wall, report.hlc, MAX_CLOCK_DRIFT) {
+            out.event(Event::Drift {
+                from,
+                ahead_millis: drift.ahead_millis,
+                limit_millis: drift.limit_millis,
+            });
+            return;
+        }
+        let own = here.node.datacenter;
+        match report.scope {
+            CutScope::Node { shards, applied, wants_ticks } => {
+                let is_current = report.epoch == self.configuration.epoch(own);
+                if from.datacenter != own || !is_current {
+                    out.event(Event::StaleMessage { from });
+                    return;
+                }
+                let part = NodePart { shards, applied, wants_ticks, hlc: report.hlc };
+                self.nodes.insert(from, part);
+            }
+            CutScope::Datacenter { applied, wants_ticks } => {
+                if from.datacenter == own {
+                    return;
+                }
+                let known = self.datacenters.entry(from.datacenter).or_default();
+                for (origin, to) in applied.iter() {
+                    known.0.advance(origin, to);
+                }
+                known.1 = wants_ticks;
+                self.note_hlc(report.hlc);
+            }
+        }
+        self.combine(own);
+    }
+
+    fn on_watermarks(
+        &mut self,
+        here: &Here,
+        watermarks: &[(ShardId, Watermarks)],
+        out: &mut Outputs,
+    ) {
+        let own = here.node.datacenter;
+        let hlc = watermarks.iter().map(|(_, part)| part.hlc).max().unwrap_or_default();
+        let part = NodePart {
+            shards: runs(watermarks.iter().map(|(shard, _)| *shard)),
+            applied: smallest(watermarks.iter().map(|(_, part)| part)),
+            wants_ticks: watermarks.iter().any(|(_, part)| part.wants_ticks),
+            hlc,
+        };
+        self.nodes.insert(here.node, part.clone());
+        self.combine(own);
+        if self.configuration.peers(own).next().is_none() {
+            return;
+        }
+        let (applied, wants_ticks) = self.datacenters.get(&own).cloned().unwrap_or_default();
+        let is_same = self.last_sent.as_ref().is_some_and(|(sent, cut, wants)| {
+            sent.shards == part.shards
+                && sent.applied == part.applied
+                && sent.wants_ticks == part.wants_ticks
+                && *cut == applied
+                && *wants == wants_ticks
+        });
+        self.quiet_rounds = if is_same { self.quiet_rounds.saturating_add(1) } else { 0 };
+        let is_heartbeat = self.quiet_rounds.is_multiple_of(HEARTBEAT_ROUNDS);
+        if REPEAT_ROUNDS < self.quiet_rounds && !is_heartbeat {
+            return;
+        }
+        self.last_sent = Some((part.clone(), applied.clone(), wants_ticks));
+        self.send(here, part, applied, wants_ticks, out);
+    }
+
+    fn send(
+        &self,
+        here: &Here,
+        part: NodePart,
+        applied: Cut,
+        wants_ticks: bool,
+        out: &mut Outputs,
+    ) {
+        let own = here.node.datacenter;
+        let Some(datacenter) = self.configuration.datacenter(own) else { return };
+        let report = |hlc: Timestamp, scope: CutScope| {
+            Message::Cut(CutReport {
+                epoch: datacenter.epoch,
+                membership: self.configuration.membership,
+                hlc,
+                scope,
+            })
+        };
+        let scope = CutScope::Node {
+            shards: part.shards,
+            applied: part.applied,
+            wants_ticks: part.wants_ticks,
+        };
+        for node in datacenter.nodes.iter().filter(|node| **node != here.node) {
+            out.early(*node, report(part.hlc, scope.clone()));
+        }
+        // Each node of another datacenter hears from one node of this one.
+        let node_count = datacenter.nodes.len();
+        let place = datacenter.nodes.iter().position(|node| *node == here.node);
+        for peer in self.configuration.peers(own) {
+            let Some(other) = self.configuration.datacenter(peer) else { continue };
+            for (index, node) in other.nodes.iter().enumerate() {
+                if Some(index % node_count) == place {
+                    let scope = CutScope::Datacenter { applied: applied.clone(), wants_ticks };
+                    out.early(*node, report(self.cuts.hlc.max(part.hlc), scope));
+                }
+            }
+        }
+    }
+
+    /// Makes the datacenter's cut of its nodes' parts, and the stable cut of all datacenters'.
+    fn combine(&mut self, own: DatacenterId) {
+        if self.configuration.peers(own).next().is_none() {
+            return;
+        }
+        let wants_ticks = self.nodes.values().any(|part| part.wants_ticks);
+        let is_whole =
+            self.covers_every_shard() || self.mutations.has(Mutation::MinimaWithoutShards);
+        let known = self.datacenters.entry(own).or_default();
+        known.1 = wants_ticks;
+        if is_whole {
+            let origins = self.configuration.datacenters.keys();
+            for origin in origins {
+                let parts = self.nodes.values().filter(|part| !part.shards.is_empty());
+                if let Some(to) = parts.map(|part| part.applied.at(*origin)).min() {
+                    known.0.advance(*origin, to);
+                }
+            }
+            let hlc = self.nodes.values().map(|part| part.hlc).max().unwrap_or_default();
+            self.note_hlc(hlc);
+        }
+        let mut cuts = (*self.cuts).clone();
+        cuts.applied = self.datacenters.get(&own).map(|(cut, _)| cut.clone()).unwrap_or_default();
+        cuts.wants_ticks = self.datacenters.values().any(|(_, wants)| *wants);
+        let all = self.configuration.datacenters.keys();
+        let told: Option<Vec<&Cut>> =
+            all.map(|id| self.datacenters.get(id).map(|(cut, _)| cut)).collect();
+        if let Some(mut told) = told
+            && let Some(first) = told.pop()
+        {
+            let stable = told.into_iter().fold(first.clone(), |met, cut| met.meet(cut));
+            for (origin, to) in stable.iter() {
+                cuts.stable.advance(origin, to);
+            }
+        }
+        if cuts != *self.cuts {
+            self.cuts = Arc::new(cuts);
+        }
+    }
+
+    fn note_hlc(&mut self, hlc: Timestamp) {
+        if self.cuts.hlc < hlc {
+            Arc::make_mut(&mut self.cuts).hlc = hlc;
+        }
+    }
+
+    fn covers_every_shard(&self) -> bool {
+        let mut covered = BTreeSet::new();
+        for part in self.nodes.values() {
+            for (first, last) in &part.shards {
+                covered.extend(first.0..=last.0);
+            }
+        }
+        covered.len() == usize::from(self.configuration.shard_count.count())
+    }
+}
+
+/// The smallest watermark per origin.
+fn smallest<'a>(parts: impl Iterator<Item = &'a Watermarks>) -> Cut {
+    let mut lowest: BTreeMap<DatacenterId, Timestamp> = BTreeMap::new();
+    for part in parts {
+        for (origin, to) in &part.applied {
+            let entry = lowest.entry(*origin).or_insert(*to);
+            *entry = (*entry).min(*to);
+        }
+    }
+    Cut::of(lowest)
+}
+
+/// Sorted shard numbers as runs.
+fn runs(shards: impl Iterator<Item = ShardId>) -> Vec<(ShardId, ShardId)> {
+    let mut runs: Vec<(ShardId, ShardId)> = Vec::new();
+    for shard in shards {
+        match runs.last_mut() {
+            Some((_, last)) if last.0 + 1 == shard.0 => *last = shard,
+            Some(_) | None => runs.push((shard, shard)),
+        }
+    }
+    runs
 }

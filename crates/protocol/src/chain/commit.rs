@@ -1,0 +1,385 @@
+//! Takes entries down the chain and commits up again.
+//!
+//! Entries run down at once (`Forward`); behind them runs how far every replica so far has them on
+//! disk (`Persisted`); the tail commits what all have, and `Ack` runs up (DESIGN §3). Each message
+//! is cumulative, so one that is lost is made good by the next, or by the resend timer.
+//!
+//! Assumes: neighbours have agreed on their logs (`settle`) before entries are sent.
+//! Ensures: an entry is committed only when every replica of the chain has persisted it.
+
+use antecede_model::{
+    clock::Steady,
+    ids::{NodeId, Position},
+};
+
+use super::{FORWARD_MAX, MESSAGE_BYTES_MAX, RETRY_AFTER, Shard, after};
+use crate::{
+    entry::Entry,
+    event::Event,
+    machine::{Here, Outputs, Persisted, Storage},
+    message::{Body, Progress},
+    mutation::Mutation,
+};
+
+/// Entries that may be on their way to the successor; more follow as acknowledgements come.
+const IN_FLIGHT_MAX: u64 = 8_192;
+
+/// The smaller of both in each part.
+fn lesser(left: Progress, right: Progress) -> Progress {
+    Progress {
+        persisted_to: left.persisted_to.min(right.persisted_to),
+        synced_to: left.synced_to.min(right.synced_to),
+    }
+}
+
+/// The larger of both in each part.
+fn greater(left: Progress, right: Progress) -> Progress {
+    Progress {
+        persisted_to: left.persisted_to.max(right.persisted_to),
+        synced_to: left.synced_to.max(right.synced_to),
+    }
+}
+
+impl Shard {
+    pub(super) fn on_forward(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        entries: Vec<Entry>,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        if self.neighbours.previous != Some(from) {
+            out.event(Event::StaleMessage { from });
+            return;
+        }
+        let end_before = self.window.end();
+        for entry in entries {
+            let position = entry.identity.position;
+            if position <= self.window.end() {
+                if !self.is_same_as_held(from, &entry, out) {
+                    return;
+                }
+                continue;
+            }
+            if self.window.end().next() < position {
+                let from_position = self.window.end().next();
+                let message = self.message(Body::SendAgain { from: from_position });
+                out.early(from, message);
+                break;
+            }
+            if storage.room().is_err() {
+                break; // The predecessor sends again; nothing was promised.
+            }
+            self.append(entry, storage, out);
+        }
+        if end_before == self.window.end() {
+            self.send_ack(out); // A repeat: the acknowledgement may have been lost.
+        }
+        self.send_entries(here, out);
+        self.advance(here, out);
+    }
+
+    /// Compares an entry with the one that is held at its position, if it still is.
+    fn is_same_as_held(&self, from: NodeId, entry: &Entry, out: &mut Outputs) -> bool {
+        let position = entry.identity.position;
+        let is_same =
+            self.window.at(position).is_none_or(|held| held.identity == entry.identity);
+        if !is_same {
+            out.event(Event::Diverged { shard: self.shard, with: from, position });
+        }
+        is_same
+    }
+
+    /// The node's log has come further.
+    pub(super) fn on_persisted(&mut self, here: &Here, persisted: Persisted, out: &mut Outputs) {
+        while let Some((index, position)) = self.unpersisted.front().copied() {
+            if persisted.to < index {
+                break;
+            }
+            self.unpersisted.pop_front();
+            self.own.persisted_to = position;
+        }
+        while let Some((index, position)) = self.unsynced.front().copied() {
+            if persisted.synced_to < index {
+                break;
+            }
+            self.unsynced.pop_front();
+            self.own.synced_to = position;
+        }
+        self.advance(here, out);
+    }
+
+    /// Everything before this replica has come further.
+    pub(super) fn on_progress(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        progress: Progress,
+        out: &mut Outputs,
+    ) {
+        if self.neighbours.previous != Some(from) {
+            out.event(Event::StaleMessage { from });
+            return;
+        }
+        let is_repeat = greater(self.before, progress) == self.before;
+        self.before = greater(self.before, progress);
+        self.settling.hear_from_before(progress.persisted_to);
+        if is_repeat {
+            self.send_ack(out);
+        }
+        self.advance(here, out);
+    }
+
+    /// Passes on how far every replica so far has come; at the tail, commits it.
+    pub(super) fn advance(&mut self, here: &Here, out: &mut Outputs) {
+        let so_far = lesser(self.own, self.before);
+        if let Some(next) = self.neighbours.next {
+            if self.settling.has_agreed() && self.told != so_far {
+                self.told = so_far;
+                let message = self.message(Body::Persisted(so_far));
+                out.early(next, message);
+            }
+            return;
+        }
+        let mut so_far = so_far;
+        if self.options.mutations.has(Mutation::TailCommitsOnItsOwnSync) {
+            so_far = self.own;
+        }
+        let known_before = self.all;
+        self.all = greater(self.all, so_far);
+        if known_before != self.all {
+            self.commit_to(here, self.all.persisted_to, out);
+            self.send_ack(out);
+        }
+        self.update_settled(out);
+    }
+
+    /// Tells the predecessor what every replica has.
+    fn send_ack(&self, out: &mut Outputs) {
+        if let Some(previous) = self.neighbours.previous {
+            out.early(previous, self.message(Body::Ack(self.all)));
+        }
+    }
+
+    pub(super) fn on_ack(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        progress: Progress,
+        out: &mut Outputs,
+    ) {
+        if self.neighbours.next != Some(from) {
+            out.event(Event::StaleMessage { from });
+            return;
+        }
+        let end = self.window.end();
+        let progress = lesser(progress, Progress { persisted_to: end, synced_to: end });
+        let known_before = self.all;
+        self.all = greater(self.all, progress);
+        if known_before == self.all {
+            return;
+        }
+        self.commit_to(here, self.all.persisted_to, out);
+        self.send_ack(out);
+        self.send_entries(here, out);
+    }
+
+    /// Sends the successor what it was not sent yet, as far as the window of flight allows.
+    pub(crate) fn send_entries(&mut self, here: &Here, out: &mut Outputs) {
+        let Some(next) = self.neighbours.next else { return };
+        if !self.settling.has_agreed() {
+            return;
+        }
+        let limit = Position(self.all.persisted_to.0 + IN_FLIGHT_MAX);
+        while self.sent_to < self.window.end().min(limit) {
+            let entries = self.chunk_after(self.sent_to);
+            let Some(last) = entries.last() else { break };
+            self.sent_to = last.identity.position;
+            let message = self.message(Body::Forward { entries });
+            out.early(next, message);
+        }
+        if self.all.persisted_to < self.sent_to && self.resend_at.is_none() {
+            let at = after(here.now.steady, RETRY_AFTER);
+            self.resend_at = Some(at);
+            self.settling.acked_at_check = self.all.persisted_to;
+            self.arm(at, out);
+        }
+    }
+
+    /// Entries behind a position that fit one message.
+    pub(super) fn chunk_after(&self, position: Position) -> Vec<Entry> {
+        let mut bytes = 0;
+        self.window
+            .after(position)
+            .take(FORWARD_MAX)
+            .take_while(|entry| {
+                let fits = bytes < MESSAGE_BYTES_MAX;
+                bytes += entry.body_bytes();
+                fits
+            })
+            .cloned()
+            .collect()
+    }
+
+    pub(super) fn on_send_again(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        position: Position,
+        out: &mut Outputs,
+    ) {
+        if self.neighbours.next != Some(from) || position.0 == 0 {
+            return;
+        }
+        let behind = Position(position.0 - 1);
+        if behind < self.sent_to && self.window.cut_to() <= behind {
+            self.sent_to = behind;
+            self.send_entries(here, out);
+        }
+    }
+
+    /// Sends again what was not acknowledged for a while.
+    pub(super) fn resend_when_due(&mut self, here: &Here, out: &mut Outputs) {
+        let Some(due) = self.resend_at else { return };
+        if here.now.steady < due {
+            self.arm(due, out);
+            return;
+        }
+        self.resend_at = None;
+        let Some(next) = self.neighbours.next else { return };
+        if !self.settling.has_agreed() || self.sent_to <= self.all.persisted_to {
+            return;
+        }
+        if self.all.persisted_to <= self.settling.acked_at_check {
+            self.sent_to = self.all.persisted_to.max(self.window.cut_to());
+            let message = self.message(Body::Persisted(self.told));
+            self.send_entries(here, out);
+            out.early(next, message);
+        }
+        if self.resend_at.is_none() {
+            self.resend_at = Some(after(here.now.steady, RETRY_AFTER));
+            self.settling.acked_at_check = self.all.persisted_to;
+            self.arm(after(here.now.steady, RETRY_AFTER), out);
+        }
+    }
+
+    /// Commits everything up to a position: shows it, answers what waited for it.
+    pub(super) fn commit_to(&mut self, here: &Here, position: Position, out: &mut Outputs) {
+        let position = position.min(self.window.end());
+        let is_tail = self.neighbours.is_tail();
+        let mut conflicts = Vec::new();
+        while self.committed_to < position {
+            let next = self.committed_to.next();
+            let entry = self.window.at(next).expect("what is not committed is held");
+            self.keys.commit(entry, &mut conflicts);
+            let line = self.lines.entry(entry.origin).or_default();
+            line.applied.record(entry.previous, entry.stamp);
+            if !entry.is_tick() {
+                line.newest_write = line.newest_write.max(entry.stamp);
+            }
+            if is_tail {
+                out.event(applied_or_committed(self.shard, self.node, here, entry));
+            }
+            self.committed_to = next;
+        }
+        if is_tail {
+            for conflict in conflicts {
+                out.event(Event::Conflict {
+                    shard: self.shard,
+                    winner: conflict.winner,
+                    loser: conflict.loser,
+                });
+            }
+            self.tell_waiters(out);
+        }
+        self.release_replies(out);
+        self.count_durable(here, out);
+        self.trim();
+    }
+
+    /// Counts what survives a power loss of every replica, and tells the other datacenters.
+    fn count_durable(&mut self, here: &Here, out: &mut Outputs) {
+        let to = self.all.synced_to.min(self.committed_to);
+        if self.durable_to == to || to < self.durable_to {
+            return;
+        }
+        while self.durable_to < to {
+            let next = self.durable_to.next();
+            let entry = self.window.at(next).expect("what is not durable is held");
+            let line = self.lines.entry(entry.origin).or_default();
+            line.durable.record(entry.previous, entry.stamp);
+            self.durable_to = next;
+        }
+        if self.neighbours.is_tail() {
+            self.send_outboxes(here, out);
+        }
+        if self.neighbours.is_head() {
+            self.tell_origins(out);
+        }
+    }
+
+    /// Up to where every replica would keep the log in a power loss.
+    pub(crate) const fn durable_position(&self) -> Position {
+        self.durable_to
+    }
+
+    /// Lets go of entries that nobody can still need.
+    pub(super) fn trim(&mut self) {
+        while let Some(entry) = self.window.front() {
+            let is_durable = entry.identity.position <= self.durable_to;
+            if !is_durable || !self.cuts.stable.covers(entry.origin, entry.stamp) {
+                break;
+            }
+            self.window.cut_front();
+        }
+    }
+
+    /// Takes an entry back from the node's log after a restart; in the order of the log.
+    ///
+    /// `committed_to` is what was known to be committed when the entry was written.
+    pub fn recover(&mut self, committed_to: Position, entry: Entry) {
+        let position = entry.identity.position;
+        self.take(entry);
+        self.own = Progress { persisted_to: position, synced_to: position };
+        let is_alone = self.neighbours.is_head() && self.neighbours.is_tail();
+        let to = if is_alone { position } else { committed_to.min(position) };
+        let synced_to = if is_alone { to } else { Position(0) };
+        self.all = greater(self.all, Progress { persisted_to: to, synced_to });
+        let here = Here {
+            node: self.node,
+            boot: antecede_model::ids::Boot(0),
+            now: antecede_model::clock::Now {
+                steady: Steady::default(),
+                wall: antecede_model::clock::Wall(0),
+            },
+            hlc_floor: antecede_model::clock::Timestamp::ZERO,
+        };
+        let mut unheard = Outputs::default();
+        self.commit_to(&here, to, &mut unheard);
+    }
+}
+
+fn applied_or_committed(
+    shard: antecede_model::ids::ShardId,
+    node: NodeId,
+    here: &Here,
+    entry: &Entry,
+) -> Event {
+    if entry.origin == node.datacenter || entry.is_tick() {
+        return Event::Committed {
+            shard,
+            position: entry.identity.position,
+            origin: entry.origin,
+            stamp: entry.stamp,
+        };
+    }
+    let stamped = entry.stamp.millis().saturating_mul(1000);
+    Event::Applied {
+        shard,
+        origin: entry.origin,
+        stamp: entry.stamp,
+        visible_at: entry.visible_at,
+        since_stamp: std::time::Duration::from_micros(here.now.wall.0.saturating_sub(stamped)),
+    }
+}

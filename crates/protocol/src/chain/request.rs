@@ -1,0 +1,420 @@
+//! Evaluates requests of sessions, and holds replies back until what they say is committed.
+//!
+//! A write is evaluated once, at the head, against the newest state, also dirty; what goes into
+//! the log is its effect (passive replication). Its reply leaves at the commit, and so does a reply
+//! without an effect that was computed from dirty state (PITFALLS A6). A write that reaches another
+//! replica is handed on to the head.
+//!
+//! Ensures: a stamp exceeds every own stamp and tick in the log, everything that the write depends
+//! on or supersedes, and the session's logical time.
+
+use antecede_model::{
+    codec::Reader,
+    consistency::Consistency,
+    context::Dependencies,
+    dependency::Dependency,
+    ids::{NodeId, Position, RequestId},
+    operation::ShardOperation,
+    refusal::Refusal,
+    response::Response,
+};
+use smallvec::SmallVec;
+
+use super::{DIRTY_MAX, Shard};
+use crate::{
+    entry::{Body as EntryBody, Effect, Entry, Identity},
+    machine::{Here, Outputs, Storage},
+    message::{Body, Carried, LocalRequest, Place, Reply, Request},
+    mutation::Mutation,
+    state::{self, Executed, NewEffect},
+};
+
+/// A reply that waits for a commit.
+#[derive(Debug)]
+pub(super) struct PendingReply {
+    /// What must be committed first.
+    position: Position,
+    request: RequestId,
+    reply: Reply,
+}
+
+impl Shard {
+    pub(super) fn on_local_request(
+        &mut self,
+        here: &Here,
+        request: LocalRequest<'_>,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let LocalRequest { id, operation, carried } = request;
+        if !self.neighbours.is_member {
+            self.refuse(id, Refusal::Unreachable { shard: self.shard }, out);
+        } else if !self.is_settled() {
+            self.refuse(id, Refusal::Settling { shard: self.shard }, out);
+        } else {
+            self.evaluate(here, id, operation, carried, (storage, out));
+        }
+    }
+
+    pub(super) fn on_remote_request(
+        &mut self,
+        here: &Here,
+        request: Request,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let mut reader = Reader::new(&request.operation);
+        match ShardOperation::read(&mut reader) {
+            Ok(operation) => {
+                let local =
+                    LocalRequest { id: request.id, operation: &operation, carried: &request.carried };
+                self.on_local_request(here, local, storage, out);
+            }
+            Err(_) => self.refuse(request.id, Refusal::Unreachable { shard: self.shard }, out),
+        }
+    }
+
+    /// A replica that is no member any more refuses what would otherwise wait for ever.
+    pub(super) fn refuse_as_stranger(&self, body: Body, out: &mut Outputs) {
+        if let Body::Request(request) = body {
+            self.refuse(request.id, Refusal::Unreachable { shard: self.shard }, out);
+        }
+    }
+
+    pub(super) fn refuse(&self, request: RequestId, refusal: Refusal, out: &mut Outputs) {
+        out.reply(request, self.plain_reply(Response::Refused(refusal)));
+    }
+
+    pub(crate) fn plain_reply(&self, response: Response) -> Reply {
+        Reply {
+            response,
+            wrote: None,
+            observed: SmallVec::new(),
+            shard: self.shard,
+            visible_at: antecede_model::clock::Timestamp::ZERO,
+        }
+    }
+
+    fn evaluate(
+        &mut self,
+        here: &Here,
+        id: RequestId,
+        operation: &ShardOperation<'_>,
+        carried: &Carried,
+        (storage, out): (&mut dyn Storage, &mut Outputs),
+    ) {
+        let wall = here.now.wall.millis();
+        match operation {
+            ShardOperation::One(_) | ShardOperation::Batch { .. } => {}
+            ShardOperation::Scan(scan) => {
+                let (next, keys) = self.keys.scan(scan.from, scan.count, scan.pattern, wall);
+                let keys = keys.into_iter().map(<[u8]>::to_vec).collect();
+                out.reply(id, self.plain_reply(Response::Scanned { next, keys }));
+                return;
+            }
+            ShardOperation::Count => {
+                let count = i64::try_from(self.keys.live_count()).unwrap_or(i64::MAX);
+                out.reply(id, self.plain_reply(Response::Integer(count)));
+                return;
+            }
+            ShardOperation::Random { draw } => {
+                let key = self.keys.random(*draw, wall);
+                let response = key.map_or(Response::Nil, |key| Response::Bytes(key.to_vec()));
+                out.reply(id, self.plain_reply(response));
+                return;
+            }
+            ShardOperation::Replicated { stamp, count, timeout_millis } => {
+                self.on_wait(here, id, (*stamp, *count, *timeout_millis), out);
+                return;
+            }
+        }
+        let is_read = operation.is_read() && carried.place != Place::Head;
+        if is_read {
+            self.read(here, id, operation, carried, (storage, out));
+        } else if self.neighbours.is_head() {
+            self.evaluate_at_head(here, id, operation, carried, (storage, out));
+        } else {
+            self.hand_to_head(id, operation, carried, out);
+        }
+    }
+
+    /// Hands a request on to the head; the head answers the session itself.
+    pub(super) fn hand_to_head(
+        &self,
+        id: RequestId,
+        operation: &ShardOperation<'_>,
+        carried: &Carried,
+        out: &mut Outputs,
+    ) {
+        let Some(head) = self.configuration.head(self.here_datacenter(), self.shard) else {
+            self.refuse(id, Refusal::Unreachable { shard: self.shard }, out);
+            return;
+        };
+        let mut bytes = Vec::new();
+        operation.write(&mut antecede_model::codec::Writer::new(&mut bytes));
+        let mut carried = carried.clone();
+        carried.place = Place::Head;
+        let request = Request { id, operation: bytes, carried };
+        out.early(head, self.message(Body::Request(request)));
+    }
+
+    /// Why a write cannot be taken now, if it cannot.
+    fn refusal_of_write(
+        &self,
+        operation: &ShardOperation<'_>,
+        storage: &dyn Storage,
+    ) -> Option<Refusal> {
+        let held = self.window.end().0 - self.committed_to.0;
+        if DIRTY_MAX as u64 <= held {
+            return Some(Refusal::Busy {
+                shard: self.shard,
+                held: u32::try_from(held).unwrap_or(u32::MAX),
+                limit: u32::try_from(DIRTY_MAX).unwrap_or(u32::MAX),
+            });
+        }
+        if operation.may_grow() && !storage.has_memory() {
+            return Some(Refusal::OutOfMemory);
+        }
+        storage.room().err()
+    }
+
+    pub(super) fn evaluate_at_head(
+        &mut self,
+        here: &Here,
+        id: RequestId,
+        operation: &ShardOperation<'_>,
+        carried: &Carried,
+        (storage, out): (&mut dyn Storage, &mut Outputs),
+    ) {
+        if !operation.is_read()
+            && let Some(refusal) = self.refusal_of_write(operation, storage)
+        {
+            self.refuse(id, refusal, out);
+            return;
+        }
+        let wall = here.now.wall.millis();
+        let executed = match operation {
+            ShardOperation::One(one) => state::execute(&self.keys, one, wall),
+            ShardOperation::Batch { watched, operations } => {
+                state::execute_batch(&self.keys, watched, operations, wall)
+            }
+            ShardOperation::Scan(_)
+            | ShardOperation::Count
+            | ShardOperation::Random { .. }
+            | ShardOperation::Replicated { .. } => return,
+        };
+        self.reply_to_executed(here, (id, operation), carried, executed, (storage, out));
+    }
+
+    fn reply_to_executed(
+        &mut self,
+        here: &Here,
+        (id, operation): (RequestId, &ShardOperation<'_>),
+        carried: &Carried,
+        executed: Executed<'_>,
+        (storage, out): (&mut dyn Storage, &mut Outputs),
+    ) {
+        let Executed { response, effects, observed, visible_at } = executed;
+        let mut reply =
+            Reply { response, wrote: None, observed, shard: self.shard, visible_at };
+        if effects.is_empty() {
+            let is_dirty = self.is_any_dirty(operation);
+            if is_dirty && !self.options.mutations.has(Mutation::ReplyFromDirtyState) {
+                let position = self.window.end();
+                self.pending.push_back(PendingReply { position, request: id, reply });
+            } else {
+                out.reply(id, reply);
+            }
+            return;
+        }
+        let position = self.write(here, id, &effects, carried, (storage, out));
+        let entry = self.window.at(position).expect("what was just appended is held");
+        reply.visible_at = entry.visible_at;
+        if operation.is_read() {
+            // What a read made the head log, the hiding of an expired key, it has also found.
+            reply.observed.push(entry.version());
+        } else {
+            reply.wrote =
+                Some(Dependency { origin: entry.origin, shard: self.shard, stamp: entry.stamp });
+        }
+        self.pending.push_back(PendingReply { position, request: id, reply });
+        self.send_entries(here, out);
+    }
+
+    /// Whether a key of the operation has an uncommitted state.
+    pub(super) fn is_any_dirty(&self, operation: &ShardOperation<'_>) -> bool {
+        match operation {
+            ShardOperation::One(one) => self.keys.newest_dirty(one.key).is_some(),
+            ShardOperation::Batch { watched, operations } => {
+                watched.iter().any(|(key, _)| self.keys.newest_dirty(key).is_some())
+                    || operations.iter().any(|one| self.keys.newest_dirty(one.key).is_some())
+            }
+            ShardOperation::Scan(_)
+            | ShardOperation::Count
+            | ShardOperation::Random { .. }
+            | ShardOperation::Replicated { .. } => false,
+        }
+    }
+
+    /// Gives a write its stamp and puts it into the log; tells its position.
+    fn write(
+        &mut self,
+        here: &Here,
+        id: RequestId,
+        effects: &[NewEffect<'_>],
+        carried: &Carried,
+        (storage, out): (&mut dyn Storage, &mut Outputs),
+    ) -> Position {
+        let mut dependencies = carried.dependencies.clone();
+        self.depend_on_last_of_session(id, carried, &mut dependencies);
+        let seen = effects.iter().flat_map(|effect| effect.seen.iter());
+        let seen = seen.map(|version| version.timestamp).max().unwrap_or_default();
+        let mut floor = dependencies.newest().max(seen);
+        if !self.options.mutations.has(Mutation::IgnoreLogicalTime) {
+            floor = floor.max(carried.time);
+        }
+        let stamp = self.hlc.next_above(here.now.wall, floor);
+        let mut bytes = std::mem::take(&mut self.scratch);
+        bytes.clear();
+        let encoded = effects.iter().map(|effect| effect.as_effect());
+        EntryBody::encode(&mut bytes, stamp, &dependencies, encoded);
+        let body = EntryBody::Write(bytes.as_slice().into());
+        self.scratch = bytes;
+        let position = self.append_own(here, stamp, body, storage, out);
+        if !self.cuts.stable.covers(self.here_datacenter(), stamp)
+            && carried.level != Consistency::Eventual
+        {
+            self.follows.insert((id.node, id.session), (position, stamp));
+        }
+        position
+    }
+
+    /// Makes a write follow the session's last one that is not answered yet: the session cannot
+    /// name it, as it has not heard its stamp.
+    fn depend_on_last_of_session(
+        &self,
+        id: RequestId,
+        carried: &Carried,
+        dependencies: &mut Dependencies,
+    ) {
+        if carried.level == Consistency::Eventual {
+            return;
+        }
+        let Some((_, stamp)) = self.follows.get(&(id.node, id.session)) else { return };
+        let last = Dependency {
+            origin: self.here_datacenter(),
+            shard: self.shard,
+            stamp: *stamp,
+        };
+        if let Err(place) = dependencies.exact.binary_search(&last) {
+            dependencies.exact.insert(place, last);
+        }
+    }
+
+    /// Appends an entry that begins here.
+    pub(crate) fn append_own(
+        &mut self,
+        here: &Here,
+        stamp: antecede_model::clock::Timestamp,
+        body: EntryBody,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) -> Position {
+        let origin = self.here_datacenter();
+        let line = self.lines.entry(origin).or_default();
+        let previous = line.received.watermark();
+        assert!(previous < stamp, "stamps of an origin grow");
+        let entry = Entry {
+            identity: Identity::default(),
+            origin,
+            lineage: self.configuration.lineage(origin, self.shard),
+            stamp,
+            previous,
+            visible_at: stamp,
+            body,
+        };
+        self.append_at_head(here, entry, storage, out)
+    }
+
+    /// Gives an entry its place in the log of this head.
+    pub(crate) fn append_at_head(
+        &mut self,
+        here: &Here,
+        mut entry: Entry,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) -> Position {
+        let position = self.window.end().next();
+        let checksum = entry.computed_checksum();
+        entry.identity = Identity { epoch: self.epoch, boot: here.boot, position, checksum };
+        self.append(entry, storage, out);
+        position
+    }
+
+    /// Logs the hiding of keys whose time is over, a few at a time.
+    pub(super) fn hide_expired(
+        &mut self,
+        here: &Here,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        const KEYS_MAX: usize = 64;
+        if storage.room().is_err() {
+            return;
+        }
+        let wall = here.now.wall.millis();
+        let expired = self.keys.expired(wall, KEYS_MAX);
+        if expired.is_empty() {
+            return;
+        }
+        for key in expired {
+            self.hide(here, &key, storage, out);
+        }
+        self.send_entries(here, out);
+    }
+
+    /// Logs the hiding of one key, if its newest state is expired.
+    fn hide(&mut self, here: &Here, key: &[u8], storage: &mut dyn Storage, out: &mut Outputs) {
+        let look = self.keys.newest(key);
+        if !look.is_expired(here.now.wall.millis()) {
+            return;
+        }
+        let seen = look.seen();
+        let newest = seen.iter().map(|version| version.timestamp).max().unwrap_or_default();
+        let stamp = self.hlc.next_above(here.now.wall, newest);
+        let effect = Effect { key, seen, change: crate::entry::Change::Hide };
+        let mut bytes = Vec::new();
+        EntryBody::encode(
+            &mut bytes,
+            stamp,
+            &Dependencies::default(),
+            std::iter::once(effect),
+        );
+        self.append_own(here, stamp, EntryBody::Write(bytes.into()), storage, out);
+    }
+
+    /// Lets replies go whose position is committed.
+    pub(super) fn release_replies(&mut self, out: &mut Outputs) {
+        while self.pending.front().is_some_and(|first| first.position <= self.committed_to) {
+            let released = self.pending.pop_front().expect("there is a first one");
+            out.reply(released.request, released.reply);
+        }
+        if !self.follows.is_empty() {
+            let committed_to = self.committed_to;
+            self.follows.retain(|_, (position, _)| committed_to < *position);
+        }
+    }
+
+    /// After a change of epoch nobody knows here what became of what was not committed.
+    pub(super) fn give_up_replies(&mut self, out: &mut Outputs) {
+        self.follows.clear();
+        for pending in std::mem::take(&mut self.pending) {
+            self.refuse(pending.request, Refusal::UnknownOutcome, out);
+        }
+    }
+
+    /// The node that commits this shard here.
+    pub(crate) fn tail(&self) -> Option<NodeId> {
+        self.configuration.tail(self.here_datacenter(), self.shard)
+    }
+}

@@ -1,0 +1,271 @@
+//! Agrees with the neighbours on the log after a restart or in a new epoch.
+//!
+//! From tail to head: a log is complete once it holds all that the successor's complete log holds
+//! (the tail's always is). A replica is settled, and answers clients, once its log is complete;
+//! the tail once it has committed everything that may have been committed before. Where the
+//! successor holds more (this replica lost what it had not persisted), that is taken back whole
+//! before anything new is given a position; where it holds less, it is sent again. Replicas that
+//! are settling answer each other, so that nobody waits in a circle (DESIGN §3 "Restart").
+//!
+//! Assumes: a predecessor has all that its successor has, except what a crash took from it.
+//! Ensures: positions are never given twice in one epoch to entries that can both survive.
+
+use antecede_model::{
+    clock::Steady,
+    ids::{NodeId, Position},
+};
+
+use super::{Neighbours, SETTLE_EVERY, Shard, after};
+use crate::{
+    entry::{Entry, Identity},
+    event::Event,
+    machine::{Here, Outputs, Storage},
+    message::{Body, Message, Progress},
+    mutation::Mutation,
+};
+
+/// How far a replica has agreed with its neighbours.
+#[derive(Debug, Default)]
+pub(super) struct Settling {
+    /// Whether it may answer clients.
+    pub(super) is_settled: bool,
+    /// Whether the successor's log is known to fit: entries may be sent.
+    has_agreed: bool,
+    /// Whether the successor has said that its log is complete.
+    is_next_complete: bool,
+    /// Whether the predecessor has said since the start how far it has come.
+    has_heard_before: bool,
+    /// What the tail must have committed before it answers.
+    target: Position,
+    /// When to ask again.
+    again_at: Option<Steady>,
+    /// What was acknowledged when the resend timer was set.
+    pub(super) acked_at_check: Position,
+}
+
+impl Settling {
+    pub(super) const fn has_agreed(&self) -> bool {
+        self.has_agreed
+    }
+
+    pub(super) fn hear_from_before(&mut self, persisted_to: Position) {
+        if !self.has_heard_before {
+            self.has_heard_before = true;
+            self.target = self.target.max(persisted_to);
+        }
+    }
+}
+
+impl Shard {
+    /// Begins after recovery: settles with its neighbours.
+    pub fn start(&mut self, here: &Here, out: &mut Outputs) {
+        self.hlc.witness(here.hlc_floor);
+        let end = self.window.end();
+        self.own = Progress { persisted_to: end, synced_to: end };
+        self.settle_anew(here, out);
+    }
+
+    fn settle_anew(&mut self, here: &Here, out: &mut Outputs) {
+        self.settling = Settling { target: self.window.end(), ..Settling::default() };
+        self.told = Progress::default();
+        self.sent_to = self.committed_to;
+        self.resend_at = None;
+        if self.options.mutations.has(Mutation::RestartWithoutSettling) {
+            self.settling.is_settled = true;
+            self.settling.has_agreed = true;
+            self.settling.has_heard_before = true;
+            self.sent_to = self.window.end();
+        }
+        if let Some(previous) = self.neighbours.previous {
+            let message = self.settle_tell();
+            out.early(previous, message);
+        } else {
+            self.settling.has_heard_before = true;
+        }
+        self.probe_outboxes(here, out);
+        self.advance(here, out);
+        self.settle_again(here, out);
+    }
+
+    fn settle_tell(&self) -> Message {
+        self.message(Body::SettleTell { last: self.window.last(), is_complete: self.is_complete() })
+    }
+
+    /// Whether the log holds everything that those further down hold. The tail's always does.
+    const fn is_complete(&self) -> bool {
+        self.neighbours.is_tail() || self.settling.has_agreed && self.settling.is_next_complete
+    }
+
+    /// Asks again while there is something to settle.
+    pub(super) fn settle_again(&mut self, here: &Here, out: &mut Outputs) {
+        if let Some(due) = self.settling.again_at
+            && here.now.steady < due
+        {
+            self.arm(due, out);
+            return;
+        }
+        self.settling.again_at = None;
+        let is_done = self.settling.is_settled
+            && (self.neighbours.next.is_none()
+                || self.settling.has_agreed && self.settling.is_next_complete);
+        if is_done || !self.neighbours.is_member {
+            return;
+        }
+        if let Some(next) = self.neighbours.next {
+            out.early(next, self.message(Body::SettleAsk));
+        }
+        if let Some(previous) = self.neighbours.previous
+            && !self.settling.has_heard_before
+        {
+            let message = self.settle_tell();
+            out.early(previous, message);
+        }
+        let at = after(here.now.steady, SETTLE_EVERY);
+        self.settling.again_at = Some(at);
+        self.arm(at, out);
+    }
+
+    /// A neighbour has restarted: what it was told or has promised counts no more.
+    pub(super) fn on_new_boot(&mut self, of: NodeId) {
+        if self.neighbours.next == Some(of) {
+            self.settling.has_agreed = false;
+            self.settling.is_next_complete = false;
+            self.told = Progress::default();
+        }
+        if self.neighbours.previous == Some(of) {
+            self.before = self.before_at_start();
+        }
+    }
+
+    pub(super) fn on_settle_ask(&self, from: NodeId, out: &mut Outputs) {
+        if self.neighbours.previous == Some(from) {
+            out.early(from, self.settle_tell());
+        }
+    }
+
+    pub(super) fn on_settle_tell(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        last: Option<Identity>,
+        is_complete: bool,
+        out: &mut Outputs,
+    ) {
+        if self.neighbours.next != Some(from) {
+            return;
+        }
+        let their_end = last.map_or(Position(0), |identity| identity.position);
+        if !self.settling.has_agreed {
+            if self.window.end() < their_end {
+                if is_complete {
+                    let missing = self.window.end().next();
+                    out.early(from, self.message(Body::TakeBack { from: missing }));
+                }
+                self.settle_again(here, out);
+                return;
+            }
+            if !self.fits(from, last, out) {
+                return;
+            }
+            self.settling.has_agreed = true;
+            self.sent_to = their_end;
+            self.told = Progress::default();
+            self.send_entries(here, out);
+            self.advance(here, out);
+            if self.told == Progress::default() {
+                let message = self.message(Body::Persisted(self.told));
+                out.early(from, message);
+            }
+        }
+        self.settling.is_next_complete |= is_complete;
+        self.update_settled(out);
+        self.settle_again(here, out);
+    }
+
+    /// Whether the successor's last entry is the one that is held here at its position.
+    fn fits(&self, from: NodeId, last: Option<Identity>, out: &mut Outputs) -> bool {
+        let position = last.map_or(Position(0), |identity| identity.position);
+        let held = self.window.at(position).map(|entry| entry.identity);
+        let is_same = held.is_none() || held == last;
+        let can_send_on = self.window.cut_to() <= position;
+        if !is_same || !can_send_on {
+            out.event(Event::Diverged { shard: self.shard, with: from, position });
+        }
+        is_same && can_send_on
+    }
+
+    pub(super) fn on_take_back(&self, from: NodeId, position: Position, out: &mut Outputs) {
+        if self.neighbours.previous != Some(from) || position.0 == 0 {
+            return;
+        }
+        let entries = self.chunk_after(Position(position.0 - 1));
+        if !entries.is_empty() {
+            out.early(from, self.message(Body::Returned { entries }));
+        }
+    }
+
+    pub(super) fn on_returned(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        entries: Vec<Entry>,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        if self.neighbours.next != Some(from) || self.settling.has_agreed {
+            return;
+        }
+        for entry in entries {
+            if entry.identity.position == self.window.end().next() && storage.room().is_ok() {
+                self.append(entry, storage, out);
+            }
+        }
+        self.settling.again_at = None;
+        self.settle_again(here, out);
+    }
+
+    /// Notes when everything is agreed, and tells the predecessor.
+    pub(super) fn update_settled(&mut self, out: &mut Outputs) {
+        if self.settling.is_settled || !self.neighbours.is_member {
+            return;
+        }
+        self.settling.is_settled = if self.neighbours.is_tail() {
+            self.settling.has_heard_before && self.settling.target <= self.committed_to
+        } else {
+            self.is_complete()
+        };
+        if self.settling.is_settled {
+            out.event(Event::Settled { shard: self.shard });
+            if let Some(previous) = self.neighbours.previous {
+                out.early(previous, self.settle_tell());
+            }
+        }
+    }
+
+    /// Takes its place in a newer configuration; older ones are ignored.
+    pub(super) fn on_configuration(
+        &mut self,
+        here: &Here,
+        configuration: std::sync::Arc<antecede_model::configuration::Configuration>,
+        out: &mut Outputs,
+    ) {
+        let datacenter = self.node.datacenter;
+        if configuration.epoch(datacenter) <= self.epoch {
+            return;
+        }
+        self.epoch = configuration.epoch(datacenter);
+        self.neighbours = Neighbours::of(self.node, configuration.chain(datacenter, self.shard));
+        self.configuration = configuration;
+        self.before = self.before_at_start();
+        self.outboxes.clear();
+        self.inboxes.clear();
+        self.waiters = crate::geo::dependency::Waiters::default();
+        self.give_up_replies(out);
+        self.ask_anew();
+        if !self.neighbours.is_member {
+            self.settling = Settling::default();
+            return;
+        }
+        self.settle_anew(here, out);
+    }
+}

@@ -1,0 +1,625 @@
+//! Machine tests of chains and of replication between datacenters, on a network that keeps order.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use antecede_model::{
+    clock::{Now, Wall},
+    configuration::Layout,
+    ids::{DeploymentId, LogIndex, RequestId},
+    key::ShardCount,
+    operation::{Action, Condition, Operation, SetReply, ShardOperation, Ttl},
+    refusal::Refusal,
+    response::Response,
+};
+
+use super::*;
+use crate::{
+    geo::cuts::{CutInput, CutKeeper},
+    message::{Carried, Place, Reply},
+    record::Record,
+};
+
+/// A node's log in memory; nothing is persisted before the test says so.
+#[derive(Debug, Default)]
+struct Disk {
+    records: Vec<Vec<u8>>,
+    persisted: usize,
+}
+
+impl Storage for Disk {
+    fn append(&mut self, write: &mut dyn FnMut(&mut Vec<u8>)) -> LogIndex {
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        self.records.push(bytes);
+        LogIndex(self.records.len() as u64)
+    }
+
+    fn room(&self) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    fn has_memory(&self) -> bool {
+        true
+    }
+}
+
+#[derive(Debug)]
+struct Node {
+    boot: Boot,
+    shards: BTreeMap<ShardId, Shard>,
+    keeper: CutKeeper,
+    disk: Disk,
+    is_up: bool,
+    holds_disk: bool,
+}
+
+/// Datacenters of nodes that hold every shard, and a network between them.
+struct Deployment {
+    configuration: Arc<Configuration>,
+    nodes: BTreeMap<NodeId, Node>,
+    queue: VecDeque<(NodeId, NodeId, Boot, Message)>,
+    replies: BTreeMap<u64, Reply>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    millis: u64,
+    asked: u64,
+    events: Vec<Event>,
+}
+
+fn dc(number: u16) -> DatacenterId {
+    DatacenterId(number)
+}
+
+impl Deployment {
+    fn of(datacenters: u16, nodes: u16, shards: u32) -> Self {
+        let configuration = Arc::new(Configuration::of(&Layout {
+            deployment: DeploymentId::default(),
+            shard_count: ShardCount::new(shards).unwrap(),
+            chain_length: nodes,
+            datacenters: (1..=datacenters).map(|id| (dc(id), format!("dc{id}"), nodes)).collect(),
+        }));
+        let mut deployment = Self {
+            configuration: Arc::clone(&configuration),
+            nodes: BTreeMap::new(),
+            queue: VecDeque::new(),
+            replies: BTreeMap::new(),
+            cut: BTreeSet::new(),
+            millis: 1_000_000,
+            asked: 0,
+            events: Vec::new(),
+        };
+        let all: Vec<NodeId> =
+            configuration.datacenters.values().flat_map(|dc| dc.nodes.clone()).collect();
+        for node in all {
+            deployment.nodes.insert(
+                node,
+                Node {
+                    boot: Boot(0),
+                    shards: BTreeMap::new(),
+                    keeper: CutKeeper::new(Arc::clone(&configuration), node.datacenter),
+                    disk: Disk::default(),
+                    is_up: false,
+                    holds_disk: false,
+                },
+            );
+            deployment.start(node);
+        }
+        deployment.settle();
+        deployment
+    }
+
+    fn here(&self, node: NodeId) -> Here {
+        Here {
+            node,
+            boot: self.nodes[&node].boot,
+            now: Now {
+                steady: Steady(Duration::from_millis(self.millis)),
+                wall: Wall(self.millis * 1000),
+            },
+            hlc_floor: Timestamp::ZERO,
+        }
+    }
+
+    fn start(&mut self, node: NodeId) {
+        let configuration = Arc::clone(&self.configuration);
+        let options = ShardOptions {
+            max_clock_drift: Duration::from_millis(500),
+            hash_secret: 7,
+            mutations: Mutations::NONE,
+        };
+        let shards: Vec<ShardId> = configuration.shards_of(node).collect();
+        let state = self.nodes.get_mut(&node).unwrap();
+        state.boot = Boot(state.boot.0 + 1);
+        state.is_up = true;
+        state.disk.records.truncate(state.disk.persisted);
+        state.shards = shards
+            .into_iter()
+            .map(|shard| (shard, Shard::new(shard, node, Arc::clone(&configuration), options)))
+            .collect();
+        for record in &state.disk.records {
+            if let Record::Entry { shard, committed_to, entry } = Record::read(record).unwrap() {
+                state.shards.get_mut(&shard).unwrap().recover(committed_to, entry);
+            }
+        }
+        let here = self.here(node);
+        let mut out = Outputs::default();
+        for shard in self.nodes.get_mut(&node).unwrap().shards.values_mut() {
+            shard.start(&here, &mut out);
+        }
+        self.take(node, out);
+    }
+
+    fn crash(&mut self, node: NodeId) {
+        self.nodes.get_mut(&node).unwrap().is_up = false;
+        self.queue.retain(|(from, to, ..)| *from != node && *to != node);
+    }
+
+    fn tell(&mut self, node: NodeId, shard: ShardId, input: Input<'_>) {
+        let here = self.here(node);
+        let mut out = Outputs::default();
+        let state = self.nodes.get_mut(&node).unwrap();
+        if let Some(machine) = state.shards.get_mut(&shard) {
+            machine.handle(&here, input, &mut state.disk, &mut out);
+        }
+        self.take(node, out);
+    }
+
+    fn take(&mut self, node: NodeId, out: Outputs) {
+        let boot = self.nodes[&node].boot;
+        for (to, message) in out.early {
+            self.queue.push_back((node, to, boot, message));
+        }
+        assert!(out.durable.is_empty());
+        for (request, reply) in out.replies {
+            if request.node == node {
+                self.replies.insert(request.number, reply);
+            } else {
+                self.queue.push_back((node, request.node, boot, Message::Reply(request, reply)));
+            }
+        }
+        self.events.extend(out.events);
+    }
+
+    /// Delivers and persists until nothing moves any more; time stands still.
+    fn settle(&mut self) {
+        for _ in 0..200 {
+            while let Some((from, to, boot, message)) = self.queue.pop_front() {
+                let is_cut = self.cut.contains(&(from, to));
+                if is_cut || !self.nodes[&to].is_up {
+                    continue;
+                }
+                self.deliver(from, to, boot, message);
+            }
+            let all: Vec<NodeId> = self.nodes.keys().copied().collect();
+            for node in all {
+                self.persist(node);
+            }
+            if self.queue.is_empty() {
+                return;
+            }
+        }
+        panic!("the deployment does not come to rest");
+    }
+
+    fn deliver(&mut self, from: NodeId, to: NodeId, boot: Boot, message: Message) {
+        let mut bytes = Vec::new();
+        crate::wire::write_message(&message, &mut bytes);
+        match crate::wire::read_message(&bytes).unwrap() {
+            Message::Shard(message) => {
+                self.tell(to, message.shard, Input::Message { from, boot, message });
+            }
+            Message::Reply(request, reply) => {
+                self.replies.insert(request.number, reply);
+            }
+            Message::Cut(report) => {
+                let here = self.here(to);
+                let mut out = Outputs::default();
+                let keeper = &mut self.nodes.get_mut(&to).unwrap().keeper;
+                keeper.handle(&here, CutInput::Report { from, report }, &mut out);
+                self.take(to, out);
+            }
+        }
+    }
+
+    fn persist(&mut self, node: NodeId) {
+        let state = self.nodes.get_mut(&node).unwrap();
+        if !state.is_up || state.holds_disk || state.disk.persisted == state.disk.records.len() {
+            return;
+        }
+        state.disk.persisted = state.disk.records.len();
+        let to = LogIndex(state.disk.persisted as u64);
+        let shards: Vec<ShardId> = state.shards.keys().copied().collect();
+        for shard in shards {
+            self.tell(node, shard, Input::Persisted(Persisted { to, synced_to: to }));
+        }
+    }
+
+    /// Lets time pass: timers, cuts and ticks.
+    fn pass(&mut self, millis: u64) {
+        let until = self.millis + millis;
+        while self.millis < until {
+            self.millis += 50;
+            let all: Vec<NodeId> = self.nodes.keys().copied().collect();
+            for node in all {
+                if !self.nodes[&node].is_up {
+                    continue;
+                }
+                let shards: Vec<ShardId> = self.nodes[&node].shards.keys().copied().collect();
+                for shard in &shards {
+                    self.tell(node, *shard, Input::Wake);
+                }
+                if self.millis.is_multiple_of(250) {
+                    self.exchange_cuts(node, &shards);
+                }
+            }
+            self.settle();
+        }
+    }
+
+    fn exchange_cuts(&mut self, node: NodeId, shards: &[ShardId]) {
+        let here = self.here(node);
+        let mut out = Outputs::default();
+        let state = self.nodes.get_mut(&node).unwrap();
+        let watermarks: Vec<(ShardId, Watermarks)> = state
+            .shards
+            .iter()
+            .filter_map(|(id, shard)| shard.watermarks().map(|marks| (*id, marks)))
+            .collect();
+        state.keeper.handle(&here, CutInput::Watermarks(&watermarks), &mut out);
+        let cuts = Arc::clone(state.keeper.cuts());
+        self.take(node, out);
+        for shard in shards {
+            self.tell(node, *shard, Input::Cuts(&cuts));
+        }
+    }
+
+    fn shard_of(&self, key: &str) -> ShardId {
+        self.configuration.shard_count.shard_of(key.as_bytes())
+    }
+
+    fn replica(&self, datacenter: u16, key: &str, place: usize) -> NodeId {
+        self.configuration.chain(dc(datacenter), self.shard_of(key))[place]
+    }
+
+    /// Asks a replica without letting anything else happen; the number finds the reply.
+    fn ask(&mut self, node: NodeId, key: &str, action: Action<'_>, carried: &Carried) -> u64 {
+        self.asked += 1;
+        let id = RequestId { node, session: SessionId(self.asked), number: self.asked };
+        let operation =
+            ShardOperation::One(Operation { key: key.as_bytes(), action });
+        let request = LocalRequest { id, operation: &operation, carried };
+        self.tell(node, self.shard_of(key), Input::Request(request));
+        self.asked
+    }
+
+    fn put(&mut self, datacenter: u16, key: &str, value: &str) -> Reply {
+        self.put_after(datacenter, key, value, &Carried::default())
+    }
+
+    fn put_after(&mut self, datacenter: u16, key: &str, value: &str, after: &Carried) -> Reply {
+        let head = self.replica(datacenter, key, 0);
+        let number = self.ask(head, key, set(value), after);
+        self.settle();
+        self.replies[&number].clone()
+    }
+
+    fn get_at(&mut self, node: NodeId, key: &str) -> Response {
+        let number = self.ask(node, key, Action::Get, &Carried::default());
+        self.settle();
+        self.replies[&number].response.clone()
+    }
+
+    fn get(&mut self, datacenter: u16, key: &str) -> Response {
+        let node = self.replica(datacenter, key, 0);
+        self.get_at(node, key)
+    }
+
+    fn cut_off(&mut self, left: u16, right: u16) {
+        for from in self.nodes.keys() {
+            for to in self.nodes.keys() {
+                let pair = (from.datacenter.0, to.datacenter.0);
+                if pair == (left, right) || pair == (right, left) {
+                    self.cut.insert((*from, *to));
+                }
+            }
+        }
+    }
+}
+
+fn set(value: &str) -> Action<'_> {
+    Action::Set {
+        value: value.as_bytes(),
+        condition: Condition::Always,
+        ttl: Ttl::Clear,
+        reply: SetReply::Status,
+    }
+}
+
+fn value(text: &str) -> Response {
+    Response::Bytes(text.as_bytes().to_vec())
+}
+
+fn after_write(reply: &Reply) -> Carried {
+    let mut carried = Carried { time: reply.visible_at, ..Carried::default() };
+    carried.dependencies.exact.extend(reply.wrote);
+    carried
+}
+
+mod within_a_datacenter {
+    use super::*;
+
+    #[test]
+    fn what_one_replica_was_given_every_replica_answers() {
+        for length in 1..=3 {
+            let mut chain = Deployment::of(1, length, 4);
+            assert_eq!(chain.put(1, "k", "v").response, Response::Ok);
+            for place in 0..usize::from(length) {
+                let node = chain.replica(1, "k", place);
+                assert_eq!(chain.get_at(node, "k"), value("v"), "chain of {length}, place {place}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_write_is_answered_only_when_every_disk_has_it() {
+        for slow in 0..3 {
+            let mut chain = Deployment::of(1, 3, 1);
+            let node = chain.replica(1, "k", slow);
+            chain.nodes.get_mut(&node).unwrap().holds_disk = true;
+            let head = chain.replica(1, "k", 0);
+            let number = chain.ask(head, "k", set("v"), &Carried::default());
+            chain.settle();
+            assert!(!chain.replies.contains_key(&number), "answered without the disk of {slow}");
+            let tail = chain.replica(1, "k", 2);
+            assert_eq!(chain.get_at(tail, "k"), Response::Nil);
+            chain.nodes.get_mut(&node).unwrap().holds_disk = false;
+            chain.settle();
+            assert_eq!(chain.replies[&number].response, Response::Ok);
+        }
+    }
+
+    #[test]
+    fn a_dirty_key_is_read_by_the_tails_word() {
+        let mut chain = Deployment::of(1, 3, 1);
+        chain.put(1, "k", "old");
+        let tail = chain.replica(1, "k", 2);
+        chain.nodes.get_mut(&tail).unwrap().holds_disk = true;
+        let head = chain.replica(1, "k", 0);
+        chain.ask(head, "k", set("new"), &Carried::default());
+        chain.settle();
+        for place in 0..3 {
+            let node = chain.replica(1, "k", place);
+            assert_eq!(chain.get_at(node, "k"), value("old"));
+        }
+        chain.nodes.get_mut(&tail).unwrap().holds_disk = false;
+        chain.settle();
+        assert_eq!(chain.get(1, "k"), value("new"));
+    }
+
+    #[test]
+    fn a_refused_condition_waits_for_what_it_was_computed_from() {
+        let mut chain = Deployment::of(1, 2, 1);
+        let tail = chain.replica(1, "k", 1);
+        chain.nodes.get_mut(&tail).unwrap().holds_disk = true;
+        let head = chain.replica(1, "k", 0);
+        chain.ask(head, "k", set("first"), &Carried::default());
+        let second = Action::Set {
+            value: b"second",
+            condition: Condition::IfAbsent,
+            ttl: Ttl::Clear,
+            reply: SetReply::Status,
+        };
+        let number = chain.ask(head, "k", second, &Carried::default());
+        chain.settle();
+        assert!(!chain.replies.contains_key(&number));
+        chain.nodes.get_mut(&tail).unwrap().holds_disk = false;
+        chain.settle();
+        assert_eq!(chain.replies[&number].response, Response::Nil);
+    }
+
+    #[test]
+    fn a_write_that_reaches_another_replica_is_handed_to_the_head() {
+        let mut chain = Deployment::of(1, 3, 1);
+        let tail = chain.replica(1, "k", 2);
+        let number = chain.ask(tail, "k", set("v"), &Carried::default());
+        chain.settle();
+        assert_eq!(chain.replies[&number].response, Response::Ok);
+    }
+
+    #[test]
+    fn a_read_at_the_head_sees_the_sessions_own_unanswered_write() {
+        let mut chain = Deployment::of(1, 2, 1);
+        let head = chain.replica(1, "k", 0);
+        chain.ask(head, "k", set("v"), &Carried::default());
+        let carried = Carried { place: Place::Head, ..Carried::default() };
+        let number = chain.ask(head, "k", Action::Get, &carried);
+        assert!(!chain.replies.contains_key(&number));
+        chain.settle();
+        assert_eq!(chain.replies[&number].response, value("v"));
+    }
+}
+
+mod after_a_restart {
+    use super::*;
+
+    #[test]
+    fn every_replica_comes_back_and_nothing_acknowledged_is_lost() {
+        for place in 0..3 {
+            let mut chain = Deployment::of(1, 3, 1);
+            chain.put(1, "a", "1");
+            let node = chain.replica(1, "a", place);
+            chain.crash(node);
+            chain.start(node);
+            chain.pass(500);
+            assert_eq!(chain.put(1, "b", "2").response, Response::Ok, "place {place}");
+            for place in 0..3 {
+                let node = chain.replica(1, "a", place);
+                assert_eq!(chain.get_at(node, "a"), value("1"));
+                assert_eq!(chain.get_at(node, "b"), value("2"));
+            }
+        }
+    }
+
+    #[test]
+    fn a_head_takes_back_what_it_lost_before_it_writes_again() {
+        let mut chain = Deployment::of(1, 3, 1);
+        let head = chain.replica(1, "k", 0);
+        chain.nodes.get_mut(&head).unwrap().holds_disk = true;
+        chain.ask(head, "k", set("lost by the head"), &Carried::default());
+        chain.settle();
+        chain.crash(head);
+        chain.nodes.get_mut(&head).unwrap().holds_disk = false;
+        chain.start(head);
+        chain.pass(500);
+        assert_eq!(chain.get(1, "k"), value("lost by the head"));
+        chain.put(1, "k", "next");
+        for place in 0..3 {
+            let node = chain.replica(1, "k", place);
+            assert_eq!(chain.get_at(node, "k"), value("next"));
+        }
+        assert!(!chain.events.iter().any(|event| matches!(event, Event::Diverged { .. })));
+    }
+
+    #[test]
+    fn all_replicas_at_once_come_back() {
+        let mut chain = Deployment::of(1, 3, 2);
+        for number in 0..20 {
+            chain.put(1, &format!("k{number}"), "v");
+        }
+        let all: Vec<NodeId> = chain.nodes.keys().copied().collect();
+        for node in &all {
+            chain.crash(*node);
+        }
+        for node in &all {
+            chain.start(*node);
+        }
+        chain.pass(1000);
+        for number in 0..20 {
+            assert_eq!(chain.get(1, &format!("k{number}")), value("v"));
+        }
+    }
+
+    #[test]
+    fn head_and_middle_take_back_what_only_the_tail_has() {
+        let mut chain = Deployment::of(1, 3, 1);
+        let (head, middle) = (chain.replica(1, "k", 0), chain.replica(1, "k", 1));
+        for node in [head, middle] {
+            chain.nodes.get_mut(&node).unwrap().holds_disk = true;
+        }
+        chain.ask(head, "k", set("kept by the tail"), &Carried::default());
+        chain.settle();
+        for node in [head, middle] {
+            chain.crash(node);
+            chain.nodes.get_mut(&node).unwrap().holds_disk = false;
+        }
+        for node in [head, middle] {
+            chain.start(node);
+        }
+        chain.pass(1000);
+        assert_eq!(chain.get(1, "k"), value("kept by the tail"));
+        assert_eq!(chain.put(1, "k", "next").response, Response::Ok);
+    }
+}
+
+mod between_datacenters {
+    use super::*;
+
+    #[test]
+    fn a_write_in_one_is_read_in_the_others() {
+        for length in 1..=3 {
+            let mut deployment = Deployment::of(3, length, 4);
+            deployment.put(1, "k", "v");
+            deployment.pass(100);
+            assert_eq!(deployment.get(2, "k"), value("v"));
+            assert_eq!(deployment.get(3, "k"), value("v"));
+        }
+    }
+
+    #[test]
+    fn an_effect_is_never_seen_before_its_cause() {
+        let mut deployment = Deployment::of(3, 1, 4);
+        let (photo, acl) = ("{a}photo", "{b}acl");
+        assert_ne!(deployment.shard_of(photo), deployment.shard_of(acl));
+        deployment.cut_off(1, 3);
+        let cause = deployment.put(1, photo, "of me");
+        deployment.pass(100);
+        assert_eq!(deployment.get(2, photo), value("of me"));
+        deployment.put_after(2, acl, "public", &after_write(&cause));
+        deployment.pass(1000);
+        assert_eq!(deployment.get(3, acl), Response::Nil, "the cause has not arrived");
+        deployment.cut.clear();
+        deployment.pass(1000);
+        assert_eq!(deployment.get(3, photo), value("of me"));
+        assert_eq!(deployment.get(3, acl), value("public"));
+    }
+
+    #[test]
+    fn both_sides_of_a_cut_go_on_and_end_equal() {
+        let mut deployment = Deployment::of(2, 2, 2);
+        deployment.cut_off(1, 2);
+        deployment.put(1, "k", "from one");
+        deployment.millis += 5;
+        deployment.put(2, "k", "from two");
+        deployment.pass(1000);
+        assert_eq!(deployment.get(1, "k"), value("from one"));
+        assert_eq!(deployment.get(2, "k"), value("from two"));
+        deployment.cut.clear();
+        deployment.pass(1000);
+        assert_eq!(deployment.get(1, "k"), value("from two"));
+        assert_eq!(deployment.get(2, "k"), value("from two"));
+        let conflicts =
+            deployment.events.iter().filter(|event| matches!(event, Event::Conflict { .. }));
+        assert_eq!(conflicts.count(), 2, "each datacenter drops the loser once");
+    }
+
+    #[test]
+    fn everything_becomes_stable_and_then_nothing_is_written_any_more() {
+        let mut deployment = Deployment::of(3, 2, 4);
+        for number in 0..10 {
+            deployment.put(1, &format!("k{number}"), "v");
+        }
+        deployment.pass(5000);
+        let lengths: Vec<usize> =
+            deployment.nodes.values().map(|node| node.disk.records.len()).collect();
+        deployment.pass(5000);
+        let after: Vec<usize> =
+            deployment.nodes.values().map(|node| node.disk.records.len()).collect();
+        assert_eq!(lengths, after, "an idle deployment writes nothing");
+        for node in deployment.nodes.values() {
+            for shard in node.shards.values() {
+                assert_eq!(shard.window_size().0, 0, "stable writes are let go of");
+            }
+        }
+    }
+
+    #[test]
+    fn a_tombstone_is_collected_once_nobody_can_miss_it() {
+        let mut deployment = Deployment::of(2, 1, 2);
+        deployment.put(1, "k", "v");
+        let head = deployment.replica(1, "k", 0);
+        deployment.ask(head, "k", Action::Delete, &Carried::default());
+        deployment.settle();
+        let count = |deployment: &Deployment| -> usize {
+            let nodes = deployment.nodes.values();
+            nodes.flat_map(|node| node.shards.values()).map(|s| s.keys().tombstone_count()).sum()
+        };
+        assert!(0 < count(&deployment));
+        deployment.pass(8000);
+        assert_eq!(count(&deployment), 0);
+        assert_eq!(deployment.get(2, "k"), Response::Nil);
+    }
+
+    #[test]
+    fn a_restarted_receiver_goes_on_where_its_log_ends() {
+        let mut deployment = Deployment::of(2, 1, 1);
+        deployment.put(1, "a", "1");
+        deployment.pass(100);
+        let receiver = deployment.replica(2, "a", 0);
+        deployment.crash(receiver);
+        deployment.put(1, "b", "2");
+        deployment.pass(500);
+        deployment.start(receiver);
+        deployment.pass(2000);
+        assert_eq!(deployment.get(2, "a"), value("1"));
+        assert_eq!(deployment.get(2, "b"), value("2"));
+    }
+}

@@ -1,0 +1,77 @@
+//! Keeps the end of a shard's log in memory: what others may still need.
+//!
+//! The window holds a contiguous run of entries up to the log's end. Its front is cut once an
+//! entry is committed, survives a power loss everywhere in the chain, and is stable.
+
+use std::collections::VecDeque;
+
+use antecede_model::ids::Position;
+
+use crate::entry::{Entry, Identity};
+
+/// A contiguous run of entries at the end of a shard's log.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Window {
+    entries: VecDeque<Entry>,
+    /// The position right before the first entry that is held.
+    cut_to: Position,
+    /// Bytes of the bodies that are held.
+    bytes: usize,
+    /// The name of the log's last entry, also after it was cut.
+    last: Option<Identity>,
+}
+
+impl Window {
+    /// The last position of the log; zero for an empty one.
+    pub(crate) fn end(&self) -> Position {
+        Position(self.cut_to.0 + self.entries.len() as u64)
+    }
+
+    /// The position right before the first entry that is held.
+    pub(crate) const fn cut_to(&self) -> Position {
+        self.cut_to
+    }
+
+    /// Bytes of the bodies that are held.
+    pub(crate) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The name of the log's last entry.
+    pub(crate) const fn last(&self) -> Option<Identity> {
+        self.last
+    }
+
+    /// The entry at a position, if it is held.
+    pub(crate) fn at(&self, position: Position) -> Option<&Entry> {
+        let offset = position.0.checked_sub(self.cut_to.0 + 1)?;
+        self.entries.get(usize::try_from(offset).ok()?)
+    }
+
+    /// The first entry that is held.
+    pub(crate) fn front(&self) -> Option<&Entry> {
+        self.entries.front()
+    }
+
+    /// Entries behind a position, in order; those that were cut are left out.
+    pub(crate) fn after(&self, position: Position) -> impl Iterator<Item = &Entry> {
+        let skipped = position.0.saturating_sub(self.cut_to.0);
+        let skipped = usize::try_from(skipped).unwrap_or(usize::MAX).min(self.entries.len());
+        self.entries.range(skipped..)
+    }
+
+    /// Puts an entry behind the last one.
+    pub(crate) fn push(&mut self, entry: Entry) {
+        assert!(entry.identity.position == self.end().next(), "a log has no gaps");
+        self.bytes += entry.body_bytes();
+        self.last = Some(entry.identity);
+        self.entries.push_back(entry);
+    }
+
+    /// Lets go of the first entry.
+    pub(crate) fn cut_front(&mut self) {
+        let entry = self.entries.pop_front().expect("only an entry that is held is cut");
+        self.bytes -= entry.body_bytes();
+        self.cut_to = self.cut_to.next();
+    }
+}

@@ -1,0 +1,448 @@
+//! Takes entries of another datacenter in order and once, and keeps those that have to wait.
+//!
+//! An entry names the stamp before it, so that a gap is seen and a repeat is known. An entry whose
+//! dependencies are all applied goes on to `apply` at once; any other waits, and nothing waits
+//! behind it but what depends on it. Reading a link never stops because of blocked entries: past
+//! [`BODIES_BYTES_MAX`] only their headers are kept, and the bodies are asked for again when their
+//! turn has come (PITFALLS A18).
+//!
+//! Ensures: an entry of a line is admitted at most once while this head lives; after a restart
+//! the log's received set tells which ones are repeats.
+//! Invariant: an entry is in exactly one of the sender's log only, `blocked`, the local log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use antecede_model::{
+    clock::{Steady, Timestamp},
+    context::Dependencies,
+    dependency::Dependency,
+    ids::{DatacenterId, Lineage, NodeId},
+};
+
+use crate::{
+    chain::{RETRY_AFTER, Shard, after},
+    entry::{Body as EntryBody, Entry},
+    event::Event,
+    machine::{Here, Outputs, Storage},
+    message::{Body, Received, Replicate},
+    mutation::Mutation,
+};
+
+/// Bytes of blocked bodies that are kept per shard and origin; past it only headers are.
+pub const BODIES_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Entries that a sender may have on their way beyond what was received.
+pub const CREDIT: u32 = 8_192;
+/// Single applied stamps that a report names at most.
+const ABOVE_MAX: usize = 256;
+/// Bodies that are asked for in one message.
+const FETCH_MAX: usize = 256;
+
+/// An entry that waits for what it depends on.
+#[derive(Debug)]
+struct Blocked {
+    entry: Entry,
+    /// Whether the body was let go of.
+    is_header_only: bool,
+    /// Exact dependencies that are missing.
+    missing: BTreeSet<Dependency>,
+    /// Floors that are missing.
+    floors: Vec<(DatacenterId, Timestamp)>,
+}
+
+/// What arrives from one other datacenter for one shard.
+#[derive(Debug, Default)]
+pub struct Inbox {
+    /// The node that sends, and hears how far this datacenter has come.
+    sender: Option<NodeId>,
+    received_to: Timestamp,
+    is_known: bool,
+    blocked: BTreeMap<Timestamp, Blocked>,
+    blocked_bytes: usize,
+    /// Entries that may enter the chain once their bodies are here again.
+    fetching: BTreeSet<Timestamp>,
+    /// When to ask again.
+    again_at: Option<Steady>,
+    /// The watermark that the sender was last told.
+    told: Timestamp,
+}
+
+impl Shard {
+    pub(crate) fn on_replicate(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        replicate: Replicate,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let Replicate { membership, origin, lineage, previous, entries, is_fetched } = replicate;
+        let is_stale = membership != self.configuration.membership
+            || lineage != self.configuration.lineage(origin, self.shard)
+            || origin != from.datacenter
+            || self.configuration.datacenter(origin).is_none();
+        if is_stale {
+            out.event(Event::StaleMessage { from });
+            return;
+        }
+        if !self.neighbours.is_head() || !self.is_settled() {
+            return; // The sender tries again, with the configuration that it then has.
+        }
+        let is_blocked_full = {
+            let inbox = self.inboxes.entry(origin).or_default();
+            inbox.sender = Some(from);
+            BODIES_BYTES_MAX <= inbox.blocked_bytes
+        };
+        if is_blocked_full
+            && !is_fetched
+            && self.options.mutations.has(Mutation::StopReadingWhenBlocked)
+        {
+            return;
+        }
+        self.know_where_it_stands(origin);
+        if is_fetched {
+            self.take_bodies(here, origin, entries, storage, out);
+        } else {
+            self.take_in_order(here, origin, previous, entries, storage, out);
+        }
+        self.send_entries(here, out);
+        self.tell_origin(origin, lineage, out);
+    }
+
+    /// After a restart the line goes on behind what the log holds without a gap.
+    fn know_where_it_stands(&mut self, origin: DatacenterId) {
+        let watermark = self
+            .lines
+            .get(&origin)
+            .map_or(Timestamp::ZERO, |line| line.received.watermark());
+        let inbox = self.inboxes.entry(origin).or_default();
+        if !inbox.is_known {
+            inbox.is_known = true;
+            inbox.received_to = watermark;
+        }
+    }
+
+    fn take_in_order(
+        &mut self,
+        here: &Here,
+        origin: DatacenterId,
+        previous: Timestamp,
+        entries: Vec<Entry>,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let received_to = self.inboxes.entry(origin).or_default().received_to;
+        let ignores_gap = self.options.mutations.has(Mutation::IgnorePrevious);
+        if received_to < previous && !ignores_gap {
+            return; // A gap: the sender hears where this datacenter stands.
+        }
+        for entry in entries {
+            if storage.room().is_err() {
+                break;
+            }
+            let inbox = self.inboxes.entry(origin).or_default();
+            if entry.stamp <= inbox.received_to || entry.origin != origin {
+                continue;
+            }
+            if inbox.received_to < entry.previous && !ignores_gap {
+                break;
+            }
+            inbox.received_to = entry.stamp;
+            let is_held = self
+                .lines
+                .get(&origin)
+                .is_some_and(|line| line.received.contains(entry.stamp));
+            if !is_held {
+                self.admit(here, entry, storage, out);
+            }
+        }
+    }
+
+    /// Lets an entry into the chain, or keeps it until its dependencies are applied.
+    fn admit(
+        &mut self,
+        here: &Here,
+        entry: Entry,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let (missing, floors) = self.missing_of(&entry);
+        if missing.is_empty() && floors.is_empty() {
+            self.enter_chain(here, entry, storage, out);
+            return;
+        }
+        let origin = entry.origin;
+        if let Some(first) = missing.first() {
+            out.event(Event::Waiting {
+                shard: self.shard,
+                origin,
+                stamp: entry.stamp,
+                missing: *first,
+            });
+        }
+        for dependency in &missing {
+            self.await_dependency(here, *dependency, (origin, entry.stamp), out);
+        }
+        let inbox = self.inboxes.entry(origin).or_default();
+        let bytes = entry.body_bytes();
+        let is_header_only = BODIES_BYTES_MAX < inbox.blocked_bytes + bytes;
+        let mut entry = entry;
+        if is_header_only {
+            entry.body = EntryBody::Tick;
+            out.event(Event::BodiesDropped { shard: self.shard, count: 1 });
+        } else {
+            inbox.blocked_bytes += bytes;
+        }
+        let stamp = entry.stamp;
+        inbox.blocked.insert(stamp, Blocked { entry, is_header_only, missing, floors });
+    }
+
+    /// What of an entry's dependencies is not applied here yet.
+    fn missing_of(&self, entry: &Entry) -> (BTreeSet<Dependency>, Vec<(DatacenterId, Timestamp)>) {
+        let Dependencies { exact, floor } = entry.dependencies();
+        let mut missing: BTreeSet<Dependency> = exact.into_iter().collect();
+        entry.for_each_effect(|effect| {
+            missing.extend(effect.seen.iter().map(|version| Dependency {
+                origin: version.origin,
+                shard: self.shard,
+                stamp: version.timestamp,
+            }));
+        });
+        if self.options.mutations.has(Mutation::SkipDependencyChecks) {
+            return (BTreeSet::new(), Vec::new());
+        }
+        missing.retain(|dependency| !self.is_here(*dependency));
+        let floors =
+            floor.into_iter().filter(|(origin, to)| !self.is_covered(*origin, *to)).collect();
+        (missing, floors)
+    }
+
+    /// Whether a dependency is known here to be applied, or comes before in this shard's log.
+    fn is_here(&self, dependency: Dependency) -> bool {
+        if dependency.shard == self.shard {
+            // What is behind it in this log is applied after it.
+            return self.holds(dependency.origin, dependency.stamp);
+        }
+        self.is_covered(dependency.origin, dependency.stamp)
+    }
+
+    /// Whether this shard's log holds an entry of an origin, also dirty.
+    fn holds(&self, origin: DatacenterId, stamp: Timestamp) -> bool {
+        let Some(line) = self.lines.get(&origin) else { return false };
+        if self.options.mutations.has(Mutation::NewerVersionSatisfies) {
+            let newest = line.received.above().last();
+            return stamp <= newest.unwrap_or_else(|| line.received.watermark());
+        }
+        line.received.contains(stamp)
+    }
+
+    /// Whether everything of an origin up to a stamp is applied here.
+    ///
+    /// What began here has been applied here before anyone else could hear of it.
+    pub(crate) fn is_covered(&self, origin: DatacenterId, stamp: Timestamp) -> bool {
+        origin == self.here_datacenter()
+            || self.cuts.stable.covers(origin, stamp)
+            || self.cuts.applied.covers(origin, stamp)
+    }
+
+    /// A dependency is applied: entries that waited for nothing else go on.
+    pub(crate) fn resolve(
+        &mut self,
+        here: &Here,
+        dependency: Dependency,
+        waiting: &[(DatacenterId, Timestamp)],
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        for (origin, stamp) in waiting {
+            let Some(inbox) = self.inboxes.get_mut(origin) else { continue };
+            let Some(blocked) = inbox.blocked.get_mut(stamp) else { continue };
+            blocked.missing.remove(&dependency);
+            if blocked.missing.is_empty() && blocked.floors.is_empty() {
+                self.unblock(here, *origin, *stamp, storage, out);
+            }
+        }
+    }
+
+    /// An entry stands in this log now: those that waited only for it may enter right behind.
+    pub(crate) fn release_behind(
+        &mut self,
+        here: &Here,
+        dependency: Dependency,
+        entering: &mut Vec<Entry>,
+        out: &mut Outputs,
+    ) {
+        for (origin, stamp) in self.waiters.take(dependency) {
+            let Some(inbox) = self.inboxes.get_mut(&origin) else { continue };
+            let Some(blocked) = inbox.blocked.get_mut(&stamp) else { continue };
+            blocked.missing.remove(&dependency);
+            if blocked.missing.is_empty() && blocked.floors.is_empty() {
+                entering.extend(self.take_unblocked(here, origin, stamp, out));
+            }
+        }
+    }
+
+    /// The cuts have moved: floors may be covered now.
+    pub(crate) fn release_floors(
+        &mut self,
+        here: &Here,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let mut ready = Vec::new();
+        for (origin, inbox) in &self.inboxes {
+            for (stamp, blocked) in &inbox.blocked {
+                let is_covered =
+                    blocked.floors.iter().all(|(floor, to)| self.is_covered(*floor, *to));
+                if !blocked.floors.is_empty() && is_covered {
+                    ready.push((*origin, *stamp));
+                }
+            }
+        }
+        for (origin, stamp) in &ready {
+            let Some(inbox) = self.inboxes.get_mut(origin) else { continue };
+            let Some(blocked) = inbox.blocked.get_mut(stamp) else { continue };
+            blocked.floors.clear();
+            if blocked.missing.is_empty() {
+                self.unblock(here, *origin, *stamp, storage, out);
+            }
+        }
+        if !ready.is_empty() {
+            self.send_entries(here, out);
+        }
+    }
+
+    fn unblock(
+        &mut self,
+        here: &Here,
+        origin: DatacenterId,
+        stamp: Timestamp,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        if let Some(entry) = self.take_unblocked(here, origin, stamp, out) {
+            self.enter_chain(here, entry, storage, out);
+        }
+    }
+
+    /// Takes an entry that waits for nothing any more; one without its body asks for that first.
+    fn take_unblocked(
+        &mut self,
+        here: &Here,
+        origin: DatacenterId,
+        stamp: Timestamp,
+        out: &mut Outputs,
+    ) -> Option<Entry> {
+        let inbox = self.inboxes.get_mut(&origin)?;
+        if inbox.blocked.get(&stamp)?.is_header_only {
+            inbox.fetching.insert(stamp);
+            self.fetch(here, origin, out);
+            return None;
+        }
+        let blocked = inbox.blocked.remove(&stamp)?;
+        inbox.blocked_bytes -= blocked.entry.body_bytes();
+        Some(blocked.entry)
+    }
+
+    /// Asks for bodies that were let go of.
+    fn fetch(&mut self, here: &Here, origin: DatacenterId, out: &mut Outputs) {
+        let at = after(here.now.steady, RETRY_AFTER);
+        let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
+        let Some(sender) = inbox.sender else { return };
+        let stamps: Vec<Timestamp> = inbox.fetching.iter().take(FETCH_MAX).copied().collect();
+        if stamps.is_empty() {
+            return;
+        }
+        if inbox.again_at.is_none() {
+            inbox.again_at = Some(at);
+            let body = Body::Fetch {
+                membership: self.configuration.membership,
+                lineage: self.configuration.lineage(origin, self.shard),
+                stamps,
+            };
+            out.early(sender, self.message(body));
+            self.arm(at, out);
+        }
+    }
+
+    fn take_bodies(
+        &mut self,
+        here: &Here,
+        origin: DatacenterId,
+        entries: Vec<Entry>,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        for mut entry in entries {
+            let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
+            if storage.room().is_err() || !inbox.fetching.remove(&entry.stamp) {
+                continue;
+            }
+            let Some(blocked) = inbox.blocked.remove(&entry.stamp) else { continue };
+            entry.previous = blocked.entry.previous;
+            self.enter_chain(here, entry, storage, out);
+        }
+        if let Some(inbox) = self.inboxes.get_mut(&origin) {
+            inbox.again_at = None;
+        }
+        self.fetch(here, origin, out);
+    }
+
+    pub(crate) fn inboxes_when_due(
+        &mut self,
+        here: &Here,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let origins: Vec<DatacenterId> = self.inboxes.keys().copied().collect();
+        for origin in origins {
+            let Some(inbox) = self.inboxes.get_mut(&origin) else { continue };
+            let Some(due) = inbox.again_at else { continue };
+            if here.now.steady < due {
+                self.arm(due, out);
+                continue;
+            }
+            inbox.again_at = None;
+            self.fetch(here, origin, out);
+        }
+        self.ask_dependencies_when_due(here, storage, out);
+    }
+
+    /// Tells every origin how far this datacenter has come, where that has changed.
+    pub(crate) fn tell_origins(&mut self, out: &mut Outputs) {
+        let origins: Vec<DatacenterId> = self.inboxes.keys().copied().collect();
+        for origin in origins {
+            let line = self.lines.entry(origin).or_default();
+            let has_news =
+                self.inboxes.get(&origin).is_some_and(|inbox| {
+                    inbox.told < line.durable.watermark() || 0 < line.durable.above().len()
+                });
+            if has_news {
+                let lineage = self.configuration.lineage(origin, self.shard);
+                self.tell_origin(origin, lineage, out);
+            }
+        }
+    }
+
+    fn tell_origin(&mut self, origin: DatacenterId, lineage: Lineage, out: &mut Outputs) {
+        let line = self.lines.entry(origin).or_default();
+        let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
+        let Some(sender) = inbox.sender else { return };
+        inbox.told = line.durable.watermark();
+        let received = Received {
+            membership: self.configuration.membership,
+            lineage,
+            received_to: inbox.received_to,
+            applied_to: line.durable.watermark(),
+            above: line.durable.above().take(ABOVE_MAX).collect(),
+            credit: CREDIT,
+        };
+        out.early(sender, self.message(Body::Received(received)));
+    }
+
+    /// How many entries wait here for what they depend on.
+    #[must_use]
+    pub fn blocked_count(&self) -> usize {
+        self.inboxes.values().map(|inbox| inbox.blocked.len()).sum()
+    }
+
+}

@@ -1,0 +1,316 @@
+//! Sends committed entries that began here to another datacenter, in order.
+//!
+//! The outbox is a view of the log: a place in it for each peer, kept by the tail in memory. A new
+//! tail asks the peer how far it has come. Entries go out once they survive a power loss of the
+//! whole chain; they stay in the log until they are stable. What is not received in time is sent
+//! again from where the receiver stands.
+//!
+//! Ensures: entries of a line arrive with the stamp before each, so that a gap is seen.
+
+use antecede_model::{
+    clock::{Steady, Timestamp},
+    ids::{DatacenterId, MembershipEpoch, NodeId, Position, RequestId},
+    response::Response,
+};
+
+use crate::{
+    chain::{MESSAGE_BYTES_MAX, RETRY_AFTER, Shard, after},
+    entry::Entry,
+    event::Event,
+    machine::{Here, Outputs},
+    message::{Body, Received, Replicate},
+    mutation::Mutation,
+};
+
+/// Entries in one message to another datacenter.
+const REPLICATE_MAX: usize = 512;
+
+/// One peer datacenter's view of this shard's entries.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    /// Whether the peer has told in this boot and epoch how far it has come.
+    is_known: bool,
+    /// The last stamp that was sent.
+    sent_to: Timestamp,
+    /// The position up to which entries were looked at for sending.
+    sent_position: Position,
+    /// What the peer's head has.
+    received_to: Timestamp,
+    /// What the peer has applied and persisted.
+    applied_to: Timestamp,
+    /// Single stamps that it has applied above.
+    above: std::collections::BTreeSet<Timestamp>,
+    /// How many more entries it takes.
+    credit: u32,
+    /// When to ask or send again.
+    again_at: Option<Steady>,
+    /// `received_to` and `applied_to` when the timer was set.
+    at_check: (Timestamp, Timestamp),
+}
+
+impl Outbox {
+    /// Whether the peer has applied and persisted a write of this datacenter.
+    fn has_applied(&self, stamp: Timestamp) -> bool {
+        stamp <= self.applied_to || self.above.contains(&stamp)
+    }
+}
+
+/// Someone who waits until enough datacenters have applied a write.
+#[derive(Clone, Copy, Debug)]
+pub struct ReplicationWait {
+    request: RequestId,
+    stamp: Timestamp,
+    count: u64,
+    until: Option<Steady>,
+}
+
+impl Shard {
+    /// Asks every peer how far it has come; at the start of a tail.
+    pub(crate) fn probe_outboxes(&mut self, here: &Here, out: &mut Outputs) {
+        if !self.neighbours.is_tail() {
+            return;
+        }
+        let peers: Vec<DatacenterId> =
+            self.configuration.peers(self.here_datacenter()).collect();
+        for peer in peers {
+            self.outboxes.insert(peer, Outbox::default());
+            self.send_entries_to(here, peer, Timestamp::ZERO, Vec::new(), out);
+            self.set_timer(here, peer, out);
+        }
+    }
+
+    /// Sends every peer what it was not sent yet.
+    pub(crate) fn send_outboxes(&mut self, here: &Here, out: &mut Outputs) {
+        let peers: Vec<DatacenterId> = self.outboxes.keys().copied().collect();
+        for peer in peers {
+            self.send_outbox(here, peer, out);
+        }
+    }
+
+    fn send_outbox(&mut self, here: &Here, peer: DatacenterId, out: &mut Outputs) {
+        loop {
+            let Some((previous, entries)) = self.next_entries_for(peer) else { return };
+            self.send_entries_to(here, peer, previous, entries, out);
+            let outbox = self.outboxes.get(&peer).expect("it was just read");
+            if outbox.again_at.is_none() {
+                self.set_timer(here, peer, out);
+            }
+        }
+    }
+
+    /// The next run of entries that a peer may be sent, and the stamp before it.
+    fn next_entries_for(&mut self, peer: DatacenterId) -> Option<(Timestamp, Vec<Entry>)> {
+        let own = self.here_datacenter();
+        let durable_to = self.durable_position();
+        let outbox = self.outboxes.get_mut(&peer)?;
+        if !outbox.is_known || durable_to <= outbox.sent_position {
+            return None;
+        }
+        let previous = outbox.sent_to;
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for entry in self.window.after(outbox.sent_position) {
+            let is_full = REPLICATE_MAX <= entries.len() || MESSAGE_BYTES_MAX <= bytes;
+            if durable_to < entry.identity.position || is_full || outbox.credit == 0 {
+                break;
+            }
+            outbox.sent_position = entry.identity.position;
+            if entry.origin == own && outbox.sent_to < entry.stamp {
+                bytes += entry.body_bytes();
+                outbox.sent_to = entry.stamp;
+                outbox.credit -= 1;
+                entries.push(entry.clone());
+            }
+        }
+        (!entries.is_empty()).then_some((previous, entries))
+    }
+
+    fn send_entries_to(
+        &self,
+        _here: &Here,
+        peer: DatacenterId,
+        previous: Timestamp,
+        entries: Vec<Entry>,
+        out: &mut Outputs,
+    ) {
+        let Some(head) = self.configuration.head(peer, self.shard) else { return };
+        let own = self.here_datacenter();
+        let replicate = Replicate {
+            membership: self.configuration.membership,
+            origin: own,
+            lineage: self.configuration.lineage(own, self.shard),
+            previous,
+            entries,
+            is_fetched: false,
+        };
+        out.early(head, self.message(Body::Replicate(replicate)));
+    }
+
+    fn set_timer(&mut self, here: &Here, peer: DatacenterId, out: &mut Outputs) {
+        let at = after(here.now.steady, RETRY_AFTER);
+        let outbox = self.outboxes.get_mut(&peer).expect("the timer is of a peer");
+        outbox.again_at = Some(at);
+        outbox.at_check = (outbox.received_to, outbox.applied_to);
+        self.arm(at, out);
+    }
+
+    pub(crate) fn on_received(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        received: &Received,
+        out: &mut Outputs,
+    ) {
+        if received.membership != self.configuration.membership {
+            out.event(Event::StaleMessage { from });
+            return;
+        }
+        let peer = from.datacenter;
+        let window_start = self.window.cut_to();
+        let Some(outbox) = self.outboxes.get_mut(&peer) else { return };
+        outbox.credit = received.credit;
+        outbox.received_to = outbox.received_to.max(received.received_to);
+        if outbox.applied_to <= received.applied_to {
+            outbox.applied_to = received.applied_to;
+            let applied_to = outbox.applied_to;
+            outbox.above.extend(received.above.iter().copied());
+            outbox.above.retain(|stamp| applied_to < *stamp);
+        }
+        // A head that has restarted stands where its log ends: what it lost is sent again.
+        let has_lost = received.received_to < outbox.received_to;
+        if !outbox.is_known || has_lost {
+            outbox.is_known = true;
+            outbox.received_to = received.received_to;
+            outbox.sent_to = received.received_to;
+            outbox.sent_position = window_start;
+        }
+        self.answer_replication_waits(here, out);
+        self.send_outbox(here, peer, out);
+    }
+
+    /// Asks peers again that do not move.
+    pub(crate) fn outboxes_when_due(&mut self, here: &Here, out: &mut Outputs) {
+        self.answer_replication_waits(here, out);
+        let own = self.here_datacenter();
+        let newest = self.lines.get(&own).map(|line| line.durable.watermark());
+        let newest = newest.unwrap_or_default();
+        let peers: Vec<DatacenterId> = self.outboxes.keys().copied().collect();
+        for peer in peers {
+            let outbox = self.outboxes.get_mut(&peer).expect("it was just listed");
+            let Some(due) = outbox.again_at else { continue };
+            if here.now.steady < due {
+                self.arm(due, out);
+                continue;
+            }
+            outbox.again_at = None;
+            if outbox.is_known && newest <= outbox.applied_to {
+                continue;
+            }
+            let has_moved = outbox.at_check != (outbox.received_to, outbox.applied_to);
+            let is_behind = outbox.received_to < outbox.sent_to;
+            if outbox.is_known && is_behind && !has_moved {
+                outbox.sent_to = outbox.received_to;
+                outbox.sent_position = Position(0);
+                outbox.credit = outbox.credit.max(1);
+                self.send_outbox(here, peer, out);
+            } else if !has_moved {
+                let previous = outbox.sent_to;
+                self.send_entries_to(here, peer, previous, Vec::new(), out);
+            }
+            self.set_timer(here, peer, out);
+        }
+    }
+
+    /// Sends bodies again that the receiver had no room for.
+    pub(crate) fn on_fetch(
+        &self,
+        from: NodeId,
+        membership: MembershipEpoch,
+        stamps: &[Timestamp],
+        out: &mut Outputs,
+    ) {
+        if membership != self.configuration.membership {
+            out.event(Event::StaleMessage { from });
+            return;
+        }
+        let own = self.here_datacenter();
+        let wanted: std::collections::BTreeSet<Timestamp> = stamps.iter().copied().collect();
+        let found = self.window.after(Position(0)).filter(|entry| {
+            entry.origin == own
+                && entry.identity.position <= self.durable_position()
+                && wanted.contains(&entry.stamp)
+        });
+        let mut entries: Vec<Entry> = found.take(REPLICATE_MAX).cloned().collect();
+        if self.options.mutations.has(Mutation::LoseDependenciesOnResend) {
+            for entry in &mut entries {
+                entry.forget_dependencies();
+            }
+        }
+        if entries.is_empty() {
+            return;
+        }
+        let replicate = Replicate {
+            membership,
+            origin: own,
+            lineage: self.configuration.lineage(own, self.shard),
+            previous: Timestamp::ZERO,
+            entries,
+            is_fetched: true,
+        };
+        out.early(from, self.message(Body::Replicate(replicate)));
+    }
+
+    /// `WAIT`: answers when enough other datacenters have applied a write, or at the time-out.
+    pub(crate) fn on_wait(
+        &mut self,
+        here: &Here,
+        request: RequestId,
+        (stamp, count, timeout_millis): (Timestamp, u64, u64),
+        out: &mut Outputs,
+    ) {
+        if !self.neighbours.is_tail() {
+            self.hand_to_tail(request, (stamp, count, timeout_millis), out);
+            return;
+        }
+        let until = (0 < timeout_millis).then(|| {
+            after(here.now.steady, std::time::Duration::from_millis(timeout_millis))
+        });
+        self.waiters.replication.push(ReplicationWait { request, stamp, count, until });
+        if let Some(until) = until {
+            self.arm(until, out);
+        }
+        self.answer_replication_waits(here, out);
+    }
+
+    fn answer_replication_waits(&mut self, here: &Here, out: &mut Outputs) {
+        if self.waiters.replication.is_empty() {
+            return;
+        }
+        let waits = std::mem::take(&mut self.waiters.replication);
+        for wait in waits {
+            let applied =
+                self.outboxes.values().filter(|outbox| outbox.has_applied(wait.stamp)).count();
+            let is_enough = wait.count <= applied as u64;
+            let is_over = wait.until.is_some_and(|until| until <= here.now.steady);
+            if is_enough || is_over {
+                let count = i64::try_from(applied).unwrap_or(i64::MAX);
+                out.reply(wait.request, self.plain_reply(Response::Integer(count)));
+            } else {
+                if let Some(until) = wait.until {
+                    self.arm(until, out);
+                }
+                self.waiters.replication.push(wait);
+            }
+        }
+    }
+
+    /// How many entries of this datacenter peers still lack, and the oldest of their stamps.
+    #[must_use]
+    pub fn outbox_lag(&self, peer: DatacenterId) -> Option<Timestamp> {
+        let own = self.here_datacenter();
+        let newest = self.lines.get(&own)?.newest_write;
+        let outbox = self.outboxes.get(&peer)?;
+        (outbox.applied_to < newest).then_some(outbox.applied_to)
+    }
+}
+

@@ -1,0 +1,99 @@
+//! Makes ticks for idle shards, and collects what nobody can miss any more.
+//!
+//! A tick is an entry of the log like any other: the head promises to give no stamp up to it any
+//! more, and the promise is persisted by the chain before it leaves (PITFALLS A2). Ticks are made
+//! only while something is not stable.
+//!
+//! A tombstone is collected at *second stability*: when it has become stable, the local HLC is
+//! noted; when the stable cut of every origin has passed that, no concurrent operation can still
+//! be on its way (PITFALLS A1).
+
+use std::collections::VecDeque;
+
+use antecede_model::{
+    clock::Timestamp,
+    cut::Cut,
+};
+
+use super::cuts::CUTS_EVERY;
+use crate::{
+    chain::Shard,
+    entry::Body as EntryBody,
+    machine::{Here, Outputs, Storage},
+    mutation::Mutation,
+};
+
+/// Stable cuts that are remembered until second stability; older ones stand for newer ones.
+const NOTED_MAX: usize = 64;
+/// Tombstones that are collected in one step.
+const COLLECT_MAX: usize = 256;
+
+/// Stable cuts with the logical time at which each was known.
+#[derive(Debug, Default)]
+pub struct Collection {
+    noted: VecDeque<(Timestamp, Cut)>,
+    /// What has reached second stability.
+    ready: Cut,
+}
+
+impl Shard {
+    /// Promises that no stamp up to now is given any more, while someone needs to know.
+    pub(crate) fn tick_when_wanted(
+        &mut self,
+        here: &Here,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let is_alone = self.configuration.peers(self.here_datacenter()).next().is_none();
+        if is_alone || !self.cuts.wants_ticks || storage.room().is_err() {
+            return;
+        }
+        let own = self.here_datacenter();
+        let newest = self.lines.get(&own).map(|line| line.received.watermark());
+        let every = u64::try_from(CUTS_EVERY.as_millis()).unwrap_or(u64::MAX);
+        let is_recent = newest.is_some_and(|newest| {
+            here.now.wall.millis() < newest.millis().saturating_add(every / 2)
+        });
+        if is_recent {
+            return;
+        }
+        let stamp = self.hlc.next_above(here.now.wall, Timestamp::ZERO);
+        self.append_own(here, stamp, EntryBody::Tick, storage, out);
+        self.send_entries(here, out);
+    }
+
+    /// Whether something in this shard is not stable, or waits for second stability.
+    pub(crate) fn wants_ticks(&self) -> bool {
+        let is_unstable = self
+            .lines
+            .iter()
+            .any(|(origin, line)| !self.cuts.stable.covers(*origin, line.newest_write));
+        is_unstable || 0 < self.keys.tombstone_count()
+    }
+
+    /// Collects tombstones that are second-stable.
+    pub(crate) fn collect_when_stable(&mut self) {
+        if self.keys.tombstone_count() == 0 {
+            self.collection.noted.clear();
+            return;
+        }
+        let noted = &mut self.collection.noted;
+        let is_news = noted.back().is_none_or(|(_, cut)| *cut != self.cuts.stable);
+        if is_news && noted.len() < NOTED_MAX {
+            noted.push_back((self.cuts.hlc.max(self.hlc.last()), self.cuts.stable.clone()));
+        }
+        let origins = self.configuration.datacenters.keys().copied();
+        let passed = self.cuts.stable.oldest(origins).unwrap_or_default();
+        while self.collection.noted.front().is_some_and(|(at, _)| *at <= passed) {
+            if let Some((_, cut)) = self.collection.noted.pop_front() {
+                self.collection.ready = cut;
+            }
+        }
+        if self.options.mutations.has(Mutation::CollectAtFirstStability) {
+            self.collection.ready = self.cuts.stable.clone();
+        }
+        let ready = &self.collection.ready;
+        self.keys
+            .collect(|version| ready.covers(version.origin, version.timestamp), COLLECT_MAX);
+    }
+}
