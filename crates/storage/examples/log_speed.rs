@@ -29,7 +29,9 @@ fn main() -> Outcome<()> {
 
 fn measure(folder: &Path) -> Outcome<()> {
     let clock = MachineClock::start();
+    std::fs::create_dir_all(folder)?;
     append_only(&clock)?;
+    append_only_shared(&clock)?;
     append_and_write(folder, &clock)?;
     recover(folder, &clock)?;
     append_shared(folder, &clock)?;
@@ -96,6 +98,19 @@ fn append_only(clock: &MachineClock) -> Outcome<()> {
         log.append(&[black_box(&payload)])?;
     }
     report("append 200 B, memory variant", count, clock.now() - begin);
+    Ok(())
+}
+
+/// The same behind the lock of a shared log.
+fn append_only_shared(clock: &MachineClock) -> Outcome<()> {
+    let payload = [7; 200];
+    let (log, _) = share(Log::memory(Options::usual(Fsync::Never, 0)), Fsync::Never)?;
+    let count = 10_000_000;
+    let begin = clock.now();
+    for _ in 0..count {
+        log.append(&[black_box(&payload)])?;
+    }
+    report("append 200 B, shared memory variant", count, clock.now() - begin);
     Ok(())
 }
 

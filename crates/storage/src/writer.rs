@@ -424,8 +424,9 @@ impl<D: Disk> Writer<D> {
         Ok(())
     }
 
-    /// Writes down that everything is synced, so that damage to any record is noticed later.
-    pub(crate) fn write_mark(&mut self) -> Result<(), LogError> {
+    /// Writes down that everything is synced, so that damage to any record is noticed later;
+    /// `false` if the disk has no room for it.
+    pub(crate) fn write_mark(&mut self) -> Result<bool, LogError> {
         self.check()?;
         let mark = Mark {
             identity: self.start.identity,
@@ -440,10 +441,15 @@ impl<D: Disk> Writer<D> {
             disk.rename(MARK_NAME_NEW, MARK_NAME)?;
             disk.sync_dir()
         };
-        attempt().map_err(|error| write_error(disk, MARK_NAME, error))
+        match attempt() {
+            Ok(()) => Ok(true),
+            Err(error) if disk::is_full(&error) => Ok(false),
+            Err(error) => Err(write_error(disk, MARK_NAME, error)),
+        }
     }
 
-    /// Removes whole segments of records up to and including `index`.
+    /// Removes whole segments of records up to and including `index`; none if the disk has no room
+    /// to write that down, then a later call does.
     pub(crate) fn cut_to(&mut self, index: LogIndex) -> Result<(), LogError> {
         self.check()?;
         let index = index.min(self.synced_to);
@@ -453,8 +459,11 @@ impl<D: Disk> Writer<D> {
         let Some(first) = self.start.firsts.get(count).copied().filter(|_| 0 < count) else {
             return Ok(());
         };
-        self.start.log_start = first;
-        self.write_mark()?;
+        let old_start = std::mem::replace(&mut self.start.log_start, first);
+        if !self.write_mark()? {
+            self.start.log_start = old_start;
+            return Ok(());
+        }
         for removed in self.start.firsts.drain(..count) {
             let name = segment_name(removed);
             self.disk.remove(&name).map_err(|error| write_error(&*self.disk, &name, error))?;

@@ -178,6 +178,30 @@ fn a_torn_end_is_cut_and_the_log_goes_on_behind_it() {
 }
 
 #[test]
+fn a_segment_is_never_read_beyond_the_beginning_of_the_next() {
+    let disk = SimulatedDisk::new();
+    let (mut log, _, _) = open(disk.clone());
+    log.append(&[b"synced"]).unwrap();
+    log.flush().unwrap();
+    log.append(&[b"lost"]).unwrap();
+    log.write().unwrap();
+    let name = "00000000000000000001.log";
+    let mut stale = [0; 28];
+    disk.read_at(&disk.open(name).unwrap(), 4096 + 30, &mut stale).unwrap();
+    let crashed = (0..100).map(|seed| disk.crash(seed)).find_map(|crashed| {
+        let (log, found, _) = open(crashed.clone());
+        (found.len() == 1).then_some((crashed, log))
+    });
+    let (disk, mut log) = crashed.expect("some crash loses the second record");
+    log.append(&[b"instead"]).unwrap();
+    log.flush().unwrap();
+    drop(log);
+    // As if the file had never been cut.
+    disk.write_at(&disk.open(name).unwrap(), 4096 + 30, &stale).unwrap();
+    assert_eq!(open(disk).1, [b"synced".to_vec(), b"instead".to_vec()]);
+}
+
+#[test]
 fn each_run_has_a_larger_boot_number() {
     let mut disk = SimulatedDisk::new();
     let mut boots = Vec::new();

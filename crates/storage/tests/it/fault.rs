@@ -209,6 +209,16 @@ fn a_full_disk_is_seen_early_and_heals() {
 }
 
 #[test]
+fn a_log_closes_on_a_full_disk() {
+    let disk = SimulatedDisk::new();
+    let log = synced_one_by_one(&disk, 3);
+    disk.set_capacity(Some(8192));
+    assert_eq!(log.close().unwrap().synced_to, LogIndex::new(3));
+    disk.set_capacity(None);
+    assert_eq!(open(disk).1.len(), 3);
+}
+
+#[test]
 fn a_nearly_full_disk_does_not_keep_the_log_from_opening() {
     let disk = SimulatedDisk::new();
     disk.set_capacity(Some(10_000));
