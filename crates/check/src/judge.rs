@@ -12,7 +12,7 @@ use crate::{
     history::History,
     linearizable::LinearizableOptions,
     models::{MODELS, Subject},
-    order::{Order, OrderOptions},
+    order::OrderOptions,
     verdict::Verdict,
 };
 
@@ -50,8 +50,7 @@ pub struct Report {
 
 /// Judges `history` by all models.
 pub fn judge(history: &History, options: &JudgeOptions) -> Report {
-    let order = Order::new(history, options.order);
-    let subject = Subject { history, order, options: *options };
+    let subject = Subject::new(history, *options);
     let models = MODELS.iter().map(|model| ModelReport {
         model: model.name,
         property: model.property,

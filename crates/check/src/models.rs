@@ -18,7 +18,22 @@ pub(crate) struct Subject<'h> {
     pub(crate) history: &'h History,
     /// Laid out once for all models; or why that cannot be done.
     pub(crate) order: Result<Order<'h>, Verdict>,
+    /// What causal+ says after the fact and by versions: other models may follow from them.
+    pub(crate) causal: Verdict,
+    pub(crate) online: Verdict,
     pub(crate) options: JudgeOptions,
+}
+
+impl<'h> Subject<'h> {
+    pub(crate) fn new(history: &'h History, options: JudgeOptions) -> Self {
+        let order = Order::new(history, options.order);
+        let causal = match &order {
+            Ok(order) => causal::check_order(order),
+            Err(verdict) => verdict.clone(),
+        };
+        let online = online::check(history, options.order);
+        Self { history, order, causal, online, options }
+    }
 }
 
 /// A consistency model.
@@ -54,17 +69,14 @@ pub const MODELS: &[Model] = &[
         property: "no read shows a write before what it depends on, and writes have one order",
         source: "COPS, section 3.1; Bouajjani et al. 2017",
         file: "causal.rs",
-        check: |subject| match &subject.order {
-            Ok(order) => causal::check_order(order),
-            Err(verdict) => verdict.clone(),
-        },
+        check: |subject| subject.causal.clone(),
     },
     Model {
         name: "causal+ by versions",
         property: "the order of versions extends cause and effect, and reads follow it",
         source: "COPS, section 3.2",
         file: "online.rs",
-        check: |subject| online::check(subject.history, subject.options.order),
+        check: |subject| subject.online.clone(),
     },
     Model {
         name: "read your writes",
@@ -111,8 +123,13 @@ pub const MODELS: &[Model] = &[
 ];
 
 fn guarantee(subject: &Subject<'_>, guarantee: Guarantee) -> Verdict {
+    let by_versions = match subject.online {
+        Verdict::Passed { .. } | Verdict::NothingToCheck { .. } => true,
+        Verdict::Violated { .. } | Verdict::Undecided { .. } => false,
+    };
+    let is_implied = subject.causal.is_passed() && by_versions;
     match &subject.order {
-        Ok(order) => session::check_order(order, guarantee),
+        Ok(order) => session::check_order(order, guarantee, is_implied),
         Err(verdict) => session::without_order(verdict),
     }
 }
