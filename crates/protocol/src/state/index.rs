@@ -47,12 +47,6 @@ pub(super) struct Index {
 }
 
 impl Index {
-    /// How many keys there are.
-    #[cfg(test)]
-    pub(super) const fn len(&self) -> usize {
-        self.len
-    }
-
     /// Bytes of the table, without the records.
     pub(super) const fn table_bytes(&self) -> usize {
         self.slots.capacity() * SLOT_BYTES
@@ -235,3 +229,114 @@ fn prefetch_lines<T>(place: &T) {
 
 #[cfg(not(target_arch = "x86_64"))]
 fn prefetch_lines<T>(_place: &T) {}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::{collection::vec, prelude::*};
+
+    use super::{
+        super::{merge::KeyState, testing::version},
+        *,
+    };
+
+    fn record_of(key: &[u8], value: &[u8]) -> Box<[u8]> {
+        let state = KeyState { version: Some(version(1, 1)), ..KeyState::<()>::default() };
+        record::write(Vec::new(), key, &state, Some(value))
+    }
+
+    impl Index {
+        fn check(&self) {
+            let mut last = 0;
+            let mut is_run = false;
+            for (at, slot) in self.slots.iter().enumerate() {
+                if slot.is_vacant() {
+                    is_run = false;
+                    continue;
+                }
+                let bucket = self.bucket(slot.hash);
+                assert!(last <= slot.hash, "slots are ordered by hash");
+                assert!(bucket == at || bucket < at && is_run, "no vacant slot in between");
+                last = slot.hash;
+                is_run = true;
+            }
+            assert_eq!(self.slots.iter().filter(|slot| !slot.is_vacant()).count(), self.len);
+        }
+    }
+
+    /// Hashes that collide, that crowd at the end, that are spread.
+    fn any_hash() -> impl Strategy<Value = u64> {
+        prop_oneof![
+            (0_u64..40).prop_map(|near| u64::MAX - near),
+            0_u64..4,
+            (0_u64..300).prop_map(|spread| spread * 0x00c3_5f2b_97a1_0d4d),
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn a_table_holds_what_an_ordered_map_holds(
+            steps in vec((any_hash(), 0_u8..3, any::<bool>()), 0..600),
+        ) {
+            let mut index = Index::default();
+            let mut model = BTreeMap::new();
+            for (hash, key, is_removal) in steps {
+                let key = [key];
+                match (index.find(hash, &key), is_removal) {
+                    (Ok(at), true) => {
+                        index.remove(at);
+                        prop_assert!(model.remove(&(hash, key)).is_some());
+                    }
+                    (Ok(at), false) => {
+                        prop_assert_eq!(record::key(index.record(at)), key);
+                    }
+                    (Err(_), true) => prop_assert!(!model.contains_key(&(hash, key))),
+                    (Err(at), false) => {
+                        index.insert(at, hash, record_of(&key, b"value"));
+                        model.insert((hash, key), ());
+                    }
+                }
+                index.check();
+                index.prefetch(hash);
+                index.prefetch_record(hash);
+            }
+            for from in [0, 3, u64::MAX / 2, u64::MAX - 20, u64::MAX] {
+                let found: Vec<_> =
+                    index.starting_at(from).map(|(hash, _)| hash).collect();
+                let expected: Vec<_> =
+                    model.keys().map(|(hash, _)| *hash).filter(|hash| from <= *hash).collect();
+                prop_assert_eq!(found, expected);
+                let with_hash = index.with_hash(from).count();
+                prop_assert_eq!(with_hash, model.keys().filter(|(hash, _)| *hash == from).count());
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_grows_by_half_and_shrinks_again() {
+        let mut index = Index::default();
+        let mut sizes = vec![];
+        let hash_of = |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        for number in 0..20_000_u64 {
+            let key = number.to_le_bytes();
+            let place = index.find(hash_of(number), &key).unwrap_err();
+            index.insert(place, hash_of(number), record_of(&key, b""));
+            if sizes.last() != Some(&index.table_bytes()) {
+                sizes.push(index.table_bytes());
+            }
+        }
+        index.check();
+        let large: Vec<_> = sizes.iter().filter(|bytes| 10_000 < **bytes).collect();
+        for pair in large.windows(2) {
+            let percent = pair[1] * 100 / pair[0];
+            assert!((100..=151).contains(&percent), "{} to {} bytes", pair[0], pair[1]);
+        }
+        assert!(index.table_bytes() <= 20_000 * 42, "{} bytes", index.table_bytes());
+        for number in 0..20_000_u64 {
+            let at = index.find(hash_of(number), &number.to_le_bytes()).unwrap();
+            index.remove(at);
+        }
+        assert!(index.table_bytes() <= 1024, "{} bytes for no key", index.table_bytes());
+    }
+}

@@ -538,3 +538,15 @@ fn place_in(body: &[u8], part: &[u8]) -> Range<usize> {
     debug_assert_eq!(body.get(place.clone()), Some(part), "effects lie in their entry's body");
     place
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    impl Keys {
+        /// The packed record of a key.
+        pub(in super::super) fn record_of(&self, key: &[u8]) -> Option<&[u8]> {
+            self.index.find(self.hash(key), key).ok().map(|at| self.index.record(at))
+        }
+    }
+}

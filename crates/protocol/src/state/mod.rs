@@ -20,6 +20,9 @@ pub mod look;
 mod merge;
 /// How a key is packed in memory.
 mod record;
+/// Entries and replicas for the tests of this folder.
+#[cfg(test)]
+mod testing;
 
 pub use execute::{
     Executed, NewChange, NewEffect, Observed, Shown, execute, execute_batch, hide_effect, read,

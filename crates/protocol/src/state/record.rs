@@ -175,3 +175,76 @@ fn write_version(to: &mut Vec<u8>, version: Version) {
 fn read_u64(from: &[u8]) -> u64 {
     u64::from_le_bytes(*from.first_chunk().expect("records are whole"))
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::{collection::vec, option, prelude::*};
+
+    use super::{super::testing::version, *};
+
+    fn any_version() -> impl Strategy<Value = Version> {
+        (any::<u64>(), any::<u16>()).prop_map(|(timestamp, origin)| version(timestamp, origin))
+    }
+
+    fn any_ttls() -> impl Strategy<Value = Vec<TtlWrite>> {
+        let ttl = (any_version(), any::<u64>());
+        vec(ttl.prop_map(|(version, deadline)| TtlWrite { version, deadline }), 0..4)
+    }
+
+    fn packed(key: &[u8], state: &KeyState<()>, value: Option<&[u8]>) -> Box<[u8]> {
+        let length = length(key, state, value);
+        let record = write(Vec::with_capacity(length), key, state, value);
+        assert_eq!(record.len(), length);
+        record
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_packed_is_read_again(
+            key in prop_oneof![vec(any::<u8>(), 0..20), vec(any::<u8>(), 250..600)],
+            value in option::of(vec(any::<u8>(), 0..50)),
+            of in any_version(),
+            visible_at in prop_oneof![any::<u64>(), 0_u64..300],
+            hidden in option::of(any_version()),
+            ttls in any_ttls(),
+        ) {
+            let state = KeyState {
+                version: Some(of),
+                value: None::<()>,
+                hidden,
+                ttls: ttls.iter().copied().collect(),
+                visible_at: Timestamp(of.timestamp.0.wrapping_add(visible_at)),
+            };
+            let record = packed(&key, &state, value.as_deref());
+            let look = read(&record);
+            prop_assert_eq!(super::key(&record), key);
+            prop_assert_eq!(look.version, Some(of));
+            prop_assert_eq!(look.held, value.as_deref());
+            prop_assert_eq!(look.hidden, hidden);
+            prop_assert_eq!(look.visible_at, state.visible_at);
+            prop_assert_eq!(look.ttls.iter().collect::<Vec<_>>(), ttls);
+        }
+    }
+
+    #[test]
+    fn a_small_key_fits_the_allocators_class_of_160_bytes() {
+        let local = KeyState::<()> {
+            version: Some(version(1 << 60, 1)),
+            visible_at: Timestamp(1 << 60),
+            ..KeyState::default()
+        };
+        assert_eq!(packed(&[0; 16], &local, Some(&[0; 128])).len(), 156);
+        let within_four_seconds = Timestamp((1 << 60) + (4000 << 16));
+        let remote = KeyState { visible_at: within_four_seconds, ..local };
+        assert_eq!(packed(&[0; 16], &remote, Some(&[0; 128])).len(), 160);
+    }
+
+    #[test]
+    fn the_longest_key_is_kept_whole() {
+        let key = vec![7; KEY_BYTES_MAX];
+        let state = KeyState::<()> { version: Some(version(5, 1)), ..KeyState::default() };
+        let record = packed(&key, &state, Some(b"value"));
+        assert_eq!(super::key(&record), key);
+        assert_eq!(read(&record).held, Some(&b"value"[..]));
+    }
+}
