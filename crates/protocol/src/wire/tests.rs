@@ -1,0 +1,867 @@
+//! Tests of the bytes between nodes: golden bytes, round trips, damage, limits, what a write costs.
+
+use antecede_model::{
+    clock::{Timestamp, Wall},
+    codec::{DecodeError, Writer},
+    configuration::{Configuration, Layout},
+    consistency::Consistency,
+    context::Dependencies,
+    cut::Cut,
+    dependency::Dependency,
+    ids::{
+        Boot, DatacenterId, DeploymentId, Epoch, Lineage, MembershipEpoch, NodeId, Position,
+        RequestId, SessionId, ShardId,
+    },
+    key::ShardCount,
+    operation::{Action, Condition, Operation, SetReply, ShardOperation, Ttl},
+    refusal::Refusal,
+    response::{Response, Word},
+    version::Version,
+};
+use proptest::{collection::vec, option, prelude::*};
+use smallvec::SmallVec;
+
+use super::{
+    ITEMS_MAX,
+    frame::{FRAME_BYTES_MAX, FRAME_BYTES_USUAL, FrameError, FrameReader, FrameWriter},
+    hello::{Hello, LinkRefusal, ReadHelloError},
+    read_message, write_message,
+};
+use crate::{
+    entry::{self, Change, Effect, Entry, Identity},
+    message::{
+        Asker, Body, Carried, CutReport, CutScope, Message, Place, Progress, Received, Replicate,
+        Reply, Request, ShardMessage,
+    },
+};
+
+const NOW: u64 = 1_800_000_000_000 << 16;
+
+fn bytes_of(message: &Message) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_message(message, &mut bytes);
+    bytes
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn of_shard(body: Body) -> Message {
+    Message::Shard(ShardMessage { shard: ShardId(17), epoch: Epoch(1), hlc: Timestamp(NOW), body })
+}
+
+/// A write as a head makes it: one effect, and what it depends on.
+fn write(stamp: u64, previous: u64, dependencies: &Dependencies, effect: Effect<'_>) -> Entry {
+    let mut body = Vec::new();
+    entry::Body::encode(&mut body, Timestamp(stamp), dependencies, [effect].into_iter());
+    Entry {
+        identity: Identity::default(),
+        origin: DatacenterId(1),
+        lineage: Lineage(1),
+        stamp: Timestamp(stamp),
+        previous: Timestamp(previous),
+        visible_at: Timestamp(stamp),
+        body: entry::Body::Write(body.into()),
+    }
+}
+
+fn set<'a>(key: &'a [u8], value: &'a [u8], seen: Option<u64>) -> Effect<'a> {
+    let seen = seen
+        .map(|stamp| Version { timestamp: Timestamp(stamp), origin: DatacenterId(1) })
+        .into_iter()
+        .collect();
+    Effect { key, seen, change: Change::Set { value, deadline: None } }
+}
+
+fn in_chain(mut entry: Entry, position: u64) -> Entry {
+    entry.identity = Identity {
+        epoch: Epoch(1),
+        boot: Boot(3),
+        position: Position(position),
+        checksum: entry.computed_checksum(),
+    };
+    entry
+}
+
+fn small_write() -> Entry {
+    write(NOW + 9, NOW + 2, &Dependencies::default(), set(b"k", b"v", Some(NOW)))
+}
+
+fn request(number: u64) -> RequestId {
+    let node = NodeId { datacenter: DatacenterId(2), number: 3 };
+    RequestId { node, session: SessionId(5), number }
+}
+
+fn dependency() -> Dependency {
+    Dependency { origin: DatacenterId(2), shard: ShardId(40), stamp: Timestamp(NOW - 1) }
+}
+
+mod golden {
+    use super::*;
+
+    #[track_caller]
+    fn check(message: &Message, wanted: &str) {
+        let bytes = bytes_of(message);
+        assert_eq!(read_message(&bytes).as_ref(), Ok(message));
+        assert_eq!(hex(&bytes), wanted, "nodes of other builds read messages of this form");
+    }
+
+    #[test]
+    fn messages_down_and_up_the_chain_keep_their_bytes() {
+        let progress = Progress { persisted_to: Position(300), synced_to: Position(2) };
+        let entries = vec![in_chain(small_write(), 7)];
+        check(
+            &of_shard(Body::Forward { entries: entries.clone() }),
+            "001101000000505c18a30100010103078fd3f5510101090000505c18a301070b000001016b010109000176090000505c18a301",
+        );
+        check(&of_shard(Body::Persisted(progress)), "001101000000505c18a30101ac0202");
+        check(&of_shard(Body::Ack(progress)), "001101000000505c18a30102ac0202");
+        check(&of_shard(Body::SendAgain { from: Position(9) }), "001101000000505c18a3010309");
+        check(&of_shard(Body::Question { number: 4 }), "001101000000505c18a3010404");
+        check(
+            &of_shard(Body::Answer { number: 4, committed_to: Position(8) }),
+            "001101000000505c18a301050408",
+        );
+        check(&of_shard(Body::SettleAsk), "001101000000505c18a30106");
+        let last = Some(entries[0].identity);
+        check(
+            &of_shard(Body::SettleTell { last, is_complete: true }),
+            "001101000000505c18a30107010103078fd3f55101",
+        );
+        check(&of_shard(Body::TakeBack { from: Position(9) }), "001101000000505c18a3010809");
+        check(
+            &of_shard(Body::Returned { entries }),
+            "001101000000505c18a30109010103078fd3f5510101090000505c18a301070b000001016b010109000176090000505c18a301",
+        );
+    }
+
+    #[test]
+    fn requests_and_replies_keep_their_bytes() {
+        let mut operation = Vec::new();
+        ShardOperation::One(Operation { key: b"k", action: Action::Get })
+            .write(&mut Writer::new(&mut operation));
+        let carried = Carried {
+            dependencies: Dependencies {
+                exact: vec![dependency()],
+                floor: vec![(DatacenterId(3), Timestamp(NOW - 2))],
+            },
+            time: Timestamp(NOW),
+            level: Consistency::Linearizable,
+            place: Place::Head,
+        };
+        check(
+            &of_shard(Body::Request(Request { id: request(6), operation, carried })),
+            "001101000000505c18a3010a030002000506000000505c18a3010101010228ffffff4f5c18a3010103feffff4f5c18a3010400016b00",
+        );
+        let reply = Reply {
+            response: Response::Bytes(b"v".to_vec()),
+            wrote: Some(dependency()),
+            observed: SmallVec::from_elem(Version::default(), 1),
+            shard: ShardId(40),
+            visible_at: Timestamp(NOW),
+        };
+        check(
+            &Message::Reply(request(6), reply),
+            "0103000200050628000000505c18a301010228ffffff4f5c18a30101000000000000000000030176",
+        );
+    }
+
+    #[test]
+    fn messages_between_datacenters_keep_their_bytes() {
+        let writes = vec![(DatacenterId(2), Timestamp(NOW - 1))];
+        let asker = Asker::Session(request(6));
+        check(
+            &of_shard(Body::AwaitApplied { asker, writes: writes.clone() }),
+            "001101000000505c18a3010b010300020005060102ffffff4f5c18a301",
+        );
+        let asker = Asker::Shard(ShardId(1));
+        check(
+            &of_shard(Body::AwaitApplied { asker, writes: writes.clone() }),
+            "001101000000505c18a3010b00010102ffffff4f5c18a301",
+        );
+        check(
+            &of_shard(Body::Applied { by: ShardId(40), writes }),
+            "001101000000505c18a3010c280102ffffff4f5c18a301",
+        );
+        let replicate = Replicate {
+            membership: MembershipEpoch(1),
+            origin: DatacenterId(1),
+            lineage: Lineage(1),
+            previous: Timestamp(NOW + 2),
+            entries: vec![small_write()],
+            is_fetched: false,
+        };
+        check(
+            &of_shard(Body::Replicate(replicate.clone())),
+            "001101000000505c18a3010d010101020000505c18a3010001070b000001016b010109000176",
+        );
+        check(
+            &of_shard(Body::Replicate(Replicate { is_fetched: true, ..replicate })),
+            "001101000000505c18a3010d010101020000505c18a3010101090000505c18a301070b000001016b010109000176",
+        );
+        check(
+            &of_shard(Body::Received(Received {
+                membership: MembershipEpoch(1),
+                lineage: Lineage(1),
+                received_to: Timestamp(NOW),
+                applied_to: Timestamp(NOW - 5),
+                above: vec![Timestamp(NOW - 3)],
+                credit: 100,
+            })),
+            "001101000000505c18a3010e0101000000505c18a301fbffff4f5c18a30101fdffff4f5c18a30164",
+        );
+        let (membership, lineage) = (MembershipEpoch(1), Lineage(1));
+        let stamps = vec![Timestamp(NOW)];
+        check(
+            &of_shard(Body::Fetch { membership, lineage, stamps }),
+            "001101000000505c18a3010f010101000000505c18a301",
+        );
+    }
+
+    #[test]
+    fn cut_reports_keep_their_bytes() {
+        let report = |scope| {
+            let (epoch, membership, hlc) = (Epoch(1), MembershipEpoch(1), Timestamp(NOW));
+            Message::Cut(CutReport { epoch, membership, hlc, scope })
+        };
+        let applied = Cut::of([(DatacenterId(1), Timestamp(NOW - 1))]);
+        check(
+            &report(CutScope::Node {
+                shards: vec![(ShardId(0), ShardId(255))],
+                applied: applied.clone(),
+                wants_ticks: true,
+            }),
+            "020101000000505c18a30100010101ffffff4f5c18a3010100ff01",
+        );
+        check(
+            &report(CutScope::Datacenter { applied, wants_ticks: false }),
+            "020101000000505c18a30101000101ffffff4f5c18a301",
+        );
+    }
+
+    #[test]
+    fn a_frame_keeps_its_bytes() {
+        let mut writer = FrameWriter::new();
+        writer.push(&of_shard(Body::SettleAsk)).unwrap();
+        writer.push(&of_shard(Body::Question { number: 1 })).unwrap();
+        let mut bytes = Vec::new();
+        writer.swap(&mut bytes);
+        assert_eq!(
+            hex(&bytes),
+            "a7ce0021000000751f43f30c000000001101000000505c18a301060d000000001101000000505c18a3010401"
+        );
+    }
+
+    #[test]
+    fn a_hello_keeps_its_bytes() {
+        let mut bytes = Vec::new();
+        hello_of(1).write(&mut bytes);
+        assert_eq!(
+            hex(&bytes),
+            "616e7465636564652000f4ec3c7e010230313233343536373839616263646566010001000301000000505c18a301"
+        );
+    }
+}
+
+mod any {
+    use super::*;
+
+    fn stamp() -> impl Strategy<Value = Timestamp> + Clone {
+        any::<u64>().prop_map(Timestamp)
+    }
+
+    fn datacenter() -> impl Strategy<Value = DatacenterId> + Clone {
+        any::<u16>().prop_map(DatacenterId)
+    }
+
+    fn writes() -> impl Strategy<Value = Vec<(DatacenterId, Timestamp)>> {
+        vec((datacenter(), stamp()), 0..4)
+    }
+
+    fn request() -> impl Strategy<Value = RequestId> {
+        (any::<u32>(), any::<u64>(), any::<u64>()).prop_map(|(node, session, number)| RequestId {
+            node: NodeId::from_bits(node),
+            session: SessionId(session),
+            number,
+        })
+    }
+
+    fn dependency() -> impl Strategy<Value = Dependency> {
+        (datacenter(), any::<u16>(), stamp()).prop_map(|(origin, shard, stamp)| Dependency {
+            origin,
+            shard: ShardId(shard),
+            stamp,
+        })
+    }
+
+    fn version() -> impl Strategy<Value = Version> {
+        (stamp(), datacenter()).prop_map(|(timestamp, origin)| Version { timestamp, origin })
+    }
+
+    fn body(stamp: Timestamp) -> impl Strategy<Value = entry::Body> {
+        let key = vec(any::<u8>(), 0..9);
+        let seen = vec((datacenter(), 0..=stamp.0), 0..3);
+        let change = (0..6_u8, any::<u64>(), vec(any::<u8>(), 0..9));
+        let effects = vec((key, seen, change), 0..3);
+        let exact = vec((datacenter(), any::<u16>(), 0..=stamp.0), 0..4);
+        let write = (exact, effects).prop_map(move |(exact, effects)| {
+            let exact = exact
+                .into_iter()
+                .map(|(origin, shard, stamp)| Dependency {
+                    origin,
+                    shard: ShardId(shard),
+                    stamp: Timestamp(stamp),
+                })
+                .collect();
+            let effects: Vec<_> = effects
+                .iter()
+                .map(|(key, seen, (tag, deadline, value))| Effect {
+                    key,
+                    seen: seen
+                        .iter()
+                        .map(|(origin, stamp)| Version {
+                            timestamp: Timestamp(*stamp),
+                            origin: *origin,
+                        })
+                        .collect(),
+                    change: match tag {
+                        0 => Change::Set { value, deadline: None },
+                        1 => Change::Set { value, deadline: Some(*deadline) },
+                        2 => Change::Delete,
+                        3 => Change::Ttl { deadline: None },
+                        4 => Change::Ttl { deadline: Some(*deadline) },
+                        _ => Change::Hide,
+                    },
+                })
+                .collect();
+            let mut bytes = Vec::new();
+            let dependencies = Dependencies { exact, floor: Vec::new() };
+            entry::Body::encode(&mut bytes, stamp, &dependencies, effects.into_iter());
+            entry::Body::Write(bytes.into())
+        });
+        prop_oneof![Just(entry::Body::Tick), write]
+    }
+
+    fn entry() -> impl Strategy<Value = Entry> {
+        let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>(), stamp());
+        (stamp(), datacenter())
+            .prop_flat_map(move |(stamp, origin)| {
+                (body(stamp), Just((stamp, origin)), numbers.clone(), 0..=stamp.0)
+            })
+            .prop_map(|(body, (stamp, origin), numbers, previous)| {
+                let (epoch, boot, position, lineage, visible_at) = numbers;
+                let mut entry = Entry {
+                    identity: Identity {
+                        epoch: Epoch(epoch),
+                        boot: Boot(boot),
+                        position: Position(position),
+                        checksum: 0,
+                    },
+                    origin,
+                    lineage: Lineage(lineage),
+                    stamp,
+                    previous: Timestamp(previous),
+                    visible_at,
+                    body,
+                };
+                entry.identity.checksum = entry.computed_checksum();
+                entry
+            })
+    }
+
+    fn replicate() -> impl Strategy<Value = Replicate> {
+        (vec(entry(), 0..4), any::<bool>(), any::<u64>(), stamp()).prop_map(
+            |(mut entries, is_fetched, membership, previous)| {
+                entries.sort_by_key(|entry| entry.stamp);
+                entries.dedup_by_key(|entry| entry.stamp);
+                entries.retain(|entry| is_fetched || previous < entry.stamp);
+                let mut before = previous;
+                for entry in &mut entries {
+                    entry.identity = Identity::default();
+                    (entry.origin, entry.lineage) = (DatacenterId(7), Lineage(2));
+                    entry.visible_at = entry.stamp;
+                    if !is_fetched {
+                        entry.previous = before;
+                    }
+                    before = entry.stamp;
+                }
+                let membership = MembershipEpoch(membership);
+                let (origin, lineage) = (DatacenterId(7), Lineage(2));
+                Replicate { membership, origin, lineage, previous, entries, is_fetched }
+            },
+        )
+    }
+
+    fn response() -> impl Strategy<Value = Response> {
+        let bytes = || vec(any::<u8>(), 0..9);
+        let leaf = prop_oneof![
+            Just(Response::Ok),
+            Just(Response::Nil),
+            Just(Response::Aborted),
+            any::<i64>().prop_map(Response::Integer),
+            bytes().prop_map(Response::Bytes),
+            Just(Response::Word(Word::Raw)),
+            option::of(version()).prop_map(Response::Observed),
+            (option::of(any::<u64>()), vec(bytes(), 0..3))
+                .prop_map(|(next, keys)| Response::Scanned { next, keys }),
+            any::<u16>()
+                .prop_map(|shard| Response::Refused(Refusal::Settling { shard: ShardId(shard) })),
+        ];
+        leaf.prop_recursive(2, 8, 4, |inner| vec(inner, 0..4).prop_map(Response::List))
+    }
+
+    fn carried() -> impl Strategy<Value = Carried> {
+        let level = prop_oneof![Just(Consistency::Eventual), Just(Consistency::Linearizable)];
+        let place = prop_oneof![Just(Place::Anywhere), Just(Place::Head), Just(Place::Tail)];
+        (vec(dependency(), 0..4), writes(), stamp(), level, place).prop_map(
+            |(exact, floor, time, level, place)| Carried {
+                dependencies: Dependencies { exact, floor },
+                time,
+                level,
+                place,
+            },
+        )
+    }
+
+    fn operation() -> impl Strategy<Value = Vec<u8>> {
+        (vec(any::<u8>(), 0..9), vec(any::<u8>(), 0..9)).prop_map(|(key, value)| {
+            let (condition, ttl, reply) = (Condition::Always, Ttl::Clear, SetReply::Status);
+            let action = Action::Set { value: &value, condition, ttl, reply };
+            let mut bytes = Vec::new();
+            ShardOperation::One(Operation { key: &key, action })
+                .write(&mut Writer::new(&mut bytes));
+            bytes
+        })
+    }
+
+    fn chain_body() -> impl Strategy<Value = Body> {
+        let position = || any::<u64>().prop_map(Position);
+        let progress = || {
+            (position(), position())
+                .prop_map(|(persisted_to, synced_to)| Progress { persisted_to, synced_to })
+        };
+        let last = option::of(entry().prop_map(|entry| entry.identity));
+        prop_oneof![
+            vec(entry(), 0..4).prop_map(|entries| Body::Forward { entries }),
+            progress().prop_map(Body::Persisted),
+            progress().prop_map(Body::Ack),
+            position().prop_map(|from| Body::SendAgain { from }),
+            any::<u64>().prop_map(|number| Body::Question { number }),
+            (any::<u64>(), position())
+                .prop_map(|(number, committed_to)| Body::Answer { number, committed_to }),
+            Just(Body::SettleAsk),
+            (last, any::<bool>())
+                .prop_map(|(last, is_complete)| Body::SettleTell { last, is_complete }),
+            position().prop_map(|from| Body::TakeBack { from }),
+            vec(entry(), 0..4).prop_map(|entries| Body::Returned { entries }),
+        ]
+    }
+
+    fn other_body() -> impl Strategy<Value = Body> {
+        let stamps = || vec(stamp(), 0..4);
+        let asker = prop_oneof![
+            any::<u16>().prop_map(|shard| Asker::Shard(ShardId(shard))),
+            request().prop_map(Asker::Session),
+        ];
+        let numbers = (any::<u64>(), any::<u32>(), stamp(), stamp(), any::<u32>());
+        prop_oneof![
+            (request(), operation(), carried()).prop_map(|(id, operation, carried)| Body::Request(
+                Request { id, operation, carried }
+            )),
+            (asker, writes()).prop_map(|(asker, writes)| Body::AwaitApplied { asker, writes }),
+            (any::<u16>(), writes())
+                .prop_map(|(by, writes)| Body::Applied { by: ShardId(by), writes }),
+            replicate().prop_map(Body::Replicate),
+            (numbers, stamps()).prop_map(
+                |((membership, lineage, received_to, applied_to, credit), above)| {
+                    Body::Received(Received {
+                        membership: MembershipEpoch(membership),
+                        lineage: Lineage(lineage),
+                        received_to,
+                        applied_to,
+                        above,
+                        credit,
+                    })
+                }
+            ),
+            (any::<u64>(), any::<u32>(), stamps()).prop_map(|(membership, lineage, stamps)| {
+                let (membership, lineage) = (MembershipEpoch(membership), Lineage(lineage));
+                Body::Fetch { membership, lineage, stamps }
+            }),
+        ]
+    }
+
+    fn cut_report() -> impl Strategy<Value = CutReport> {
+        let shard = || any::<u16>().prop_map(ShardId);
+        let scope = prop_oneof![
+            (vec((shard(), shard()), 0..3), writes(), any::<bool>()).prop_map(
+                |(shards, applied, wants_ticks)| CutScope::Node {
+                    shards,
+                    applied: Cut::of(applied),
+                    wants_ticks,
+                }
+            ),
+            (writes(), any::<bool>()).prop_map(|(applied, wants_ticks)| CutScope::Datacenter {
+                applied: Cut::of(applied),
+                wants_ticks,
+            }),
+        ];
+        (any::<u64>(), any::<u64>(), stamp(), scope).prop_map(|(epoch, membership, hlc, scope)| {
+            let (epoch, membership) = (Epoch(epoch), MembershipEpoch(membership));
+            CutReport { epoch, membership, hlc, scope }
+        })
+    }
+
+    pub(super) fn message() -> impl Strategy<Value = Message> {
+        let body = prop_oneof![chain_body(), other_body()];
+        let reply =
+            (response(), option::of(dependency()), vec(version(), 0..3), any::<u16>(), stamp())
+                .prop_map(|(response, wrote, observed, shard, visible_at)| Reply {
+                    response,
+                    wrote,
+                    observed: SmallVec::from_vec(observed),
+                    shard: ShardId(shard),
+                    visible_at,
+                });
+        prop_oneof![
+            4 => (any::<u16>(), any::<u64>(), stamp(), body).prop_map(
+                |(shard, epoch, hlc, body)| Message::Shard(ShardMessage {
+                    shard: ShardId(shard),
+                    epoch: Epoch(epoch),
+                    hlc,
+                    body,
+                })
+            ),
+            1 => (request(), reply).prop_map(|(request, reply)| Message::Reply(request, reply)),
+            1 => cut_report().prop_map(Message::Cut),
+        ]
+    }
+}
+
+proptest! {
+    #[test]
+    fn messages_come_back(message in any::message()) {
+        prop_assert_eq!(read_message(&bytes_of(&message)), Ok(message));
+    }
+
+    #[test]
+    fn any_bytes_are_read_or_refused_without_a_panic(bytes: Vec<u8>) {
+        let read = read_message(&bytes);
+        prop_assert!(read.is_ok() || read.is_err());
+        let read = Hello::read(&bytes);
+        prop_assert!(read.is_ok() || read.is_err());
+        let mut reader = FrameReader::new();
+        reader.feed(&bytes);
+        prop_assert!(!matches!(reader.next(), Ok(Some(_))));
+    }
+
+    #[test]
+    fn messages_with_changed_bytes_are_read_or_refused_without_a_panic(
+        message in any::message(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = bytes_of(&message);
+        let length = bytes.len();
+        prop_assert!(read_message(&bytes[..cut.index(length)]).is_err());
+        for (place, byte) in changes {
+            bytes[place.index(length)] = byte;
+        }
+        let read = read_message(&bytes);
+        prop_assert!(read.is_ok() || read.is_err());
+    }
+
+    #[test]
+    fn frames_come_back_however_their_bytes_arrive(
+        messages in vec(any::message(), 0..6),
+        flushes in vec(any::<bool>(), 6),
+        steps in vec(1..60_usize, 1..20),
+    ) {
+        let (mut writer, mut sent, mut flushed) = (FrameWriter::new(), Vec::new(), Vec::new());
+        for (message, flush) in messages.iter().zip(flushes) {
+            writer.push(message).unwrap();
+            if flush {
+                writer.swap(&mut flushed);
+                sent.extend_from_slice(&flushed);
+            }
+        }
+        writer.swap(&mut flushed);
+        sent.extend_from_slice(&flushed);
+        let (mut reader, mut found) = (FrameReader::new(), Vec::new());
+        let mut rest = &sent[..];
+        for step in steps.into_iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (fed, later) = rest.split_at(step.min(rest.len()));
+            reader.feed(fed);
+            rest = later;
+            while let Some(message) = reader.next().unwrap() {
+                found.push(message);
+            }
+        }
+        prop_assert_eq!(found, messages);
+        prop_assert_eq!(reader.held_bytes(), 0);
+    }
+}
+
+mod frames {
+    use super::*;
+
+    fn long_message(length: usize) -> Message {
+        let reply = Reply {
+            response: Response::Bytes(vec![7; length]),
+            wrote: None,
+            observed: SmallVec::new(),
+            shard: ShardId(1),
+            visible_at: Timestamp(NOW),
+        };
+        Message::Reply(request(1), reply)
+    }
+
+    fn sent(messages: &[Message]) -> Vec<u8> {
+        let (mut writer, mut bytes) = (FrameWriter::new(), Vec::new());
+        for message in messages {
+            writer.push(message).unwrap();
+        }
+        writer.swap(&mut bytes);
+        assert!(writer.is_empty());
+        bytes
+    }
+
+    fn lengths(mut bytes: &[u8]) -> Vec<usize> {
+        let mut lengths = Vec::new();
+        while let [_, _, _, a, b, c, d, _, _, _, _, rest @ ..] = bytes {
+            let length = u32::from_le_bytes([*a, *b, *c, *d]) as usize;
+            lengths.push(length);
+            bytes = &rest[length..];
+        }
+        lengths
+    }
+
+    #[test]
+    fn messages_of_one_flush_share_a_frame() {
+        assert_eq!(lengths(&sent(&vec![long_message(10); 50])).len(), 1);
+    }
+
+    #[test]
+    fn a_full_frame_is_followed_by_another() {
+        let bytes = sent(&vec![long_message(FRAME_BYTES_USUAL / 2); 6]);
+        let lengths = lengths(&bytes);
+        assert_eq!(lengths.len(), 3, "{lengths:?}");
+        assert!(lengths.iter().all(|length| *length < FRAME_BYTES_USUAL + 200), "{lengths:?}");
+    }
+
+    #[test]
+    fn a_long_message_travels_in_pieces_between_others() {
+        let messages = [long_message(1), long_message(3 * FRAME_BYTES_USUAL + 5), long_message(2)];
+        let bytes = sent(&messages);
+        assert_eq!(lengths(&bytes).len(), 6);
+        let mut reader = FrameReader::new();
+        let mut found = Vec::new();
+        for part in bytes.chunks(100_000) {
+            reader.feed(part);
+            while let Some(message) = reader.next().unwrap() {
+                found.push(message);
+            }
+        }
+        assert_eq!(found, messages);
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_is_refused_by_its_head() {
+        let mut bytes = sent(&[long_message(1)]);
+        let length = u32::try_from(FRAME_BYTES_MAX + 1).unwrap();
+        bytes[3..7].copy_from_slice(&length.to_le_bytes());
+        let mut reader = FrameReader::new();
+        reader.feed(&bytes[..11]);
+        assert!(matches!(reader.next(), Err(FrameError::TooLong { .. })));
+    }
+
+    #[test]
+    fn an_announced_length_takes_no_memory_before_the_bytes_arrive() {
+        let mut bytes = sent(&[long_message(1)]);
+        let length = u32::try_from(FRAME_BYTES_MAX).unwrap();
+        bytes[3..7].copy_from_slice(&length.to_le_bytes());
+        let mut reader = FrameReader::new();
+        reader.feed(&bytes);
+        assert_eq!(reader.next(), Ok(None));
+        assert_eq!(reader.held_bytes(), bytes.len());
+    }
+
+    #[test]
+    fn every_flipped_bit_is_noticed() {
+        let bytes = sent(&[of_shard(Body::SettleAsk)]);
+        for bit in 0..bytes.len() * 8 {
+            let mut damaged = bytes.clone();
+            damaged[bit / 8] ^= 1 << (bit % 8);
+            let mut reader = FrameReader::new();
+            reader.feed(&damaged);
+            assert!(!matches!(reader.next(), Ok(Some(_))), "bit {bit}");
+        }
+    }
+
+    #[test]
+    fn a_message_in_pieces_is_not_interrupted() {
+        let bytes = sent(&[long_message(FRAME_BYTES_USUAL + 5)]);
+        let piece = lengths(&bytes)[0] + 11;
+        let mut reader = FrameReader::new();
+        reader.feed(&bytes[..piece]);
+        assert_eq!(reader.next(), Ok(None));
+        reader.feed(&sent(&[long_message(1)]));
+        assert!(matches!(reader.next(), Err(FrameError::Damaged(_))));
+    }
+}
+
+#[test]
+fn a_list_that_is_too_long_is_refused() {
+    let stamps = vec![Timestamp(1); ITEMS_MAX + 1];
+    let (membership, lineage) = (MembershipEpoch(1), Lineage(1));
+    let bytes = bytes_of(&of_shard(Body::Fetch { membership, lineage, stamps }));
+    assert!(matches!(read_message(&bytes), Err(DecodeError::OverLimit { what: "stamps", .. })));
+}
+
+#[test]
+fn a_request_with_an_operation_that_is_none_is_refused() {
+    let operation = vec![99];
+    let id = request(1);
+    let message = Request { id, operation, carried: Carried::default() };
+    assert!(read_message(&bytes_of(&of_shard(Body::Request(message)))).is_err());
+}
+
+/// The design allows 40 bytes beyond key and value for usual sessions; this message head
+/// included.
+#[test]
+fn a_replicated_write_costs_few_bytes_beyond_key_and_value() {
+    let (key, value) = (b"user:12345678", [b'v'; 128]);
+    let spacing = 3 << 16;
+    let entries = (0..10)
+        .map(|at| {
+            let stamp = NOW + (at + 1) * spacing;
+            let stamp_of_dependency = Timestamp(stamp - (2_000 << 16));
+            let dependency = Dependency {
+                origin: DatacenterId(2),
+                shard: ShardId(200),
+                stamp: stamp_of_dependency,
+            };
+            let dependencies = Dependencies { exact: vec![dependency], floor: Vec::new() };
+            let seen = Some(stamp - (3_600_000 << 16));
+            write(stamp, NOW + at * spacing, &dependencies, set(key, &value, seen))
+        })
+        .collect();
+    let message = of_shard(Body::Replicate(Replicate {
+        membership: MembershipEpoch(1),
+        origin: DatacenterId(1),
+        lineage: Lineage(1),
+        previous: Timestamp(NOW),
+        entries,
+        is_fetched: false,
+    }));
+    let mut writer = FrameWriter::new();
+    writer.push(&message).unwrap();
+    let mut bytes = Vec::new();
+    writer.swap(&mut bytes);
+    let each = bytes.len() / 10 - key.len() - value.len();
+    assert!(each <= 40, "{each} bytes a write");
+    assert_eq!(each, 31);
+    let mut reader = FrameReader::new();
+    reader.feed(&bytes);
+    assert_eq!(reader.next(), Ok(Some(message)));
+}
+
+fn hello_of(number: u16) -> Hello {
+    Hello {
+        version_min: 1,
+        version_max: 2,
+        deployment: DeploymentId(*b"0123456789abcdef"),
+        node: NodeId { datacenter: DatacenterId(1), number },
+        boot: Boot(3),
+        membership: MembershipEpoch(1),
+        hlc: Timestamp(NOW),
+    }
+}
+
+mod hellos {
+    use std::time::Duration;
+
+    use super::*;
+
+    fn judge(theirs: &Hello) -> Result<u16, LinkRefusal> {
+        let configuration = Configuration::of(&Layout {
+            deployment: hello_of(1).deployment,
+            shard_count: ShardCount::new(1).unwrap(),
+            chain_length: 2,
+            datacenters: vec![(DatacenterId(1), "one".to_owned(), 2)],
+        });
+        let wall = Wall(Timestamp(NOW).millis() * 1000);
+        hello_of(1).accept(theirs, &configuration, wall, Duration::from_millis(500))
+    }
+
+    #[test]
+    fn the_newest_common_version_is_chosen() {
+        assert_eq!(judge(&hello_of(2)), Ok(2));
+        assert_eq!(judge(&Hello { version_max: 9, ..hello_of(2) }), Ok(2));
+        assert_eq!(judge(&Hello { version_max: 1, ..hello_of(2) }), Ok(1));
+    }
+
+    #[test]
+    fn refusals_name_both_sides() {
+        let refusal = judge(&Hello { deployment: DeploymentId([1; 16]), ..hello_of(2) });
+        assert_eq!(
+            refusal.unwrap_err().to_string(),
+            "node 1.2 is of deployment 01010101010101010101010101010101, this node 1.1 is of \
+             30313233343536373839616263646566; check the address"
+        );
+        let refusal = judge(&hello_of(3)).unwrap_err();
+        assert!(refusal.to_string().starts_with("node 1.3 (membership 1) is not in the"));
+        assert_eq!(judge(&hello_of(1)), Err(LinkRefusal::SameNode(hello_of(1).node)));
+        let refusal = judge(&Hello { version_min: 3, version_max: 4, ..hello_of(2) });
+        assert_eq!(
+            refusal.unwrap_err().to_string(),
+            "node 1.2 speaks protocol 3 to 4, this node 1.1 speaks 1 to 2; upgrade one of them"
+        );
+        let ahead = Timestamp(NOW + (501 << 16));
+        let refusal = judge(&Hello { hlc: ahead, ..hello_of(2) }).unwrap_err();
+        assert!(matches!(refusal, LinkRefusal::Drift { ahead_millis: 501, .. }));
+        assert_eq!(judge(&Hello { hlc: Timestamp(NOW + (500 << 16)), ..hello_of(2) }), Ok(2));
+    }
+
+    #[test]
+    fn a_hello_is_read_once_all_of_it_is_there() {
+        let mut bytes = Vec::new();
+        hello_of(1).write(&mut bytes);
+        for length in 0..bytes.len() {
+            assert_eq!(Hello::read(&bytes[..length]), Ok(None), "{length} bytes");
+        }
+        let length = bytes.len();
+        bytes.extend_from_slice(b"frames");
+        assert_eq!(Hello::read(&bytes), Ok(Some((hello_of(1), length))));
+    }
+
+    #[test]
+    fn what_a_later_build_adds_is_skipped() {
+        let mut bytes = Vec::new();
+        hello_of(1).write(&mut bytes);
+        let mut content = bytes.split_off(14);
+        content.extend_from_slice(b"more");
+        bytes[8..10].copy_from_slice(&u16::try_from(content.len()).unwrap().to_le_bytes());
+        bytes[10..14].copy_from_slice(&crc32c::crc32c(&content).to_le_bytes());
+        bytes.extend_from_slice(&content);
+        assert_eq!(Hello::read(&bytes), Ok(Some((hello_of(1), bytes.len()))));
+    }
+
+    #[test]
+    fn another_protocol_is_refused_at_its_first_byte() {
+        assert_eq!(Hello::read(b"GET / HTTP/1.1"), Err(ReadHelloError::NotAHello));
+        assert_eq!(Hello::read(b"*"), Err(ReadHelloError::NotAHello));
+    }
+
+    #[test]
+    fn a_damaged_hello_is_refused() {
+        let mut bytes = Vec::new();
+        hello_of(1).write(&mut bytes);
+        bytes[20] ^= 1;
+        assert!(matches!(Hello::read(&bytes), Err(ReadHelloError::Damaged(_))));
+    }
+}
