@@ -154,16 +154,20 @@ impl Shard {
         if self.neighbours.next != Some(from) {
             return;
         }
+        if self.settling.has_agreed && self.settling.is_next_complete {
+            return; // Said before they agreed.
+        }
         let their_end = last.map_or(Position(0), |identity| identity.position);
-        if !self.settling.has_agreed {
-            if self.window.end() < their_end {
-                if is_complete {
-                    let missing = self.window.end().next();
-                    out.early(from, self.message(Body::TakeBack { from: missing }));
-                }
-                self.settle_again(here, out);
-                return;
+        if self.window.end() < their_end {
+            self.settling.has_agreed = false;
+            if is_complete {
+                let missing = self.window.end().next();
+                out.early(from, self.message(Body::TakeBack { from: missing }));
             }
+            self.settle_again(here, out);
+            return;
+        }
+        if !self.settling.has_agreed {
             if !self.fits(from, last, out) {
                 return;
             }

@@ -104,6 +104,7 @@ impl Deployment {
             deployment.start(node);
         }
         deployment.settle();
+        deployment.pass(1000);
         deployment
     }
 
