@@ -20,7 +20,8 @@ use std::{cmp::Reverse, collections::BinaryHeap, sync::Arc};
 use rustc_hash::FxHashMap;
 
 use crate::{
-    explain::{Conflict, ConflictSet, Conflicts, Link, Teller, chain, length},
+    cycle::find_cycle,
+    explain::{ConflictSet, Link, Teller, chain, length},
     history::{History, Symbol},
     order::{Event, Order, OrderOptions, Source, What},
     verdict::{Pattern, Verdict, Violation},
@@ -29,7 +30,7 @@ use crate::{
 /// Counters that may be held at once, four bytes each.
 const CLOCK_CELLS_MAX: usize = 1 << 29;
 
-/// Conflicts that are tried for the shortest proof.
+/// Sessions that are tried for the shortest proof of a causal cycle.
 const TRIED_MAX: usize = 256;
 
 /// For each session, how many of its transactions are in the past.
@@ -307,7 +308,7 @@ impl<'o, 'h> Sweep<'o, 'h> {
 
     fn missed_write(&self, node: u32, event: &Event, last: (u32, u32)) -> Violation {
         let write = self.order.at(last.0, last.1);
-        let links = chain(self.order, write, node, None).unwrap_or_default();
+        let links = chain(self.order, write, node, None, &|_| true).unwrap_or_default();
         let summary = "a read found nothing although a write of the key is in its past";
         Teller::new(self.order, Pattern::WriteCOInitRead, summary)
             .show_write(write, event.key, "wrote the key")
@@ -327,7 +328,8 @@ impl<'o, 'h> Sweep<'o, 'h> {
                 if self.is_done(source) {
                     continue;
                 }
-                let Some(links) = chain(self.order, node, source, None) else { continue };
+                let links = chain(self.order, node, source, None, &|node| !self.is_done(node));
+                let Some(links) = links else { continue };
                 if best.as_ref().is_none_or(|(.., least)| length(&links) < length(least)) {
                     best = Some((node, *event, source, links));
                 }
@@ -376,116 +378,6 @@ fn last_up_to(indexes: &[u32], known: u32) -> Option<u32> {
         Some(_) | None => {
             let count = indexes.partition_point(|&index| index <= known);
             count.checked_sub(1).map(|place| indexes[place])
-        }
-    }
-}
-
-/// Whether the causal order alone has a cycle.
-pub(crate) fn is_cyclic(order: &Order<'_>) -> bool {
-    !left_in_cycles(order, &Conflicts::default()).is_empty()
-}
-
-/// A cycle of causal order and conflicts, told as shortly as it can be.
-pub(crate) fn find_cycle(order: &Order<'_>, conflicts: &Conflicts) -> Option<Violation> {
-    if conflicts.is_empty() {
-        return None; // The causal order alone has no cycle: the caller has seen to that.
-    }
-    let left = left_in_cycles(order, conflicts);
-    if left.is_empty() {
-        return None;
-    }
-    let mut tried: Vec<&Conflict> = conflicts
-        .values()
-        .flatten()
-        .filter(|conflict| left[conflict.before as usize] && left[conflict.after as usize])
-        .collect();
-    tried.sort_unstable_by_key(|conflict| (conflict.reader, conflict.before));
-    let shortest = |through: Option<&Conflicts>| {
-        let tried = tried.iter().take(TRIED_MAX);
-        let found = tried.filter_map(|conflict| {
-            let links = chain(order, conflict.after, conflict.before, through)?;
-            Some((**conflict, links))
-        });
-        found.min_by_key(|(_, links)| length(links))
-    };
-    if let Some((conflict, links)) = shortest(None) {
-        return Some(overwritten_read(order, &conflict, &links));
-    }
-    let summary = "no order of concurrent writes fits what was read";
-    let Some((conflict, links)) = shortest(Some(conflicts)) else {
-        return Some(Violation::new(Pattern::CyclicCF, summary));
-    };
-    let why =
-        "had both in its past and returned the first: the first comes later, and before itself";
-    let violation = Teller::new(order, Pattern::CyclicCF, summary)
-        .show_write(conflict.after, conflict.key, "wrote the key")
-        .follow(conflict.after, &links)
-        .show_write(conflict.before, conflict.key, "comes after it")
-        .show(order.event(conflict.reader), why);
-    Some(violation.finish())
-}
-
-fn overwritten_read(order: &Order<'_>, conflict: &Conflict, links: &[Link]) -> Violation {
-    let reader = order.event(conflict.reader);
-    let node = order.node_of_event(conflict.reader);
-    let rest = chain(order, conflict.before, node, None).unwrap_or_default();
-    let summary = "a read returned a value that was written over in its past";
-    Teller::new(order, Pattern::WriteCORead, summary)
-        .show_write(conflict.after, conflict.key, "wrote the key")
-        .follow(conflict.after, links)
-        .show_write(conflict.before, conflict.key, "wrote over it, knowing it")
-        .follow(conflict.before, &rest)
-        .show(reader, "has the later write in its past and returned the earlier one")
-        .finish()
-}
-
-/// Marks the transactions that lie on a cycle or behind one; empty if there is no cycle.
-fn left_in_cycles(order: &Order<'_>, conflicts: &Conflicts) -> Vec<bool> {
-    let count = order.nodes.len();
-    let mut starts = vec![0u32; count + 2];
-    for_each_edge(order, conflicts, |from, _| starts[from as usize + 2] += 1);
-    for place in 2..starts.len() {
-        starts[place] += starts[place - 1];
-    }
-    let mut targets = vec![0u32; starts[count + 1] as usize];
-    let mut incoming = vec![0u32; count];
-    for_each_edge(order, conflicts, |from, to| {
-        let slot = &mut starts[from as usize + 1];
-        targets[*slot as usize] = to;
-        *slot += 1;
-        incoming[to as usize] += 1;
-    });
-    let mut free: Vec<u32> = (0u32..)
-        .zip(&incoming)
-        .filter(|&(_, &incoming)| incoming == 0)
-        .map(|(node, _)| node)
-        .collect();
-    let mut left = vec![true; count];
-    let mut taken = 0;
-    while let Some(node) = free.pop() {
-        left[node as usize] = false;
-        taken += 1;
-        let (start, end) = (starts[node as usize] as usize, starts[node as usize + 1] as usize);
-        for &to in &targets[start..end] {
-            incoming[to as usize] -= 1;
-            if incoming[to as usize] == 0 {
-                free.push(to);
-            }
-        }
-    }
-    if taken == count { Vec::new() } else { left }
-}
-
-fn for_each_edge(order: &Order<'_>, conflicts: &Conflicts, mut edge: impl FnMut(u32, u32)) {
-    for node in (0u32..).take(order.nodes.len()) {
-        if let Some(before) = order.before(node) {
-            edge(before, node);
-        }
-        for (source, _) in order.sources(node) {
-            edge(source, node);
-        }
-        for conflict in conflicts.get(&node).into_iter().flatten() {
-            edge(conflict.before, node);
         }
     }
 }

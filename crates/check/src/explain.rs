@@ -80,12 +80,14 @@ impl ConflictSet {
     }
 }
 
-/// The shortest chain from `from` to `to`: the links after `from`, the last of them `to`.
+/// The shortest chain from `from` to `to` over transactions that `may_visit`: the links after
+/// `from`, the last of them `to`.
 pub(crate) fn chain(
     order: &Order<'_>,
     from: u32,
     to: u32,
     conflicts: Option<&Conflicts>,
+    may_visit: &dyn Fn(u32) -> bool,
 ) -> Option<Vec<Link>> {
     // From each transaction that leads to `to`, the link by which it does, and its cost.
     let mut next: FxHashMap<u32, (u32, Link)> = FxHashMap::default();
@@ -103,7 +105,10 @@ pub(crate) fn chain(
         let forced = forced.map(|conflict| (conflict.before, 1, How::Conflict(*conflict)));
         for (before, step, how) in session.into_iter().chain(reads).chain(forced) {
             let cost = cost + step;
-            if before == to || next.get(&before).is_some_and(|&(best, _)| best <= cost) {
+            if before == to
+                || !may_visit(before)
+                || next.get(&before).is_some_and(|&(best, _)| best <= cost)
+            {
                 continue;
             }
             next.insert(before, (cost, Link { node, how }));

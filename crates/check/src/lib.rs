@@ -4,6 +4,12 @@
 //! real processes. Each model is one file with one entry function, and one row in `models::MODELS`;
 //! each answers with a verdict, and a violation comes with the few operations that prove it.
 //!
+//! What a recorder must do so that a correct store is never blamed: give each written value of a key
+//! once; number the operations of a session; begin a new session, or go on in the same, after an
+//! unknown outcome, and record that outcome; record what removes a key by itself (an expiry) as a
+//! delete with an unknown outcome, called at the earliest time at which it may happen; record
+//! `DEL` of an absent key with result 0.
+//!
 //! Assumes: the values written to one key are unique, and a session's operations are numbered in
 //! the order in which its client issued them.
 //! Ensures: a model that had nothing to check, or could not decide, says so; it never passes
@@ -20,6 +26,8 @@ pub mod notation;
 /// What a model answers, and how a violation is shown.
 pub mod verdict;
 
+/// Whether causal order and conflicts contradict each other.
+mod cycle;
 /// The shortest chain of causes between two transactions.
 mod explain;
 /// The history as transactions in sessions, each read joined to the write that it returned.

@@ -12,8 +12,8 @@
 use rustc_hash::FxHashMap;
 
 use crate::{
-    causal::{find_cycle, is_cyclic},
-    explain::{ConflictSet, Teller},
+    cycle::{find_cycle, is_cyclic},
+    explain::{ConflictSet, Teller, chain},
     history::{History, Symbol},
     order::{Event, Order, OrderOptions, Source, What},
     verdict::{Pattern, Verdict, Violation},
@@ -288,7 +288,7 @@ impl Walk<'_, '_> {
         let reader = self.order.node_of_operation(event.operation);
         teller = teller.show_write(bound, event.key, "wrote the key");
         if let Some(links) =
-            reader.and_then(|reader| crate::explain::chain(self.order, bound, reader, None))
+            reader.and_then(|reader| chain(self.order, bound, reader, None, &|_| true))
         {
             teller = teller.follow(bound, &links);
         }

@@ -31,7 +31,17 @@ const HISTORIES: &[(&str, &str, Option<Pattern>)] = &[
         include_str!("../histories/bad_transitive.txt"),
         Some(Pattern::WriteCOInitRead),
     ),
+    row(
+        "bad_transitive_trans",
+        include_str!("../histories/bad_transitive_trans.txt"),
+        Some(Pattern::WriteCOInitRead),
+    ),
     row("ccv_cyclic_cf", include_str!("../histories/ccv_cyclic_cf.txt"), Some(Pattern::CyclicCF)),
+    row(
+        "ccv_cyclic_cf_later",
+        include_str!("../histories/ccv_cyclic_cf_later.txt"),
+        Some(Pattern::CyclicCF),
+    ),
     row("ok_ccv_not_cm", include_str!("../histories/ok_ccv_not_cm.txt"), None),
     row("ok_concurrent_lww", include_str!("../histories/ok_concurrent_lww.txt"), None),
     row("ok_gettrans", include_str!("../histories/ok_gettrans.txt"), None),
@@ -126,6 +136,8 @@ fn each_session_guarantee_is_told_from_the_others() {
     assert_eq!(guarantees(monotonic_writes), [Guarantee::MonotonicWrites]);
     let writes_follow_reads = include_str!("../histories/bad_transitive.txt");
     assert_eq!(guarantees(writes_follow_reads), [Guarantee::WritesFollowReads]);
+    let in_one_transaction = include_str!("../histories/bad_transitive_trans.txt");
+    assert_eq!(guarantees(in_one_transaction), [Guarantee::WritesFollowReads]);
 }
 
 #[test]

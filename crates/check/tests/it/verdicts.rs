@@ -6,6 +6,7 @@ use antecede_check::{
     history::FinalRecord,
     jsonl, judge, linearizable, notation,
     online::{self, Event, Online, Place, Read, Write},
+    session::{self, Guarantee},
 };
 
 /// A history, operation by operation; each line has its own session unless told.
@@ -100,6 +101,18 @@ mod outcomes {
         story.add(1, Kind::Write, Some("b"), unknown);
         story.read(2, Some("b"));
         story.add(2, Kind::Read, None, |record| record.key = "j".to_owned());
+        assert_eq!(story.causal(), Some(Pattern::WriteCOInitRead));
+        let guarantee = Guarantee::MonotonicWrites;
+        let verdict = session::check(&story.history, guarantee, OrderOptions::default());
+        assert_eq!(pattern(&verdict), Some(Pattern::MonotonicWrites));
+    }
+
+    #[test]
+    fn a_removal_that_began_later_does_not_excuse_absence() {
+        let mut story = Story::default();
+        story.write(1, "a");
+        story.read(1, None);
+        story.add(2, Kind::Delete, None, |record| record.result = Some(1));
         assert_eq!(story.causal(), Some(Pattern::WriteCOInitRead));
     }
 
