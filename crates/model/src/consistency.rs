@@ -1,4 +1,4 @@
-//! The levels that a client chooses from for its operations (DESIGN §6).
+//! The levels that a client chooses from for its operations (DESIGN section 6).
 
 /// How strong an operation's promises are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

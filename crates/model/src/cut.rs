@@ -2,7 +2,7 @@
 //!
 //! The applied cut of a datacenter is the minimum over all its shards; the stable cut is the
 //! minimum over all datacenters. Neither gates visibility: they let dependencies be dropped,
-//! tokens be checked in one comparison, and tell replication lag (DESIGN §5).
+//! tokens be checked in one comparison, and tell replication lag (DESIGN section 5).
 //!
 //! Invariant: an origin that a cut does not name stands at zero.
 

@@ -1,7 +1,7 @@
 //! Names a write that must be applied before another may be: (origin, shard, stamp).
 //!
 //! It names the write, not a key's current value: a newer version of the same key does not stand
-//! for it (PITFALLS A10; COPS §4.2 asks only for "at least this version").
+//! for it (PITFALLS A10; COPS section 4.2 asks only for "at least this version").
 
 use std::fmt;
 

@@ -1,6 +1,6 @@
 //! Names datacenters, nodes, shards, epochs and boots, so that no two kinds of number are mixed.
 //!
-//! Invariant: datacenter ids and lineages are never used again for something else (DESIGN §2).
+//! Invariant: datacenter ids and lineages are never used again for something else (DESIGN section 2).
 
 use std::fmt;
 

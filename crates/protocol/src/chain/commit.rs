@@ -1,15 +1,15 @@
 //! Takes entries down the chain and commits up again.
 //!
 //! Entries run down at once (`Forward`); behind them runs how far every replica so far has them on
-//! disk (`Persisted`); the tail commits what all have, and `Ack` runs up (DESIGN §3). Each message
+//! disk (`Persisted`); the tail commits what all have, and `Ack` runs up (DESIGN section 3). Each message
 //! is cumulative, so one that is lost is made good by the next, or by the resend timer.
 //!
 //! Assumes: neighbours have agreed on their logs (`settle`) before entries are sent.
 //! Ensures: an entry is committed only when every replica of the chain has persisted it.
 
 use antecede_model::{
-    clock::Steady,
-    ids::{NodeId, Position},
+    clock::{Now, Timestamp},
+    ids::{Boot, NodeId, Position, ShardId},
 };
 
 use super::{FORWARD_MAX, MESSAGE_BYTES_MAX, RETRY_AFTER, Shard, after};
@@ -83,8 +83,7 @@ impl Shard {
     /// Compares an entry with the one that is held at its position, if it still is.
     fn is_same_as_held(&self, from: NodeId, entry: &Entry, out: &mut Outputs) -> bool {
         let position = entry.identity.position;
-        let is_same =
-            self.window.at(position).is_none_or(|held| held.identity == entry.identity);
+        let is_same = self.window.at(position).is_none_or(|held| held.identity == entry.identity);
         if !is_same {
             out.event(Event::Diverged { shard: self.shard, with: from, position });
         }
@@ -139,6 +138,7 @@ impl Shard {
                 self.told = so_far;
                 let message = self.message(Body::Persisted(so_far));
                 out.early(next, message);
+                self.watch_for_acks(here, out);
             }
             return;
         }
@@ -199,11 +199,8 @@ impl Shard {
             let message = self.message(Body::Forward { entries });
             out.early(next, message);
         }
-        if self.all.persisted_to < self.sent_to && self.resend_at.is_none() {
-            let at = after(here.now.steady, RETRY_AFTER);
-            self.resend_at = Some(at);
-            self.settling.acked_at_check = self.all.persisted_to;
-            self.arm(at, out);
+        if self.all.persisted_to < self.sent_to {
+            self.watch_for_acks(here, out);
         }
     }
 
@@ -248,7 +245,9 @@ impl Shard {
         }
         self.resend_at = None;
         let Some(next) = self.neighbours.next else { return };
-        if !self.settling.has_agreed() || self.sent_to <= self.all.persisted_to {
+        let is_over =
+            self.sent_to <= self.all.persisted_to && self.told.synced_to <= self.all.synced_to;
+        if !self.settling.has_agreed() || is_over {
             return;
         }
         if self.all.persisted_to <= self.settling.acked_at_check {
@@ -257,10 +256,16 @@ impl Shard {
             self.send_entries(here, out);
             out.early(next, message);
         }
+        self.watch_for_acks(here, out);
+    }
+
+    /// Sets the timer after which what was not acknowledged is sent again.
+    fn watch_for_acks(&mut self, here: &Here, out: &mut Outputs) {
         if self.resend_at.is_none() {
-            self.resend_at = Some(after(here.now.steady, RETRY_AFTER));
+            let at = after(here.now.steady, RETRY_AFTER);
+            self.resend_at = Some(at);
             self.settling.acked_at_check = self.all.persisted_to;
-            self.arm(after(here.now.steady, RETRY_AFTER), out);
+            self.arm(at, out);
         }
     }
 
@@ -300,8 +305,12 @@ impl Shard {
 
     /// Counts what survives a power loss of every replica, and tells the other datacenters.
     fn count_durable(&mut self, here: &Here, out: &mut Outputs) {
-        let to = self.all.synced_to.min(self.committed_to);
-        if self.durable_to == to || to < self.durable_to {
+        let to = if self.is_needed_by_nobody() {
+            self.committed_to
+        } else {
+            self.all.synced_to.min(self.committed_to)
+        };
+        if to <= self.durable_to {
             return;
         }
         while self.durable_to < to {
@@ -322,6 +331,13 @@ impl Shard {
     /// Up to where every replica would keep the log in a power loss.
     pub(crate) const fn durable_position(&self) -> Position {
         self.durable_to
+    }
+
+    /// Whether no neighbour and no other datacenter will ever ask for an entry again.
+    fn is_needed_by_nobody(&self) -> bool {
+        self.neighbours.is_head()
+            && self.neighbours.is_tail()
+            && self.cuts.stable.covers(self.here_datacenter(), Timestamp::MAX)
     }
 
     /// Lets go of entries that nobody can still need.
@@ -348,24 +364,16 @@ impl Shard {
         self.all = greater(self.all, Progress { persisted_to: to, synced_to });
         let here = Here {
             node: self.node,
-            boot: antecede_model::ids::Boot(0),
-            now: antecede_model::clock::Now {
-                steady: Steady::default(),
-                wall: antecede_model::clock::Wall(0),
-            },
-            hlc_floor: antecede_model::clock::Timestamp::ZERO,
+            boot: Boot(0),
+            now: Now::default(),
+            hlc_floor: Timestamp::ZERO,
         };
         let mut unheard = Outputs::default();
         self.commit_to(&here, to, &mut unheard);
     }
 }
 
-fn applied_or_committed(
-    shard: antecede_model::ids::ShardId,
-    node: NodeId,
-    here: &Here,
-    entry: &Entry,
-) -> Event {
+fn applied_or_committed(shard: ShardId, node: NodeId, here: &Here, entry: &Entry) -> Event {
     if entry.origin == node.datacenter || entry.is_tick() {
         return Event::Committed {
             shard,

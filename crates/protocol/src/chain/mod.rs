@@ -1,7 +1,7 @@
 //! One replica of one shard: order, commit, reads, restarts, and its part between datacenters.
 //!
 //! The head orders entries, the tail commits them, acknowledgements run back (van Renesse and
-//! Schneider, OSDI 2004); every replica answers reads of clean keys (CRAQ, USENIX ATC 2009 §2.3).
+//! Schneider, OSDI 2004); every replica answers reads of clean keys (CRAQ, USENIX ATC 2009 section 2.3).
 //! An entry commits when every replica has persisted it: `Persisted` notes run down behind the
 //! entries, so that all disks of a chain work at the same time.
 //!
@@ -10,16 +10,16 @@
 //! uncommitted is shown, sent to another datacenter or called applied.
 //! Invariant: `committed_to <= min(persisted by all) <= end of the log`.
 
-/// The end of the log that is kept in memory.
-mod window;
-/// Requests of sessions: who evaluates them, and when the reply may leave.
-mod request;
 /// Entries on their way down the chain, commits on their way up.
 mod commit;
 /// Reads of dirty keys, and the questions to the tail.
 mod read;
+/// Requests of sessions: who evaluates them, and when the reply may leave.
+mod request;
 /// Agreement with the neighbours after a restart or a new epoch.
 mod settle;
+/// The end of the log that is kept in memory.
+mod window;
 
 #[cfg(test)]
 mod tests;
@@ -370,8 +370,7 @@ impl Shard {
             out.event(Event::StaleMessage { from });
             return;
         }
-        if let Err(drift) =
-            self.hlc.merge(here.now.wall, message.hlc, self.options.max_clock_drift)
+        if let Err(drift) = self.hlc.merge(here.now.wall, message.hlc, self.options.max_clock_drift)
         {
             out.event(Event::Drift {
                 from,
@@ -410,7 +409,7 @@ impl Shard {
             }
             Body::TakeBack { from: position } => self.on_take_back(from, position, out),
             Body::Returned { entries } => self.on_returned(here, from, entries, storage, out),
-            Body::Request(request) => self.on_remote_request(here, request, storage, out),
+            Body::Request(request) => self.on_remote_request(here, &request, storage, out),
             Body::AwaitApplied { asker, writes } => {
                 self.on_await_applied(from, asker, writes, out);
             }
@@ -445,13 +444,7 @@ impl Shard {
         self.inboxes_when_due(here, storage, out);
     }
 
-    fn on_cuts(
-        &mut self,
-        here: &Here,
-        cuts: &Cuts,
-        storage: &mut dyn Storage,
-        out: &mut Outputs,
-    ) {
+    fn on_cuts(&mut self, here: &Here, cuts: &Cuts, storage: &mut dyn Storage, out: &mut Outputs) {
         if self.cuts != *cuts {
             self.cuts = cuts.clone();
             self.release_floors(here, storage, out);
@@ -536,4 +529,3 @@ pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) ->
 pub(crate) fn after(now: Steady, delay: Duration) -> Steady {
     Steady(now.0 + delay)
 }
-

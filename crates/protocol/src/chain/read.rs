@@ -2,7 +2,7 @@
 //!
 //! A key is clean when its newest entry is committed. Of a dirty key the replica does not know
 //! which state is committed; it asks the tail, which answers with a log position, and shows at
-//! least that (CRAQ §2.3; the answer is a lower bound, as the versions below may be gone by then).
+//! least that (CRAQ section 2.3; the answer is a lower bound, as the versions below may be gone by then).
 //! Reads that arrive while a question is out wait for the next one.
 //!
 //! An expired key that is not hidden yet is hidden first, by the head: two replicas with different

@@ -59,15 +59,18 @@ impl Shard {
     pub(super) fn on_remote_request(
         &mut self,
         here: &Here,
-        request: Request,
+        request: &Request,
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
         let mut reader = Reader::new(&request.operation);
         match ShardOperation::read(&mut reader) {
             Ok(operation) => {
-                let local =
-                    LocalRequest { id: request.id, operation: &operation, carried: &request.carried };
+                let local = LocalRequest {
+                    id: request.id,
+                    operation: &operation,
+                    carried: &request.carried,
+                };
                 self.on_local_request(here, local, storage, out);
             }
             Err(_) => self.refuse(request.id, Refusal::Unreachable { shard: self.shard }, out),
@@ -215,8 +218,7 @@ impl Shard {
         (storage, out): (&mut dyn Storage, &mut Outputs),
     ) {
         let Executed { response, effects, observed, visible_at } = executed;
-        let mut reply =
-            Reply { response, wrote: None, observed, shard: self.shard, visible_at };
+        let mut reply = Reply { response, wrote: None, observed, shard: self.shard, visible_at };
         if effects.is_empty() {
             let is_dirty = self.is_any_dirty(operation);
             if is_dirty && !self.options.mutations.has(Mutation::ReplyFromDirtyState) {
@@ -301,11 +303,7 @@ impl Shard {
             return;
         }
         let Some((_, stamp)) = self.follows.get(&(id.node, id.session)) else { return };
-        let last = Dependency {
-            origin: self.here_datacenter(),
-            shard: self.shard,
-            stamp: *stamp,
-        };
+        let last = Dependency { origin: self.here_datacenter(), shard: self.shard, stamp: *stamp };
         if let Err(place) = dependencies.exact.binary_search(&last) {
             dependencies.exact.insert(place, last);
         }
@@ -384,12 +382,7 @@ impl Shard {
         let stamp = self.hlc.next_above(here.now.wall, newest);
         let effect = Effect { key, seen, change: crate::entry::Change::Hide };
         let mut bytes = Vec::new();
-        EntryBody::encode(
-            &mut bytes,
-            stamp,
-            &Dependencies::default(),
-            std::iter::once(effect),
-        );
+        EntryBody::encode(&mut bytes, stamp, &Dependencies::default(), std::iter::once(effect));
         self.append_own(here, stamp, EntryBody::Write(bytes.into()), storage, out);
     }
 

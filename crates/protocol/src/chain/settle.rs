@@ -5,13 +5,13 @@
 //! the tail once it has committed everything that may have been committed before. Where the
 //! successor holds more (this replica lost what it had not persisted), that is taken back whole
 //! before anything new is given a position; where it holds less, it is sent again. Replicas that
-//! are settling answer each other, so that nobody waits in a circle (DESIGN §3 "Restart").
+//! are settling answer each other, so that nobody waits in a circle (DESIGN section 3 "Restart").
 //!
 //! Assumes: a predecessor has all that its successor has, except what a crash took from it.
 //! Ensures: positions are never given twice in one epoch to entries that can both survive.
 
 use antecede_model::{
-    clock::Steady,
+    clock::{Hlc, Steady},
     ids::{NodeId, Position},
 };
 
@@ -60,9 +60,31 @@ impl Shard {
     /// Begins after recovery: settles with its neighbours.
     pub fn start(&mut self, here: &Here, out: &mut Outputs) {
         self.hlc.witness(here.hlc_floor);
+        if self.options.mutations.has(Mutation::ForgetExceptionsOnRestart) {
+            self.forget_exceptions();
+        }
         let end = self.window.end();
         self.own = Progress { persisted_to: end, synced_to: end };
         self.settle_anew(here, out);
+    }
+
+    /// A deliberate bug: takes the largest stamp that is held for the watermark.
+    fn forget_exceptions(&mut self) {
+        for line in self.lines.values_mut() {
+            for set in [&mut line.received, &mut line.applied, &mut line.durable] {
+                if let Some(newest) = set.above().last() {
+                    let watermark = set.watermark();
+                    set.record(watermark, newest);
+                }
+            }
+        }
+    }
+
+    /// A deliberate bug: a clock that has seen the writes of the log, not the ticks.
+    fn forget_ticks(&mut self) {
+        let writes = self.window.after(Position(0)).filter(|entry| !entry.is_tick());
+        let newest = writes.map(|entry| entry.stamp.max(entry.visible_at)).max();
+        self.hlc = Hlc::starting_above(newest.unwrap_or_default());
     }
 
     fn settle_anew(&mut self, here: &Here, out: &mut Outputs) {
@@ -269,6 +291,9 @@ impl Shard {
         if !self.neighbours.is_member {
             self.settling = Settling::default();
             return;
+        }
+        if self.options.mutations.has(Mutation::NewHeadIgnoresTicks) {
+            self.forget_ticks();
         }
         self.settle_anew(here, out);
     }

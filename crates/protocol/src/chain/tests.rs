@@ -188,7 +188,7 @@ impl Deployment {
                 if is_cut || !self.nodes[&to].is_up {
                     continue;
                 }
-                self.deliver(from, to, boot, message);
+                self.deliver(from, to, boot, &message);
             }
             let all: Vec<NodeId> = self.nodes.keys().copied().collect();
             for node in all {
@@ -201,9 +201,9 @@ impl Deployment {
         panic!("the deployment does not come to rest");
     }
 
-    fn deliver(&mut self, from: NodeId, to: NodeId, boot: Boot, message: Message) {
+    fn deliver(&mut self, from: NodeId, to: NodeId, boot: Boot, message: &Message) {
         let mut bytes = Vec::new();
-        crate::wire::write_message(&message, &mut bytes);
+        crate::wire::write_message(message, &mut bytes);
         match crate::wire::read_message(&bytes).unwrap() {
             Message::Shard(message) => {
                 self.tell(to, message.shard, Input::Message { from, boot, message });
@@ -285,8 +285,7 @@ impl Deployment {
     fn ask(&mut self, node: NodeId, key: &str, action: Action<'_>, carried: &Carried) -> u64 {
         self.asked += 1;
         let id = RequestId { node, session: SessionId(self.asked), number: self.asked };
-        let operation =
-            ShardOperation::One(Operation { key: key.as_bytes(), action });
+        let operation = ShardOperation::One(Operation { key: key.as_bytes(), action });
         let request = LocalRequest { id, operation: &operation, carried };
         self.tell(node, self.shard_of(key), Input::Request(request));
         self.asked

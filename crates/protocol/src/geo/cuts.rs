@@ -197,14 +197,14 @@ impl CutKeeper {
             return;
         }
         self.last_sent = Some((part.clone(), applied.clone(), wants_ticks));
-        self.send(here, part, applied, wants_ticks, out);
+        self.send(here, part, &applied, wants_ticks, out);
     }
 
     fn send(
         &self,
         here: &Here,
         part: NodePart,
-        applied: Cut,
+        applied: &Cut,
         wants_ticks: bool,
         out: &mut Outputs,
     ) {

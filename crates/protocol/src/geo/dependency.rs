@@ -75,12 +75,7 @@ impl Shard {
         }
     }
 
-    fn ask_about(
-        &self,
-        shard: ShardId,
-        writes: Vec<(DatacenterId, Timestamp)>,
-        out: &mut Outputs,
-    ) {
+    fn ask_about(&self, shard: ShardId, writes: Vec<(DatacenterId, Timestamp)>, out: &mut Outputs) {
         let Some(tail) = self.configuration.tail(self.here_datacenter(), shard) else { return };
         let body = Body::AwaitApplied { asker: Asker::Shard(self.shard), writes };
         let Message::Shard(mut message) = self.message(body) else { return };

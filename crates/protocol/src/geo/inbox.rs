@@ -102,7 +102,7 @@ impl Shard {
         if is_fetched {
             self.take_bodies(here, origin, entries, storage, out);
         } else {
-            self.take_in_order(here, origin, previous, entries, storage, out);
+            self.take_in_order(here, (origin, previous), entries, storage, out);
         }
         self.send_entries(here, out);
         self.tell_origin(origin, lineage, out);
@@ -110,10 +110,8 @@ impl Shard {
 
     /// After a restart the line goes on behind what the log holds without a gap.
     fn know_where_it_stands(&mut self, origin: DatacenterId) {
-        let watermark = self
-            .lines
-            .get(&origin)
-            .map_or(Timestamp::ZERO, |line| line.received.watermark());
+        let watermark =
+            self.lines.get(&origin).map_or(Timestamp::ZERO, |line| line.received.watermark());
         let inbox = self.inboxes.entry(origin).or_default();
         if !inbox.is_known {
             inbox.is_known = true;
@@ -124,8 +122,7 @@ impl Shard {
     fn take_in_order(
         &mut self,
         here: &Here,
-        origin: DatacenterId,
-        previous: Timestamp,
+        (origin, previous): (DatacenterId, Timestamp),
         entries: Vec<Entry>,
         storage: &mut dyn Storage,
         out: &mut Outputs,
@@ -147,10 +144,8 @@ impl Shard {
                 break;
             }
             inbox.received_to = entry.stamp;
-            let is_held = self
-                .lines
-                .get(&origin)
-                .is_some_and(|line| line.received.contains(entry.stamp));
+            let is_held =
+                self.lines.get(&origin).is_some_and(|line| line.received.contains(entry.stamp));
             if !is_held {
                 self.admit(here, entry, storage, out);
             }
@@ -158,13 +153,7 @@ impl Shard {
     }
 
     /// Lets an entry into the chain, or keeps it until its dependencies are applied.
-    fn admit(
-        &mut self,
-        here: &Here,
-        entry: Entry,
-        storage: &mut dyn Storage,
-        out: &mut Outputs,
-    ) {
+    fn admit(&mut self, here: &Here, entry: Entry, storage: &mut dyn Storage, out: &mut Outputs) {
         let (missing, floors) = self.missing_of(&entry);
         if missing.is_empty() && floors.is_empty() {
             self.enter_chain(here, entry, storage, out);
@@ -412,10 +401,9 @@ impl Shard {
         let origins: Vec<DatacenterId> = self.inboxes.keys().copied().collect();
         for origin in origins {
             let line = self.lines.entry(origin).or_default();
-            let has_news =
-                self.inboxes.get(&origin).is_some_and(|inbox| {
-                    inbox.told < line.durable.watermark() || 0 < line.durable.above().len()
-                });
+            let has_news = self.inboxes.get(&origin).is_some_and(|inbox| {
+                inbox.told < line.durable.watermark() || 0 < line.durable.above().len()
+            });
             if has_news {
                 let lineage = self.configuration.lineage(origin, self.shard);
                 self.tell_origin(origin, lineage, out);
@@ -444,5 +432,4 @@ impl Shard {
     pub fn blocked_count(&self) -> usize {
         self.inboxes.values().map(|inbox| inbox.blocked.len()).sum()
     }
-
 }

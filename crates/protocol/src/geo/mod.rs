@@ -2,17 +2,17 @@
 //!
 //! The tail of a shard sends committed entries that began here to the head of the same shard in
 //! every other datacenter; there each waits for its dependencies and enters the local chain
-//! (COPS, SOSP 2011 §4). What is applied everywhere is stable and may be forgotten.
+//! (COPS, SOSP 2011 section 4). What is applied everywhere is stable and may be forgotten.
 
-/// Committed entries on their way to another datacenter.
-pub mod outbox;
-/// Entries from another datacenter, in order and once.
-pub mod inbox;
-/// Questions whether a write is applied, and the answers.
-pub mod dependency;
 /// Entries whose dependencies are applied enter the local chain.
 pub mod apply;
-/// Ticks of idle shards, and what may be collected.
-pub mod stable;
 /// What is applied here, and everywhere.
 pub mod cuts;
+/// Questions whether a write is applied, and the answers.
+pub mod dependency;
+/// Entries from another datacenter, in order and once.
+pub mod inbox;
+/// Committed entries on their way to another datacenter.
+pub mod outbox;
+/// Ticks of idle shards, and what may be collected.
+pub mod stable;

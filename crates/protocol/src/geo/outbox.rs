@@ -7,6 +7,8 @@
 //!
 //! Ensures: entries of a line arrive with the stamp before each, so that a gap is seen.
 
+use std::collections::{BTreeSet, VecDeque};
+
 use antecede_model::{
     clock::{Steady, Timestamp},
     ids::{DatacenterId, MembershipEpoch, NodeId, Position, RequestId},
@@ -39,9 +41,13 @@ pub struct Outbox {
     /// What the peer has applied and persisted.
     applied_to: Timestamp,
     /// Single stamps that it has applied above.
-    above: std::collections::BTreeSet<Timestamp>,
-    /// How many more entries it takes.
-    credit: u32,
+    above: BTreeSet<Timestamp>,
+    /// How many entries it takes beyond what it has received.
+    credit: usize,
+    /// Stamps that were sent and are not known to be received.
+    in_flight: VecDeque<Timestamp>,
+    /// The largest stamp that was ever sent in this boot.
+    newest_sent: Timestamp,
     /// When to ask or send again.
     again_at: Option<Steady>,
     /// `received_to` and `applied_to` when the timer was set.
@@ -52,6 +58,14 @@ impl Outbox {
     /// Whether the peer has applied and persisted a write of this datacenter.
     fn has_applied(&self, stamp: Timestamp) -> bool {
         stamp <= self.applied_to || self.above.contains(&stamp)
+    }
+
+    /// Sends again from a stamp on.
+    fn go_back(&mut self, to: Timestamp) {
+        self.received_to = to;
+        self.sent_to = to;
+        self.sent_position = Position(0);
+        self.in_flight.clear();
     }
 }
 
@@ -70,8 +84,7 @@ impl Shard {
         if !self.neighbours.is_tail() {
             return;
         }
-        let peers: Vec<DatacenterId> =
-            self.configuration.peers(self.here_datacenter()).collect();
+        let peers: Vec<DatacenterId> = self.configuration.peers(self.here_datacenter()).collect();
         for peer in peers {
             self.outboxes.insert(peer, Outbox::default());
             self.send_entries_to(here, peer, Timestamp::ZERO, Vec::new(), out);
@@ -110,16 +123,25 @@ impl Shard {
         let mut entries = Vec::new();
         let mut bytes = 0;
         for entry in self.window.after(outbox.sent_position) {
-            let is_full = REPLICATE_MAX <= entries.len() || MESSAGE_BYTES_MAX <= bytes;
-            if durable_to < entry.identity.position || is_full || outbox.credit == 0 {
+            let is_full = REPLICATE_MAX <= entries.len()
+                || MESSAGE_BYTES_MAX <= bytes
+                || outbox.credit <= outbox.in_flight.len();
+            if durable_to < entry.identity.position || is_full {
                 break;
             }
             outbox.sent_position = entry.identity.position;
             if entry.origin == own && outbox.sent_to < entry.stamp {
                 bytes += entry.body_bytes();
                 outbox.sent_to = entry.stamp;
-                outbox.credit -= 1;
+                outbox.in_flight.push_back(entry.stamp);
                 entries.push(entry.clone());
+                if self.options.mutations.has(Mutation::LoseDependenciesOnResend)
+                    && entry.stamp <= outbox.newest_sent
+                    && let Some(last) = entries.last_mut()
+                {
+                    last.forget_dependencies();
+                }
+                outbox.newest_sent = outbox.newest_sent.max(entry.stamp);
             }
         }
         (!entries.is_empty()).then_some((previous, entries))
@@ -166,10 +188,8 @@ impl Shard {
             return;
         }
         let peer = from.datacenter;
-        let window_start = self.window.cut_to();
         let Some(outbox) = self.outboxes.get_mut(&peer) else { return };
-        outbox.credit = received.credit;
-        outbox.received_to = outbox.received_to.max(received.received_to);
+        outbox.credit = usize::try_from(received.credit).unwrap_or(usize::MAX);
         if outbox.applied_to <= received.applied_to {
             outbox.applied_to = received.applied_to;
             let applied_to = outbox.applied_to;
@@ -177,12 +197,13 @@ impl Shard {
             outbox.above.retain(|stamp| applied_to < *stamp);
         }
         // A head that has restarted stands where its log ends: what it lost is sent again.
-        let has_lost = received.received_to < outbox.received_to;
-        if !outbox.is_known || has_lost {
+        if !outbox.is_known || received.received_to < outbox.received_to {
             outbox.is_known = true;
-            outbox.received_to = received.received_to;
-            outbox.sent_to = received.received_to;
-            outbox.sent_position = window_start;
+            outbox.go_back(received.received_to);
+        }
+        outbox.received_to = received.received_to;
+        while outbox.in_flight.front().is_some_and(|stamp| *stamp <= received.received_to) {
+            outbox.in_flight.pop_front();
         }
         self.answer_replication_waits(here, out);
         self.send_outbox(here, peer, out);
@@ -209,9 +230,7 @@ impl Shard {
             let has_moved = outbox.at_check != (outbox.received_to, outbox.applied_to);
             let is_behind = outbox.received_to < outbox.sent_to;
             if outbox.is_known && is_behind && !has_moved {
-                outbox.sent_to = outbox.received_to;
-                outbox.sent_position = Position(0);
-                outbox.credit = outbox.credit.max(1);
+                outbox.go_back(outbox.received_to);
                 self.send_outbox(here, peer, out);
             } else if !has_moved {
                 let previous = outbox.sent_to;
@@ -234,18 +253,13 @@ impl Shard {
             return;
         }
         let own = self.here_datacenter();
-        let wanted: std::collections::BTreeSet<Timestamp> = stamps.iter().copied().collect();
+        let wanted: BTreeSet<Timestamp> = stamps.iter().copied().collect();
         let found = self.window.after(Position(0)).filter(|entry| {
             entry.origin == own
                 && entry.identity.position <= self.durable_position()
                 && wanted.contains(&entry.stamp)
         });
-        let mut entries: Vec<Entry> = found.take(REPLICATE_MAX).cloned().collect();
-        if self.options.mutations.has(Mutation::LoseDependenciesOnResend) {
-            for entry in &mut entries {
-                entry.forget_dependencies();
-            }
-        }
+        let entries: Vec<Entry> = found.take(REPLICATE_MAX).cloned().collect();
         if entries.is_empty() {
             return;
         }
@@ -272,9 +286,8 @@ impl Shard {
             self.hand_to_tail(request, (stamp, count, timeout_millis), out);
             return;
         }
-        let until = (0 < timeout_millis).then(|| {
-            after(here.now.steady, std::time::Duration::from_millis(timeout_millis))
-        });
+        let until = (0 < timeout_millis)
+            .then(|| after(here.now.steady, std::time::Duration::from_millis(timeout_millis)));
         self.waiters.replication.push(ReplicationWait { request, stamp, count, until });
         if let Some(until) = until {
             self.arm(until, out);
@@ -313,4 +326,3 @@ impl Shard {
         (outbox.applied_to < newest).then_some(outbox.applied_to)
     }
 }
-

@@ -10,10 +10,7 @@
 
 use std::collections::VecDeque;
 
-use antecede_model::{
-    clock::Timestamp,
-    cut::Cut,
-};
+use antecede_model::{clock::Timestamp, cut::Cut};
 
 use super::cuts::CUTS_EVERY;
 use crate::{
@@ -93,7 +90,6 @@ impl Shard {
             self.collection.ready = self.cuts.stable.clone();
         }
         let ready = &self.collection.ready;
-        self.keys
-            .collect(|version| ready.covers(version.origin, version.timestamp), COLLECT_MAX);
+        self.keys.collect(|version| ready.covers(version.origin, version.timestamp), COLLECT_MAX);
     }
 }
