@@ -13,3 +13,9 @@
 pub mod clock;
 /// The settings of a node.
 pub mod config;
+/// One node: how inputs reach machines, and outputs leave.
+pub mod node;
+/// Links between nodes.
+pub mod peer;
+/// Log lines and metrics.
+mod telemetry;

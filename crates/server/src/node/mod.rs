@@ -1,0 +1,467 @@
+//! One node: its replicas, its log, its links and its sessions, and how inputs and outputs move.
+//!
+//! Whoever has something for a replica (a connection, a link, a timer, the log) brings a [`Work`]:
+//! it holds the time of the batch and collects what the machines want done. While a replica's
+//! mutex is held, its messages are put into the links' buffers (so that a shard's messages keep
+//! their order) and its durable ones are put aside with the replica until the log has come far
+//! enough. The rest is done at the end of the batch, without a lock: messages to this node itself
+//! go to their replicas, replies to mailboxes, links and log are flushed.
+//!
+//! Ensures: no two replicas' mutexes are held at once; none over an await or a write to disk.
+//! Ensures: nothing leaves in the durable lane before the log has come to its place
+//! ([`Outputs::release`]).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, RwLock};
+
+use antecede_model::{
+    clock::{Now, Steady, Timestamp},
+    configuration::Configuration,
+    ids::{Boot, LogIndex, NodeId, RequestId, ShardId},
+};
+use antecede_protocol::{
+    chain::{Cuts, Input, Shard, Watermarks},
+    geo::cuts::{CutInput, CutKeeper},
+    machine::{Envelope, Here, Outputs, Persisted},
+    message::{Message, Reply},
+};
+
+use crate::clock;
+use crate::config::Config;
+use crate::peer::{LinkError, Links};
+use crate::telemetry::Telemetry;
+
+use log::Appender;
+
+/// The log, and who waits for it.
+pub(crate) mod log;
+/// Mailboxes of connections.
+pub(crate) mod mailbox;
+/// Memory in use.
+pub(crate) mod memory;
+pub use memory::MemoryFigure;
+/// Start: recovery, boot number.
+pub(crate) mod open;
+/// Wake-ups and the work that is due at intervals.
+pub(crate) mod timers;
+
+use log::NodeLog;
+use mailbox::Sessions;
+use memory::Memory;
+use timers::Timers;
+
+/// How often a batch goes on flushing what its own flush has set going, before it leaves the rest
+/// to the log's thread.
+const FLUSH_ROUNDS_MAX: usize = 8;
+
+/// A replica with what waits beside it.
+#[derive(Debug)]
+struct Replica {
+    shard: Shard,
+    /// Durable messages that wait for the log.
+    held: Vec<(LogIndex, NodeId, Message)>,
+    /// The last place that this shard appended to, or that something held waits for.
+    appended_to: LogIndex,
+    /// How far the log had come when the shard was last told.
+    told: Persisted,
+    /// Whether the shard is among those that wait for the log to be persisted.
+    is_unpersisted: bool,
+    /// Whether it is among those that wait for a sync.
+    is_unsynced: bool,
+    /// When it will be woken.
+    wake_at: Option<Steady>,
+    is_settled: bool,
+}
+
+impl Replica {
+    fn new(shard: Shard) -> Self {
+        Self {
+            shard,
+            held: Vec::new(),
+            appended_to: LogIndex::default(),
+            told: Persisted::default(),
+            is_unpersisted: false,
+            is_unsynced: false,
+            wake_at: None,
+            is_settled: false,
+        }
+    }
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    pub(crate) id: NodeId,
+    pub(crate) boot: Boot,
+    pub(crate) started: Now,
+    pub(crate) config: Arc<Config>,
+    pub(crate) configuration: Arc<Configuration>,
+    hlc_floor: Timestamp,
+    replicas: Box<[Option<Mutex<Replica>>]>,
+    pub(crate) log: NodeLog,
+    pub(crate) memory: Memory,
+    pub(crate) sessions: Sessions,
+    pub(crate) links: Links,
+    pub(crate) timers: Timers,
+    pub(crate) telemetry: Telemetry,
+    keeper: Mutex<CutKeeper>,
+    cuts: RwLock<Arc<Cuts>>,
+    unsettled: AtomicU64,
+    /// The newest run of each node that has spoken.
+    boots: Mutex<BTreeMap<NodeId, Boot>>,
+    stopping: AtomicBool,
+}
+
+/// What one task has to do in one batch. Reused from batch to batch.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    now: Now,
+    out: Outputs,
+    /// Messages of this node to itself.
+    loopback: VecDeque<Message>,
+    /// Replies to sessions of this node.
+    replies: Vec<(RequestId, Reply)>,
+    /// The last place of the log that this batch appended to.
+    appended_to: LogIndex,
+}
+
+impl Work {
+    /// A batch that begins now.
+    pub(crate) fn begin() -> Self {
+        let mut work = Self::default();
+        work.restart();
+        work
+    }
+
+    /// Begins the next batch.
+    pub(crate) fn restart(&mut self) {
+        self.now = clock::now();
+    }
+
+    /// The time of the batch.
+    pub(crate) const fn now(&self) -> Now {
+        self.now
+    }
+
+    /// The replies to sessions of this node that were not delivered yet.
+    pub(crate) const fn replies(&mut self) -> &mut Vec<(RequestId, Reply)> {
+        &mut self.replies
+    }
+
+    /// Whether the batch has appended to the log.
+    pub(crate) fn has_appended(&self) -> bool {
+        LogIndex::default() < self.appended_to
+    }
+
+    /// Sends a message of this node to itself.
+    pub(crate) fn loop_back(&mut self, message: Message) {
+        self.loopback.push_back(message);
+    }
+}
+
+impl Node {
+    /// The cuts as they are known now.
+    pub(crate) fn cuts(&self) -> Arc<Cuts> {
+        Arc::clone(&self.cuts.read())
+    }
+
+    /// Whether this node holds a replica of a shard.
+    pub(crate) fn holds(&self, shard: ShardId) -> bool {
+        self.replica(shard).is_some()
+    }
+
+    fn replica(&self, shard: ShardId) -> Option<&Mutex<Replica>> {
+        self.replicas.get(usize::from(shard.0)).and_then(Option::as_ref)
+    }
+
+    /// The shards that this node holds, in order.
+    pub(crate) fn shards(&self) -> impl Iterator<Item = ShardId> {
+        (0_u16..)
+            .zip(&self.replicas)
+            .filter(|(_, replica)| replica.is_some())
+            .map(|(number, _)| ShardId(number))
+    }
+
+    /// Looks at a replica's machine.
+    pub(crate) fn look<T>(&self, shard: ShardId, look: impl FnOnce(&Shard) -> T) -> Option<T> {
+        self.replica(shard).map(|replica| look(&replica.lock().shard))
+    }
+
+    /// Whether a stop was asked for.
+    pub(crate) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Relaxed)
+    }
+
+    /// Asks all tasks of the node to end.
+    pub(crate) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+    }
+
+    /// Takes note of a run of another node.
+    ///
+    /// # Errors
+    /// When a newer run has spoken already.
+    pub(crate) fn learn_boot(&self, node: NodeId, boot: Boot) -> Result<(), LinkError> {
+        let mut boots = self.boots.lock();
+        let known = boots.entry(node).or_insert(boot);
+        if boot < *known {
+            return Err(LinkError::OlderBoot { node, found: boot, known: *known });
+        }
+        *known = boot;
+        Ok(())
+    }
+
+    /// Shards that have not agreed with their neighbours since the start.
+    pub(crate) fn unsettled(&self) -> u64 {
+        self.unsettled.load(Ordering::Relaxed)
+    }
+
+    const fn here(&self, now: Now) -> Here {
+        Here { node: self.id, boot: self.boot, now, hlc_floor: self.hlc_floor }
+    }
+
+    /// Hands an input to the replica of a shard; without one here it is dropped.
+    pub(crate) fn input(&self, shard: ShardId, input: Input<'_>, work: &mut Work) {
+        let Some(replica) = self.replica(shard) else {
+            return;
+        };
+        let mut replica = replica.lock();
+        self.handle(shard, &mut replica, input, work);
+        self.follow_log(shard, &mut replica, work);
+    }
+
+    fn handle(&self, shard: ShardId, replica: &mut Replica, input: Input<'_>, work: &mut Work) {
+        let here = self.here(work.now);
+        let mut storage = Appender { log: &self.log, memory: &self.memory, now: work.now };
+        replica.shard.handle(&here, input, &mut storage, &mut work.out);
+        self.collect(shard, replica, work);
+    }
+
+    /// Takes what the machine of a replica wants done, as far as its order matters.
+    fn collect(&self, shard: ShardId, replica: &mut Replica, work: &mut Work) {
+        let out = &mut work.out;
+        replica.appended_to = replica.appended_to.max(out.appended_to);
+        work.appended_to = work.appended_to.max(out.appended_to);
+        out.appended_to = LogIndex::default();
+        if let Some(at) = out.wake.take()
+            && replica.wake_at.is_none_or(|before| at < before)
+        {
+            self.timers.set(shard, replica.wake_at, at);
+            replica.wake_at = Some(at);
+        }
+        self.hold_back_above_ceiling(replica, work);
+        let out = &mut work.out;
+        if !out.durable.is_empty() || !replica.held.is_empty() {
+            // Behind what is held already; at once if the log has come so far.
+            replica.held.append(&mut out.durable);
+            std::mem::swap(&mut replica.held, &mut out.durable);
+            out.release(self.log.persisted());
+            std::mem::swap(&mut replica.held, &mut out.durable);
+        }
+        self.route(work);
+        if !replica.is_settled && replica.shard.is_settled() {
+            replica.is_settled = true;
+            self.unsettled.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// A timestamp beyond the node's ceiling is told once a larger ceiling is on disk.
+    fn hold_back_above_ceiling(&self, replica: &mut Replica, work: &mut Work) {
+        let is_above = |message: &Message| match message {
+            Message::Shard(told) => !self.log.covers(told.hlc),
+            Message::Reply(..) | Message::Cut(_) => false,
+        };
+        let out = &mut work.out;
+        if !out.early.iter().any(|(_, message)| is_above(message)) {
+            return;
+        }
+        for (to, message) in std::mem::take(&mut out.early) {
+            let raised = match &message {
+                Message::Shard(told) => self.log.raise_ceiling(work.now, told.hlc),
+                Message::Reply(..) | Message::Cut(_) => None,
+            };
+            if let Some(index) = raised {
+                replica.appended_to = replica.appended_to.max(index);
+                work.appended_to = work.appended_to.max(index);
+                out.durable.push((index, to, message));
+            } else {
+                out.early.push((to, message));
+            }
+        }
+    }
+
+    /// Puts messages into the buffers of their links, and sorts out what stays on this node.
+    fn route(&self, work: &mut Work) {
+        for (to, message) in work.out.early.drain(..) {
+            if to == self.id {
+                work.loopback.push_back(message);
+            } else {
+                self.links.push(to, &message);
+            }
+        }
+        for (request, reply) in work.out.replies.drain(..) {
+            if request.node == self.id {
+                work.replies.push((request, reply));
+            } else {
+                self.links.push(request.node, &Message::Reply(request, reply));
+            }
+        }
+    }
+
+    /// Tells a replica how far the log has come, at once if that concerns it, or later.
+    fn follow_log(&self, shard: ShardId, replica: &mut Replica, work: &mut Work) {
+        let mut persisted = self.log.persisted();
+        while replica.told.to < replica.appended_to && replica.appended_to <= persisted.to {
+            replica.told = persisted;
+            self.handle(shard, replica, Input::Persisted(persisted), work);
+            persisted = self.log.persisted();
+        }
+        if replica.told.to < replica.appended_to {
+            if !replica.is_unpersisted {
+                replica.is_unpersisted = true;
+                self.log.touch(shard);
+            }
+        } else if replica.told.synced_to < replica.appended_to && !replica.is_unsynced {
+            replica.is_unsynced = true;
+            self.log.touch_unsynced(shard);
+        }
+    }
+
+    /// Tells all replicas that wait for the log how far it has come.
+    fn on_persisted(&self, work: &mut Work) {
+        let touched = self.log.take_touched();
+        for shard in touched.unpersisted.into_iter().chain(touched.unsynced) {
+            let Some(replica) = self.replica(shard) else { continue };
+            let mut replica = replica.lock();
+            let persisted = self.log.persisted();
+            replica.is_unpersisted = false;
+            if replica.told.synced_to < persisted.synced_to {
+                replica.is_unsynced = false;
+            }
+            if replica.told != persisted {
+                replica.told = persisted;
+                self.handle(shard, &mut replica, Input::Persisted(persisted), work);
+            }
+            self.follow_log(shard, &mut replica, work);
+        }
+    }
+
+    /// Handles a message of another node, or of this one.
+    pub(crate) fn receive(&self, envelope: Envelope, work: &mut Work) {
+        let Envelope { from, boot, message } = envelope;
+        match message {
+            Message::Shard(message) => {
+                let shard = message.shard;
+                if self.holds(shard) {
+                    self.input(shard, Input::Message { from, boot, message }, work);
+                } else {
+                    self.telemetry.misdirected.increment(1);
+                }
+            }
+            Message::Reply(request, reply) if request.node == self.id => {
+                work.replies.push((request, reply));
+            }
+            Message::Reply(..) => self.telemetry.misdirected.increment(1),
+            Message::Cut(report) => {
+                let input = CutInput::Report { from, report };
+                self.tell_keeper(input, work);
+            }
+        }
+    }
+
+    fn tell_keeper(&self, input: CutInput<'_>, work: &mut Work) {
+        let here = self.here(work.now);
+        let cuts = {
+            let mut keeper = self.keeper.lock();
+            keeper.handle(&here, input, &mut work.out);
+            Arc::clone(keeper.cuts())
+        };
+        self.route(work);
+        let has_moved = !Arc::ptr_eq(&cuts, &*self.cuts.read());
+        if has_moved {
+            *self.cuts.write() = cuts;
+            self.sessions.poke();
+        }
+    }
+
+    /// Gathers what is applied, and tells all replicas where the cuts are.
+    pub(crate) fn tick(&self, work: &mut Work) {
+        let mut watermarks: Vec<(ShardId, Watermarks)> = Vec::new();
+        for shard in self.shards() {
+            if let Some(Some(found)) = self.look(shard, Shard::watermarks) {
+                watermarks.push((shard, found));
+            }
+        }
+        self.tell_keeper(CutInput::Watermarks(&watermarks), work);
+        let cuts = self.cuts();
+        for shard in self.shards() {
+            self.input(shard, Input::Cuts(&cuts), work);
+        }
+        self.finish(work);
+    }
+
+    /// Wakes the replicas whose time has come.
+    pub(crate) fn wake_due(&self, work: &mut Work) {
+        let mut due = Vec::new();
+        self.timers.take_due(work.now.steady, &mut due);
+        for shard in due {
+            let Some(replica) = self.replica(shard) else { continue };
+            let mut replica = replica.lock();
+            replica.wake_at = None;
+            self.handle(shard, &mut replica, Input::Wake, work);
+            self.follow_log(shard, &mut replica, work);
+        }
+        self.finish(work);
+    }
+
+    /// Does what a batch wants done, as far as it needs no disk.
+    pub(crate) fn send_off(&self, work: &mut Work) {
+        while let Some(message) = work.loopback.pop_front() {
+            let (from, boot) = (self.id, self.boot);
+            self.receive(Envelope { from, boot, message }, work);
+        }
+        if !work.out.events.is_empty() {
+            self.telemetry.tell(self, &mut work.out.events);
+        }
+        self.links.flush();
+        self.sessions.deliver(&mut work.replies);
+    }
+
+    /// Persists what a batch has appended, or sees to it that another thread does.
+    pub(crate) fn flush(&self, work: &mut Work) {
+        for _ in 0..FLUSH_ROUNDS_MAX {
+            if !work.has_appended() {
+                return;
+            }
+            let appended_to = std::mem::take(&mut work.appended_to);
+            if self.log.persisted().to < appended_to && !self.log.flush_inline() {
+                return; // Another thread is at it, and its end is told to `on_log_advanced`.
+            }
+            self.on_persisted(work);
+            self.send_off(work);
+        }
+        if work.has_appended() {
+            work.appended_to = LogIndex::default();
+            self.log.request_flush();
+        }
+    }
+
+    /// Ends a batch of a task that has nothing to answer itself.
+    pub(crate) fn finish(&self, work: &mut Work) {
+        self.send_off(work);
+        self.flush(work);
+    }
+
+    /// The log has come further, on a thread that does nothing else for the node.
+    pub(crate) fn on_log_advanced(&self) {
+        let mut work = Work::begin();
+        self.on_persisted(&mut work);
+        self.send_off(&mut work);
+        if work.has_appended() {
+            self.log.request_flush();
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! Starts a node: its log, its boot number, its replicas as the log left them.
+//!
+//! A folder holds `deployment` (its id, where the configuration names none), `boot` (the number of
+//! the last run) and `log/`. The boot number is written down, and synced, before the node says
+//! anything; it is at least the wall clock's microseconds, so that a node whose folder was emptied
+//! is still a newer run for its peers.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use parking_lot::{Mutex, RwLock};
+use tracing::{error, info, warn};
+
+use antecede_model::{
+    clock::Timestamp,
+    configuration::Configuration,
+    ids::{Boot, DeploymentId, NodeId, ShardId},
+};
+use antecede_protocol::{
+    chain::{Input, Shard, ShardOptions},
+    geo::cuts::CutKeeper,
+    mutation::Mutations,
+    record::Record,
+};
+use antecede_storage::{
+    Identity, Log, LogIndex, Notice, OpenError, Options, RealDisk, RecoveryReport, SharedLog,
+    SharedOptions,
+};
+
+use crate::clock;
+use crate::config::Config;
+use crate::peer::{LinkShaper, Links};
+use crate::telemetry::Telemetry;
+
+use super::log::{NodeLog, PENDING_BYTES_MAX};
+use super::mailbox::Sessions;
+use super::memory::{Memory, MemoryFigure};
+use super::timers::Timers;
+use super::{Node, Replica, Work};
+
+/// How long to wait before a full disk is tried again.
+const DISK_RETRY_INTERVAL: Duration = Duration::from_millis(100);
+
+/// Why a node cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log cannot be opened.
+    #[error("cannot open the log")]
+    Log(#[from] OpenError),
+    /// A record of the log cannot be read by this build.
+    #[error("cannot read record {index} of the log; was it written by a newer build?")]
+    Record {
+        /// Its number.
+        index: LogIndex,
+        /// What is wrong with it.
+        source: antecede_model::codec::DecodeError,
+    },
+    /// A file or thread cannot be had.
+    #[error("cannot {what} {}", path.display())]
+    Io {
+        /// What could not be done.
+        what: &'static str,
+        /// With which file or folder.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address} for {what}; is another process there?")]
+    Listen {
+        /// For whom.
+        what: &'static str,
+        /// Where.
+        address: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The folder says something that is not what was written.
+    #[error("{} holds \"{found}\" where {wanted} should be; restore it or empty the folder", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What it holds.
+        found: String,
+        /// What it should hold.
+        wanted: &'static str,
+    },
+}
+
+/// What a node is made of, besides its settings.
+#[derive(Clone)]
+pub(crate) struct Parts {
+    pub(crate) config: Arc<Config>,
+    pub(crate) memory_figure: Option<MemoryFigure>,
+    pub(crate) shaper: LinkShaper,
+}
+
+/// What the log said at the start.
+struct Recovered {
+    log: Log<RealDisk>,
+    replicas: Vec<Option<Shard>>,
+    floor: Timestamp,
+}
+
+/// Opens a node; its replicas begin to settle when its links are up.
+pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
+    let config = parts.config;
+    let folder = config.storage.folder.as_deref();
+    let deployment = deployment(&config, folder)?;
+    let configuration = Arc::new(config.configuration(deployment));
+    let recovered = recover(&config, &configuration, deployment)?;
+    let boot = next_boot(folder)?;
+    let is_in_memory = folder.is_none();
+    let slot: Arc<OnceLock<Weak<Node>>> = Arc::default();
+    let options = SharedOptions {
+        fsync: config.storage.fsync,
+        retry_interval: DISK_RETRY_INTERVAL,
+        clock: Arc::new(clock::LogClock),
+    };
+    let callback = Arc::clone(&slot);
+    let shared = SharedLog::start(recovered.log, options, move |notice| {
+        if let Some(node) = callback.get().and_then(Weak::upgrade) {
+            node.on_notice(notice);
+        }
+    })
+    .map_err(|source| {
+        io_error("start the log's thread for", folder.unwrap_or("".as_ref()), source)
+    })?;
+    let log = NodeLog::new(shared, is_in_memory, config.max_clock_drift, recovered.floor);
+    let id = config.node;
+    let memory = Memory::new(parts.memory_figure, config.limits.memory_bytes_max);
+    let telemetry = Telemetry::new(&config);
+    let links = Links::new(&config, deployment, boot, &telemetry, &parts.shaper);
+    let keeper = CutKeeper::new(Arc::clone(&configuration), id.datacenter);
+    let held = recovered.replicas.iter().flatten().count();
+    let node = Arc::new(Node {
+        id,
+        boot,
+        started: clock::now(),
+        hlc_floor: recovered.floor,
+        replicas: recovered
+            .replicas
+            .into_iter()
+            .map(|shard| shard.map(|shard| Mutex::new(Replica::new(shard))))
+            .collect(),
+        log,
+        memory,
+        sessions: Sessions::starting_at(clock::wall()),
+        links,
+        timers: Timers::default(),
+        telemetry,
+        cuts: RwLock::new(Arc::clone(keeper.cuts())),
+        keeper: Mutex::new(keeper),
+        unsettled: std::sync::atomic::AtomicU64::new(held as u64),
+        boots: Mutex::default(),
+        stopping: std::sync::atomic::AtomicBool::new(false),
+        config,
+        configuration,
+    });
+    slot.get_or_init(|| Arc::downgrade(&node));
+    info!(node = %node.id, boot = %node.boot, shards = held, "node is open");
+    Ok(node)
+}
+
+impl Node {
+    /// Lets the replicas begin: they agree with their neighbours, then serve.
+    pub(crate) fn start_replicas(&self) {
+        let mut work = Work::begin();
+        for shard in self.shards() {
+            let Some(replica) = self.replica(shard) else { continue };
+            let mut replica = replica.lock();
+            let here = self.here(work.now);
+            replica.shard.start(&here, &mut work.out);
+            self.collect(shard, &mut replica, &mut work);
+            // What was recovered counts as persisted and synced.
+            let persisted = self.log.persisted();
+            replica.told = persisted;
+            self.handle(shard, &mut replica, Input::Persisted(persisted), &mut work);
+            self.follow_log(shard, &mut replica, &mut work);
+        }
+        self.finish(&mut work);
+    }
+
+    /// What the log tells, on any thread.
+    fn on_notice(&self, notice: Notice) {
+        match notice {
+            Notice::Advanced(positions) => {
+                if self.log.learn(positions) && !NodeLog::is_flushing_here() {
+                    self.on_log_advanced();
+                }
+            }
+            Notice::DiskFull(full) => {
+                self.log.set_disk_full(true);
+                warn!(node = %self.id, error = %full, "writes are refused");
+            }
+            Notice::Healed => {
+                self.log.set_disk_full(false);
+                info!(node = %self.id, "there is room on the disk again, writes go on");
+            }
+            Notice::Failed(failure) => {
+                let cause = std::error::Error::source(&failure).map(ToString::to_string);
+                error!(node = %self.id, error = %failure, cause, "the log has failed: this process ends");
+                // Nothing that was appended since can be believed; the chain goes on without it.
+                std::process::abort();
+            }
+        }
+    }
+}
+
+/// Opens the log, and gives each record to its replica.
+fn recover(
+    config: &Config,
+    configuration: &Arc<Configuration>,
+    deployment: DeploymentId,
+) -> Result<Recovered, StartError> {
+    let mut replicas = replicas(config, configuration, deployment);
+    let options = Options {
+        pending_bytes_max: PENDING_BYTES_MAX,
+        segment_bytes: config.storage.segment_bytes,
+        ..Options::usual(config.storage.fsync, draw())
+    };
+    let Some(folder) = &config.storage.folder else {
+        return Ok(Recovered { log: Log::memory(options), replicas, floor: Timestamp::ZERO });
+    };
+    let path = folder.join("log");
+    let disk = RealDisk::open(&path).map_err(|source| io_error("open", &path, source))?;
+    let identity = Identity { deployment: deployment.0, node: config.node.to_bits() };
+    let mut floor = Timestamp::ZERO;
+    let mut wrong = None;
+    let began = clock::steady();
+    let (log, report) =
+        Log::open(disk, options, identity, |index, bytes| match Record::read(bytes) {
+            Ok(Record::Entry { shard, committed_to, entry }) => {
+                if let Some(Some(replica)) = replicas.get_mut(usize::from(shard.0)) {
+                    replica.recover(committed_to, entry);
+                }
+            }
+            Ok(Record::Ceiling(ceiling)) => floor = floor.max(ceiling),
+            Err(source) => {
+                wrong.get_or_insert(StartError::Record { index, source });
+            }
+        })?;
+    if let Some(error) = wrong {
+        return Err(error);
+    }
+    tell_recovery(config.node, &report, clock::steady().0.saturating_sub(began.0));
+    Ok(Recovered { log, replicas, floor })
+}
+
+fn tell_recovery(node: NodeId, report: &RecoveryReport, took: Duration) {
+    let RecoveryReport { records, bytes, segments, torn_bytes, .. } = *report;
+    let took = humantime::format_duration(Duration::from_millis(
+        u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+    ));
+    info!(%node, records, bytes, segments, torn_bytes, %took, "the log is read");
+}
+
+fn replicas(
+    config: &Config,
+    configuration: &Arc<Configuration>,
+    deployment: DeploymentId,
+) -> Vec<Option<Shard>> {
+    let options = ShardOptions {
+        max_clock_drift: config.max_clock_drift,
+        hash_secret: secret_of(deployment),
+        mutations: Mutations::NONE,
+    };
+    let held: std::collections::BTreeSet<ShardId> = configuration.shards_of(config.node).collect();
+    let one = |shard| {
+        held.contains(&shard)
+            .then(|| Shard::new(shard, config.node, Arc::clone(configuration), options))
+    };
+    configuration.shard_count.shards().map(one).collect()
+}
+
+/// The secret that orders scans; the same on all nodes of a deployment.
+fn secret_of(deployment: DeploymentId) -> u64 {
+    let number = u128::from_be_bytes(deployment.0);
+    let [high, low] = [(number >> 64) & u128::from(u64::MAX), number & u128::from(u64::MAX)];
+    u64::try_from(high ^ low.rotate_left(1) & u128::from(u64::MAX)).unwrap_or(0)
+}
+
+/// A number that nobody can guess.
+pub(crate) fn draw() -> u64 {
+    let mut bytes = [0_u8; 8];
+    match rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty()) {
+        Ok(_) => u64::from_ne_bytes(bytes),
+        // Only before the system has any randomness; the clock is the next best.
+        Err(_) => clock::wall().0.rotate_left(20) ^ u64::from(std::process::id()),
+    }
+}
+
+fn io_error(what: &'static str, path: &Path, source: io::Error) -> StartError {
+    StartError::Io { what, path: path.to_owned(), source }
+}
+
+/// The deployment's id: configured, or kept in the folder, or drawn.
+fn deployment(config: &Config, folder: Option<&Path>) -> Result<DeploymentId, StartError> {
+    if let Some(id) = config.deployment {
+        return Ok(id);
+    }
+    let drawn = || {
+        let number = (u128::from(draw()) << 64) | u128::from(draw());
+        DeploymentId(number.to_be_bytes())
+    };
+    let Some(folder) = folder else { return Ok(drawn()) };
+    let path = folder.join("deployment");
+    if let Some(text) = read(&path)? {
+        let number = u128::from_str_radix(text.trim(), 16).map_err(|_| StartError::Damaged {
+            path: path.clone(),
+            found: text.trim().to_owned(),
+            wanted: "32 hexadecimal digits",
+        })?;
+        return Ok(DeploymentId(number.to_be_bytes()));
+    }
+    let id = drawn();
+    write(folder, "deployment", &format!("{id}\n"))?;
+    Ok(id)
+}
+
+/// A number larger than that of every earlier run; it is on disk when this returns.
+fn next_boot(folder: Option<&Path>) -> Result<Boot, StartError> {
+    let now = clock::wall().0;
+    let Some(folder) = folder else { return Ok(Boot(now)) };
+    let path = folder.join("boot");
+    let last = match read(&path)? {
+        None => 0,
+        Some(text) => text.trim().parse::<u64>().map_err(|_| StartError::Damaged {
+            path: path.clone(),
+            found: text.trim().to_owned(),
+            wanted: "the number of the last run",
+        })?,
+    };
+    let boot = now.max(last + 1);
+    write(folder, "boot", &format!("{boot}\n"))?;
+    Ok(Boot(boot))
+}
+
+fn read(path: &Path) -> Result<Option<String>, StartError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(source) => Err(io_error("read", path, source)),
+    }
+}
+
+/// Writes a small file so that a crash leaves the old one or the new one.
+fn write(folder: &Path, name: &str, text: &str) -> Result<(), StartError> {
+    let path = folder.join(name);
+    let temporary = folder.join(format!("{name}.new"));
+    let attempt = || -> io::Result<()> {
+        std::fs::create_dir_all(folder)?;
+        let mut file = File::create(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()?;
+        std::fs::rename(&temporary, &path)?;
+        File::open(folder)?.sync_all()
+    };
+    attempt().map_err(|source| io_error("write", &path, source))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn boots_grow_from_run_to_run_also_when_the_clock_goes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let first = next_boot(Some(folder.path())).unwrap();
+        let second = next_boot(Some(folder.path())).unwrap();
+        assert!(first < second);
+        let future = clock::wall().0 * 2;
+        write(folder.path(), "boot", &future.to_string()).unwrap();
+        assert_eq!(next_boot(Some(folder.path())).unwrap(), Boot(future + 1));
+        write(folder.path(), "boot", "one").unwrap();
+        assert!(matches!(next_boot(Some(folder.path())), Err(StartError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_drawn_deployment_is_kept_in_the_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = Config::dev("127.0.0.1:0", None, Some(folder.path())).unwrap();
+        let first = deployment(&config, Some(folder.path())).unwrap();
+        assert_eq!(deployment(&config, Some(folder.path())).unwrap(), first);
+        assert_ne!(deployment(&config, None).unwrap(), first);
+    }
+}

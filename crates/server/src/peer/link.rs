@@ -1,0 +1,451 @@
+//! What this node says to another: a buffer, a connection, and the task that keeps it.
+//!
+//! Messages are encoded straight into the buffer of the next frame. Whoever ends a batch flushes:
+//! it writes to the socket itself, without a hop to another task, unless somebody else is writing
+//! or the socket is full; then what it has added goes with the next write. On a delayed path
+//! frames wait in a queue until they are due, and the courier flushes.
+//!
+//! The other side sends a byte now and then, so that silence means that it is gone.
+//!
+//! Ensures: frames leave in the order in which their messages were pushed.
+//! Limits: `queued_bytes_max`; what is beyond is dropped and counted, and its sender will say it
+//! again.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use antecede_model::{
+    clock::Steady,
+    ids::{Boot, NodeId},
+};
+use antecede_protocol::{
+    message::Message,
+    wire::{
+        frame::FrameWriter,
+        hello::{HELLO_BYTES_MAX, Hello, LinkRefusal, ReadHelloError},
+    },
+};
+
+use crate::clock;
+use crate::node::Node;
+use crate::telemetry::LinkCounters;
+
+use super::shaper::{Courier, LinkShape, Path};
+
+/// How long a handshake may take.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often the receiving side says that it is there.
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
+/// How long it may be silent.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < SILENCE_MAX.as_millis());
+/// The first pause before dialling again; it doubles each time.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+/// The longest.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// How many bytes go to the socket in one write, about.
+const WRITE_BYTES: usize = 256 * 1024;
+
+/// What a link is made of.
+#[derive(Debug)]
+pub(crate) struct LinkOptions {
+    pub(crate) to: NodeId,
+    pub(crate) address: String,
+    pub(crate) queued_bytes_max: usize,
+    pub(crate) path: Arc<Path>,
+    pub(crate) courier: Arc<Courier>,
+    /// For the jitter of delays and pauses.
+    pub(crate) seed: u64,
+    pub(crate) counters: LinkCounters,
+}
+
+/// A link to one node.
+#[derive(Debug)]
+pub(crate) struct Link {
+    options: LinkOptions,
+    state: Mutex<State>,
+    has_pending: AtomicBool,
+    /// Calls the task: the socket is full, or the connection has failed.
+    call: Notify,
+    random: AtomicU64,
+    since: Mutex<Option<Steady>>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    /// The frame that is being filled.
+    frames: FrameWriter,
+    /// Sealed frames that wait, in order.
+    queue: VecDeque<Sealed>,
+    queued_bytes: usize,
+    /// A buffer to use again.
+    spare: Vec<u8>,
+    /// The connection, once both sides have agreed.
+    stream: Option<Arc<TcpStream>>,
+    is_writing: bool,
+    /// The socket was full; the task waits until it is not.
+    is_blocked: bool,
+    last_due: Steady,
+    boot: Boot,
+}
+
+#[derive(Debug)]
+struct Sealed {
+    due: Steady,
+    bytes: Vec<u8>,
+    written: usize,
+}
+
+/// Why a connection ended or was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum LinkError {
+    /// The network failed.
+    #[error("the connection failed")]
+    Io(#[from] io::Error),
+    /// Nothing came for too long.
+    #[error("nothing was heard for {} s", .0.as_secs())]
+    Silent(Duration),
+    /// The other side said something else.
+    #[error(transparent)]
+    NotAHello(#[from] ReadHelloError),
+    /// The two must not talk.
+    #[error(transparent)]
+    Refused(#[from] LinkRefusal),
+    /// Another node answered.
+    #[error("node {found} answers where node {wanted} should be; check the addresses")]
+    OtherNode {
+        /// Who answered.
+        found: NodeId,
+        /// Who should have.
+        wanted: NodeId,
+    },
+    /// A run that has ended speaks, or speaks through an old connection.
+    #[error("run {found} of node {node} speaks, but run {known} is known; stop the older process")]
+    OlderBoot {
+        /// The node.
+        node: NodeId,
+        /// The run that speaks.
+        found: Boot,
+        /// The newest that is known.
+        known: Boot,
+    },
+}
+
+impl Link {
+    pub(crate) fn new(options: LinkOptions) -> Self {
+        let random = AtomicU64::new(options.seed | 1);
+        Self {
+            options,
+            state: Mutex::default(),
+            has_pending: AtomicBool::new(false),
+            call: Notify::new(),
+            random,
+            since: Mutex::new(None),
+        }
+    }
+
+    /// The node at the other end.
+    pub(crate) const fn node(&self) -> NodeId {
+        self.options.to
+    }
+
+    /// Where it is dialled.
+    pub(crate) fn address(&self) -> &str {
+        &self.options.address
+    }
+
+    /// Since when the connection stands; `None` while there is none.
+    pub(crate) fn connected_since(&self) -> Option<Steady> {
+        *self.since.lock()
+    }
+
+    /// The run of the node at the other end, as of the last connection.
+    pub(crate) fn boot(&self) -> Boot {
+        self.state.lock().boot
+    }
+
+    /// Bytes that wait to be sent.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        let state = self.state.lock();
+        state.queued_bytes + state.frames.len()
+    }
+
+    /// How the path is delayed or cut.
+    pub(crate) fn shape(&self) -> LinkShape {
+        self.options.path.shape()
+    }
+
+    pub(crate) const fn counters(&self) -> &LinkCounters {
+        &self.options.counters
+    }
+
+    /// Puts a message into the buffer; false if it was dropped, because there is no connection or
+    /// no room.
+    pub(crate) fn push(&self, message: &Message) -> bool {
+        let mut state = self.state.lock();
+        let has_room = state.queued_bytes + state.frames.len() < self.options.queued_bytes_max;
+        if state.stream.is_none() || !has_room || state.frames.push(message).is_err() {
+            drop(state);
+            self.options.counters.dropped.increment(1);
+            return false;
+        }
+        drop(state);
+        self.has_pending.store(true, Ordering::Relaxed);
+        true
+    }
+
+    pub(crate) fn has_pending(&self) -> bool {
+        self.has_pending.load(Ordering::Relaxed)
+    }
+
+    /// Seals what the buffer holds and sends it, or lets the courier do so when it is due.
+    pub(crate) fn flush(self: &Arc<Self>) {
+        self.has_pending.store(false, Ordering::Relaxed);
+        let shape = self.options.path.shape();
+        let due = {
+            let mut state = self.state.lock();
+            // Without a delay it is due at once, but not before what was delayed earlier.
+            let mut due = state.last_due;
+            if !shape.delay.is_zero() || !shape.jitter.is_zero() {
+                let jitter = shape.jitter.mul_f64(self.fraction());
+                due = due.max(Steady(clock::steady().0 + shape.delay + jitter));
+            }
+            if !state.seal(due) {
+                return;
+            }
+            state.last_due = due;
+            due
+        };
+        if shape.delay.is_zero() && shape.jitter.is_zero() && due <= clock::steady() {
+            self.pump();
+        } else {
+            self.options.courier.call_at(due, self);
+        }
+    }
+
+    /// Writes what is due, unless somebody else does.
+    pub(crate) fn pump(&self) {
+        let is_cut = self.options.path.shape().is_cut;
+        let mut state = self.state.lock();
+        loop {
+            if state.is_writing || state.is_blocked {
+                return;
+            }
+            let Some(stream) = state.stream.clone() else { return };
+            let now = clock::steady();
+            let Some(mut chunk) = state.take_due(now) else { return };
+            state.is_writing = true;
+            drop(state);
+            let written = if is_cut {
+                self.options.counters.cut.increment(1);
+                Ok(chunk.bytes.len() - chunk.written)
+            } else {
+                stream.try_write(chunk.bytes.get(chunk.written..).unwrap_or_default())
+            };
+            state = self.state.lock();
+            state.is_writing = false;
+            match written {
+                Ok(count) => {
+                    self.options.counters.sent_bytes.increment(count as u64);
+                    chunk.written += count;
+                    state.put_back(chunk);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    state.put_back(chunk);
+                    state.is_blocked = true;
+                    self.call.notify_one();
+                }
+                Err(_) => {
+                    // The task sees the end of the connection itself.
+                    state.stream = None;
+                    self.call.notify_one();
+                }
+            }
+        }
+    }
+
+    /// A number from 0 to 1 (SplitMix64).
+    fn fraction(&self) -> f64 {
+        let step = 0x9e37_79b9_7f4a_7c15;
+        let mut mixed = self.random.fetch_add(step, Ordering::Relaxed).wrapping_add(step);
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        let top = u32::try_from((mixed ^ (mixed >> 31)) >> 32).unwrap_or(0);
+        f64::from(top) / f64::from(u32::MAX)
+    }
+}
+
+impl State {
+    /// Moves what the buffer holds to the end of the queue; whether there was anything.
+    fn seal(&mut self, due: Steady) -> bool {
+        if self.frames.is_empty() {
+            return false;
+        }
+        let mut bytes = std::mem::take(&mut self.spare);
+        self.frames.swap(&mut bytes);
+        self.queued_bytes += bytes.len();
+        self.queue.push_back(Sealed { due, bytes, written: 0 });
+        true
+    }
+
+    /// What is due, as one piece if the pieces are small.
+    fn take_due(&mut self, now: Steady) -> Option<Sealed> {
+        let mut chunk = self.queue.pop_front_if(|front| front.due <= now)?;
+        while chunk.bytes.len() < WRITE_BYTES
+            && let Some(next) = self.queue.pop_front_if(|front| front.due <= now)
+        {
+            chunk.bytes.extend_from_slice(&next.bytes);
+        }
+        self.queued_bytes -= chunk.bytes.len() - chunk.written;
+        Some(chunk)
+    }
+
+    /// Keeps what is left of a piece at the front, or its buffer.
+    fn put_back(&mut self, mut chunk: Sealed) {
+        if chunk.written < chunk.bytes.len() {
+            self.queued_bytes += chunk.bytes.len() - chunk.written;
+            self.queue.push_front(chunk);
+        } else if chunk.bytes.capacity() <= WRITE_BYTES {
+            chunk.bytes.clear();
+            self.spare = chunk.bytes;
+        }
+    }
+
+    fn connect(&mut self, stream: Arc<TcpStream>, boot: Boot) {
+        self.disconnect();
+        self.stream = Some(stream);
+        self.boot = boot;
+    }
+
+    fn disconnect(&mut self) {
+        self.stream = None;
+        self.queue.clear();
+        self.queued_bytes = 0;
+        self.is_blocked = false;
+        self.last_due = Steady::default();
+        let mut rest = Vec::new();
+        self.frames.swap(&mut rest);
+    }
+}
+
+/// Keeps the link's connection until the node stops.
+pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
+    let mut pause = PAUSE_MIN;
+    let mut last_told = String::new();
+    while !node.is_stopping() {
+        let error = match dial(&node, &link).await {
+            Ok((stream, hello)) => {
+                info!(node = %node.id, peer = %link.node(), boot = %hello.boot, "link is up");
+                last_told.clear();
+                pause = PAUSE_MIN;
+                let stream = Arc::new(stream);
+                link.state.lock().connect(Arc::clone(&stream), hello.boot);
+                *link.since.lock() = Some(clock::steady());
+                let error = watch(&link, &stream).await;
+                *link.since.lock() = None;
+                link.state.lock().disconnect();
+                node.sessions.link_lost(link.node());
+                error
+            }
+            Err(error) => error,
+        };
+        if node.is_stopping() {
+            return;
+        }
+        tell(&node, &link, &error, &mut last_told);
+        let jittered = pause.mul_f64(0.5 + link.fraction() / 2.0);
+        tokio::time::sleep(jittered).await;
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Says once why there is no connection.
+fn tell(node: &Node, link: &Link, error: &LinkError, last_told: &mut String) {
+    link.counters().lost.increment(1);
+    let cause = std::error::Error::source(error).map(ToString::to_string);
+    let words = error.to_string();
+    if words != *last_told {
+        warn!(node = %node.id, peer = %link.node(), address = link.address(), error = words, cause, "no link");
+        *last_told = words;
+    }
+}
+
+async fn dial(node: &Node, link: &Link) -> Result<(TcpStream, Hello), LinkError> {
+    let attempt = async {
+        let mut stream = TcpStream::connect(link.address()).await?;
+        stream.set_nodelay(true)?;
+        let hello = shake_hands(node, &mut stream).await?;
+        let (found, wanted) = (hello.node, link.node());
+        if found != wanted {
+            return Err(LinkError::OtherNode { found, wanted });
+        }
+        Ok((stream, hello))
+    };
+    let elapsed = || LinkError::Silent(HANDSHAKE_TIMEOUT);
+    timeout(HANDSHAKE_TIMEOUT, attempt).await.map_err(|_| elapsed())?
+}
+
+/// Says hello, hears the other side's, and judges it.
+pub(super) async fn shake_hands(node: &Node, stream: &mut TcpStream) -> Result<Hello, LinkError> {
+    let ours = node.links.hello();
+    let mut bytes = Vec::new();
+    ours.write(&mut bytes);
+    stream.write_all(&bytes).await?;
+    bytes.clear();
+    // Byte by byte: what follows the hello belongs to the frames.
+    let theirs = loop {
+        bytes.push(stream.read_u8().await?);
+        if let Some((hello, _)) = Hello::read(&bytes)? {
+            break hello;
+        }
+        if HELLO_BYTES_MAX < bytes.len() {
+            return Err(ReadHelloError::NotAHello.into());
+        }
+    };
+    let wall = clock::wall();
+    ours.accept(&theirs, &node.configuration, wall, node.config.max_clock_drift)?;
+    Ok(theirs)
+}
+
+/// Listens for signs of life, and writes when the socket was full; returns when the connection
+/// has ended.
+async fn watch(link: &Link, stream: &TcpStream) -> LinkError {
+    let mut heard = [0_u8; 64];
+    loop {
+        let is_blocked = link.state.lock().is_blocked;
+        tokio::select! {
+            readable = timeout(SILENCE_MAX, stream.readable()) => match readable {
+                Err(_) => return LinkError::Silent(SILENCE_MAX),
+                Ok(Err(error)) => return error.into(),
+                Ok(Ok(())) => match stream.try_read(&mut heard) {
+                    Ok(0) => return io::Error::from(io::ErrorKind::UnexpectedEof).into(),
+                    Ok(_) => {}
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return error.into(),
+                },
+            },
+            writable = stream.writable(), if is_blocked => {
+                if let Err(error) = writable {
+                    return error.into();
+                }
+                link.state.lock().is_blocked = false;
+                link.pump();
+            }
+            () = link.call.notified() => {
+                if link.state.lock().stream.is_none() {
+                    return io::Error::from(io::ErrorKind::BrokenPipe).into();
+                }
+            }
+        }
+    }
+}

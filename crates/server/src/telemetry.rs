@@ -1,0 +1,326 @@
+//! Makes log lines and metrics of what happens.
+//!
+//! Every node has a recorder of its own, so that several nodes in one process do not mix. Metrics
+//! are registered once; what happens often only touches a handle. What can be asked at any time
+//! (lags, positions, memory) is read when somebody asks (`admin`).
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
+use parking_lot::Mutex;
+use tracing::{debug, error, info, warn};
+
+use antecede_model::{
+    ids::{DatacenterId, NodeId},
+    refusal::Refusal,
+};
+use antecede_protocol::event::Event;
+
+use crate::config::Config;
+use crate::node::Node;
+
+/// Up to here visibility is counted in steps of [`VISIBILITY_STEP`].
+const VISIBILITY_FINE_TO: f64 = 0.2;
+/// The width of a fine bucket, in seconds.
+const VISIBILITY_STEP: f64 = 0.0005;
+/// Coarse buckets beyond, in seconds.
+const VISIBILITY_COARSE: [f64; 12] =
+    [0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
+/// How long a flush of the log takes, in seconds.
+const FLUSH_BUCKETS: [f64; 14] = [
+    0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_3, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1,
+    0.5, 2.0,
+];
+
+const METADATA: Metadata<'static> = Metadata::new("antecede", Level::INFO, None);
+
+/// What is counted about the link to or from one node.
+#[derive(Clone)]
+pub(crate) struct LinkCounters {
+    pub(crate) sent_bytes: Counter,
+    pub(crate) received_bytes: Counter,
+    /// Messages that found no connection or no room.
+    pub(crate) dropped: Counter,
+    /// Writes that were dropped on purpose.
+    pub(crate) cut: Counter,
+    /// Connections that were lost or could not be made.
+    pub(crate) lost: Counter,
+}
+
+impl fmt::Debug for LinkCounters {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkCounters")
+    }
+}
+
+/// What is counted about a node.
+pub(crate) struct Telemetry {
+    recorder: PrometheusRecorder,
+    handle: PrometheusHandle,
+    /// Messages for a replica or a node that is not here.
+    pub(crate) misdirected: Counter,
+    pub(crate) connections: Counter,
+    pub(crate) refused_connections: Counter,
+    pub(crate) read_bytes: Counter,
+    pub(crate) written_bytes: Counter,
+    pub(crate) flush_seconds: Histogram,
+    committed: BTreeMap<DatacenterId, Counter>,
+    visibility: BTreeMap<DatacenterId, Histogram>,
+    conflicts: Counter,
+    waiting: Counter,
+    drifts: Counter,
+    drift_millis: Gauge,
+    stale: Counter,
+    dropped_bodies: Counter,
+    diverged: Counter,
+    refusals: Mutex<BTreeMap<&'static str, Counter>>,
+}
+
+impl fmt::Debug for Telemetry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Telemetry").finish_non_exhaustive()
+    }
+}
+
+fn visibility_buckets() -> Vec<f64> {
+    let steps = 1..=400_u32;
+    debug_assert!((f64::from(*steps.end()) * VISIBILITY_STEP - VISIBILITY_FINE_TO).abs() < 1e-9);
+    steps.map(|step| f64::from(step) * VISIBILITY_STEP).chain(VISIBILITY_COARSE).collect()
+}
+
+fn recorder() -> PrometheusRecorder {
+    let visibility = Matcher::Full("antecede_visibility_seconds".to_owned());
+    let flush = Matcher::Full("antecede_log_flush_seconds".to_owned());
+    PrometheusBuilder::new()
+        .set_buckets_for_metric(visibility, &visibility_buckets())
+        .and_then(|builder| builder.set_buckets_for_metric(flush, &FLUSH_BUCKETS))
+        .unwrap_or_default()
+        .build_recorder()
+}
+
+impl Telemetry {
+    pub(crate) fn new(config: &Config) -> Self {
+        let recorder = recorder();
+        describe(&recorder);
+        let counter =
+            |name: &'static str| recorder.register_counter(&Key::from_static_name(name), &METADATA);
+        let by_origin = |name: &'static str, id: DatacenterId| {
+            Key::from_parts(name, vec![Label::new("origin", config.datacenter_name(id).to_owned())])
+        };
+        let origins = || config.datacenters.iter().map(|datacenter| datacenter.id);
+        let visibility = origins().filter(|id| *id != config.node.datacenter).map(|id| {
+            let key = by_origin("antecede_visibility_seconds", id);
+            (id, recorder.register_histogram(&key, &METADATA))
+        });
+        let committed = origins().map(|id| {
+            let key = by_origin("antecede_committed_total", id);
+            (id, recorder.register_counter(&key, &METADATA))
+        });
+        let telemetry = Self {
+            misdirected: counter("antecede_misdirected_messages_total"),
+            connections: counter("antecede_connections_total"),
+            refused_connections: counter("antecede_refused_connections_total"),
+            read_bytes: counter("antecede_client_read_bytes_total"),
+            written_bytes: counter("antecede_client_written_bytes_total"),
+            flush_seconds: recorder.register_histogram(
+                &Key::from_static_name("antecede_log_flush_seconds"),
+                &METADATA,
+            ),
+            committed: committed.collect(),
+            visibility: visibility.collect(),
+            conflicts: counter("antecede_conflicts_total"),
+            waiting: counter("antecede_waiting_writes_total"),
+            drifts: counter("antecede_clock_drift_refused_total"),
+            drift_millis: recorder.register_gauge(
+                &Key::from_static_name("antecede_clock_drift_milliseconds"),
+                &METADATA,
+            ),
+            stale: counter("antecede_stale_messages_total"),
+            dropped_bodies: counter("antecede_dropped_bodies_total"),
+            diverged: counter("antecede_diverged_total"),
+            refusals: Mutex::default(),
+            handle: recorder.handle(),
+            recorder,
+        };
+        let version = vec![Label::new("version", env!("CARGO_PKG_VERSION"))];
+        telemetry
+            .recorder
+            .register_gauge(&Key::from_parts("antecede_build_info", version), &METADATA)
+            .set(1.0);
+        telemetry
+    }
+
+    /// The counters of the link with one node.
+    pub(crate) fn link(&self, node: NodeId) -> LinkCounters {
+        let counter = |name: &'static str| {
+            let labels = vec![Label::new("peer", node.to_string())];
+            self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+        };
+        LinkCounters {
+            sent_bytes: counter("antecede_link_sent_bytes_total"),
+            received_bytes: counter("antecede_link_received_bytes_total"),
+            dropped: counter("antecede_link_dropped_messages_total"),
+            cut: counter("antecede_link_cut_writes_total"),
+            lost: counter("antecede_link_lost_total"),
+        }
+    }
+
+    /// The counter of a command, by its name in lower case.
+    pub(crate) fn command(&self, name: &'static str) -> Counter {
+        let labels = vec![Label::new("command", name)];
+        self.recorder
+            .register_counter(&Key::from_parts("antecede_commands_total", labels), &METADATA)
+    }
+
+    /// Counts a request that was not served.
+    pub(crate) fn refused(&self, refusal: &Refusal) {
+        let label = refusal.label();
+        let mut refusals = self.refusals.lock();
+        refusals
+            .entry(label)
+            .or_insert_with(|| {
+                let labels = vec![Label::new("reason", label)];
+                let key = Key::from_parts("antecede_refusals_total", labels);
+                self.recorder.register_counter(&key, &METADATA)
+            })
+            .increment(1);
+    }
+
+    /// Sets a gauge that is read when somebody asks.
+    pub(crate) fn set(&self, name: &'static str, labels: Vec<Label>, value: f64) {
+        self.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA).set(value);
+    }
+
+    /// All metrics as text.
+    pub(crate) fn render(&self) -> String {
+        self.handle.render()
+    }
+
+    /// Sorts what histograms have collected; from time to time, so that it does not grow.
+    pub(crate) fn run_upkeep(&self) {
+        self.handle.run_upkeep();
+    }
+
+    /// Makes lines and metrics of what machines tell.
+    pub(crate) fn tell(&self, node: &Node, events: &mut Vec<Event>) {
+        for event in events.drain(..) {
+            self.tell_one(node, &event);
+        }
+    }
+
+    fn tell_one(&self, node: &Node, event: &Event) {
+        let here = node.id;
+        match event {
+            Event::Committed { origin, .. } => {
+                if let Some(counter) = self.committed.get(origin) {
+                    counter.increment(1);
+                }
+            }
+            Event::Applied { origin, since_stamp, .. } => {
+                if let Some(histogram) = self.visibility.get(origin) {
+                    histogram.record(since_stamp.as_secs_f64());
+                }
+            }
+            Event::Waiting { shard, origin, stamp, missing } => {
+                self.waiting.increment(1);
+                debug!(node = %here, %shard, %origin, %stamp, %missing, "a remote write waits");
+            }
+            Event::Conflict { shard, winner, loser } => {
+                self.conflicts.increment(1);
+                debug!(node = %here, %shard, %winner, %loser, "last writer wins dropped a value");
+            }
+            Event::Drift { from, ahead_millis, limit_millis } => {
+                self.drifts.increment(1);
+                self.drift_millis.set(u32::try_from(*ahead_millis).map_or(f64::MAX, f64::from));
+                warn!(node = %here, peer = %from, ahead_millis, limit_millis, "a clock is too far ahead: compare both nodes' clocks");
+            }
+            Event::Settled { shard } => {
+                debug!(node = %here, %shard, "settled");
+                if node.unsettled() == 0 {
+                    info!(node = %here, "all shards have settled: ready");
+                }
+            }
+            Event::Diverged { shard, with, position } => {
+                self.diverged.increment(1);
+                error!(node = %here, %shard, %with, %position, "two replicas hold different entries: stop both and compare their disks");
+            }
+            Event::StaleMessage { from } => {
+                self.stale.increment(1);
+                debug!(node = %here, %from, "a message of an older epoch, boot or membership");
+            }
+            Event::BodiesDropped { shard, count } => {
+                self.dropped_bodies.increment(u64::from(*count));
+                debug!(node = %here, %shard, count, "bodies of blocked writes were dropped");
+            }
+        }
+    }
+}
+
+fn describe(recorder: &PrometheusRecorder) {
+    let counters = [
+        ("antecede_committed_total", "Entries committed at tails of this node, by origin"),
+        ("antecede_conflicts_total", "Values that last-writer-wins dropped"),
+        ("antecede_waiting_writes_total", "Remote writes that had to wait for a dependency"),
+        ("antecede_refusals_total", "Requests that were not served, by reason"),
+        ("antecede_commands_total", "Commands, by name"),
+        ("antecede_clock_drift_refused_total", "Messages refused because a clock was ahead"),
+        ("antecede_stale_messages_total", "Messages of an older epoch, boot or membership"),
+        ("antecede_dropped_bodies_total", "Bodies of blocked writes dropped to bound memory"),
+        ("antecede_diverged_total", "Positions at which two replicas held different entries"),
+        ("antecede_misdirected_messages_total", "Messages for a replica that is not here"),
+        ("antecede_connections_total", "Client connections taken"),
+        ("antecede_refused_connections_total", "Client connections refused"),
+        ("antecede_client_read_bytes_total", "Bytes read from clients"),
+        ("antecede_client_written_bytes_total", "Bytes written to clients"),
+        ("antecede_link_sent_bytes_total", "Bytes sent to a node"),
+        ("antecede_link_received_bytes_total", "Bytes received from a node"),
+        ("antecede_link_dropped_messages_total", "Messages without a connection or room"),
+        ("antecede_link_cut_writes_total", "Writes dropped on a path that is cut on purpose"),
+        ("antecede_link_lost_total", "Connections lost or not made"),
+    ];
+    for (name, text) in counters {
+        recorder.describe_counter(name.into(), None, text.into());
+    }
+    let seconds = Some(Unit::Seconds);
+    recorder.describe_histogram(
+        "antecede_visibility_seconds".into(),
+        seconds,
+        "From a write's stamp at its origin until it is visible here".into(),
+    );
+    recorder.describe_histogram(
+        "antecede_log_flush_seconds".into(),
+        seconds,
+        "How long a write to the log took, with its sync".into(),
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn visibility_is_counted_in_steps_of_half_a_millisecond_up_to_200_ms() {
+        let buckets = visibility_buckets();
+        assert!(buckets.windows(2).all(|pair| pair[0] < pair[1]));
+        let fine: Vec<_> = buckets.iter().filter(|edge| **edge <= 0.2).collect();
+        assert!(fine.windows(2).all(|pair| pair[1] - pair[0] <= 0.000_500_1));
+    }
+
+    #[test]
+    fn what_is_counted_is_rendered() {
+        let config = Config::dev("127.0.0.1:0", None, None).unwrap();
+        let telemetry = Telemetry::new(&config);
+        telemetry.refused(&Refusal::DiskFull);
+        telemetry.command("get").increment(2);
+        telemetry.flush_seconds.record(0.001);
+        let text = telemetry.render();
+        assert!(text.contains("antecede_refusals_total{reason=\"disk_full\"} 1"), "{text}");
+        assert!(text.contains("antecede_commands_total{command=\"get\"} 2"), "{text}");
+        assert!(text.contains("antecede_log_flush_seconds_bucket"), "{text}");
+        assert!(text.contains("antecede_build_info{version="), "{text}");
+    }
+}
