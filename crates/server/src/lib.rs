@@ -19,3 +19,5 @@ pub mod node;
 pub mod peer;
 /// Log lines and metrics.
 mod telemetry;
+/// The Redis protocol.
+pub mod resp;
