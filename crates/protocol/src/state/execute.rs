@@ -280,20 +280,22 @@ impl<'k, 'a> Draft<'k, 'a> {
     }
 
     fn into_effect(self, key: &'a [u8]) -> Option<NewEffect<'a>> {
-        let seen = self.look.seen();
-        self.into_change().map(|change| NewEffect { key, seen, change })
+        let look = self.look;
+        self.into_change().map(|change| NewEffect { key, seen: look.seen(), change })
     }
 
     /// What leads from what was found to what is there now.
     fn into_change(self) -> Option<NewChange<'a>> {
-        let is_expired = self.look.is_expired(self.wall_millis);
         match self.value {
             Value::Written(value) => Some(NewChange::Set { value, deadline: self.deadline }),
             Value::Found(_) => {
                 self.is_deadline_new.then_some(NewChange::Ttl { deadline: self.deadline })
             }
-            Value::Absent if is_expired => self.is_looked_at.then_some(NewChange::Hide),
-            Value::Absent => self.look.is_visible().then_some(NewChange::Delete),
+            Value::Absent if !self.look.is_visible() => None,
+            Value::Absent if self.look.is_expired(self.wall_millis) => {
+                self.is_looked_at.then_some(NewChange::Hide)
+            }
+            Value::Absent => Some(NewChange::Delete),
         }
     }
 

@@ -17,7 +17,6 @@ const TABLE_BYTES_MIN: usize = 384;
 /// Slots that are added when the room behind the last bucket is used up.
 const OVERFLOW_SLOTS: usize = 16;
 /// What the processor fetches at once.
-#[cfg(target_arch = "x86_64")]
 const LINE_BYTES: usize = 64;
 
 /// One key, or nothing if the record is empty.
@@ -151,6 +150,9 @@ impl Index {
         let first = followers.iter().find(|slot| slot.is_vacant() || hash <= slot.hash);
         if let Some(slot) = first.filter(|slot| slot.hash == hash && !slot.is_vacant()) {
             prefetch_lines(&slot.record[0]);
+            if let Some(third) = slot.record.get(2 * LINE_BYTES) {
+                prefetch_lines(third);
+            }
         }
     }
 

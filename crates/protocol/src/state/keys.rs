@@ -285,7 +285,7 @@ impl Keys {
                 conflicts.push(Conflict { key: effect.key.into(), loser, winner });
             }
             if !self.dirty.is_empty() {
-                self.drop_dirty_to(position, hash, effect.key);
+                self.drop_dirty_to(position, hash);
             }
         });
     }
@@ -309,7 +309,7 @@ impl Keys {
         });
         let now = state.look(value);
         let after = Standing::of(&now);
-        let largest = now.largest_version();
+        let gone = if after.is_visible { None } else { now.largest_version() };
         let length = record::length(key, &state, value);
         self.record_bytes += length;
         if let Ok(at) = found {
@@ -330,11 +330,7 @@ impl Keys {
             self.index.insert(at, hash, record);
         }
         self.count(hash, found.is_ok().then_some(before), Some(after));
-        if !after.is_visible
-            && let Some(version) = largest
-        {
-            self.gone.push_back(Gone { hash, version });
-        }
+        self.gone.extend(gone.map(|version| Gone { hash, version }));
         merged
     }
 
@@ -376,10 +372,10 @@ impl Keys {
         }
     }
 
-    fn drop_dirty_to(&mut self, to: Position, hash: u64, key: &[u8]) {
+    fn drop_dirty_to(&mut self, to: Position, hash: u64) {
         let Some(states) = self.dirty.get_mut(&hash) else { return };
         let before = states.len();
-        states.retain(|dirty| to < dirty.position || !dirty.is_of(key));
+        states.retain(|dirty| to < dirty.position);
         self.dirty_count -= before - states.len();
         if states.is_empty() {
             self.dirty.remove(&hash);

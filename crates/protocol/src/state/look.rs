@@ -88,6 +88,9 @@ impl<'a> Look<'a> {
     /// When the value expires: the longest time to live that counts; `None` if never.
     #[must_use]
     pub fn deadline(&self) -> Option<Deadline> {
+        if self.ttls.is_empty() {
+            return None;
+        }
         let longest = self.ttls.iter().map(|ttl| ttl.deadline).max()?;
         (longest != NEVER).then_some(longest)
     }
@@ -96,7 +99,9 @@ impl<'a> Look<'a> {
     /// anyone is told that the key is absent.
     #[must_use]
     pub fn is_expired(&self, wall_millis: u64) -> bool {
-        self.is_visible() && self.deadline().is_some_and(|deadline| deadline < wall_millis)
+        !self.ttls.is_empty()
+            && self.held.is_some()
+            && self.deadline().is_some_and(|deadline| deadline < wall_millis)
     }
 
     /// What a read adds to its session's context: the value or tombstone, the writes to its time
