@@ -319,8 +319,16 @@ impl Shard {
     }
 
     /// Loads the part of the index that a key needs, so that the next look finds it in the cache.
+    ///
+    /// For a batch: once for every key of it, then [`Shard::prefetch_record`] for every key, then
+    /// the looks.
     pub fn prefetch(&self, key: &[u8]) {
         self.keys.prefetch(self.keys.hash(key));
+    }
+
+    /// Loads the record that a key's part of the index points at.
+    pub fn prefetch_record(&self, key: &[u8]) {
+        self.keys.prefetch_record(self.keys.hash(key));
     }
 
     /// The keys, for counters and checks.
