@@ -1,1 +1,66 @@
-//! Under construction.
+//! The proof: whole deployments of Antecede in virtual time, from one seed.
+//!
+//! The machines, the bytes of messages and records, and the log with its recovery are those of the
+//! server. The clocks, the wires, the disks and the clients are simulated, and all that is left to
+//! chance is drawn from the seed: the same seed gives the same trace, byte for byte. Faults are
+//! drawn from it, too; while and after a run its properties are checked.
+//!
+//! Read `plan` first (what a run consists of), then `world` (how it runs), then `check` (what must
+//! hold).
+
+/// What a run consists of: start here.
+pub mod plan;
+/// Kinds of trouble that a run can seek.
+pub mod profiles;
+
+/// What goes wrong.
+pub mod faults;
+/// What clients ask.
+pub mod workload;
+
+/// How a run runs.
+pub mod world;
+
+/// What nodes do with each other.
+mod talk;
+
+/// What clients do.
+mod visit;
+
+/// How faults begin and end.
+mod trouble;
+
+/// How a run ends.
+mod rest;
+
+/// One node.
+pub mod node;
+
+/// One client's connection.
+pub mod connection;
+
+/// One client.
+pub mod client;
+
+/// What is known beside the protocol.
+pub mod ledger;
+
+/// What must hold.
+pub mod check;
+
+/// When messages arrive.
+pub mod network;
+/// Messages as bytes.
+pub mod parcel;
+
+/// Chance from a seed.
+pub mod chance;
+/// Virtual time.
+pub mod moment;
+/// What happens next.
+pub mod queue;
+/// What a run did.
+pub mod trace;
+
+/// Runs and their outcomes.
+pub mod run;

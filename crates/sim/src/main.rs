@@ -1,3 +1,281 @@
-//! Under construction.
+//! Runs the simulator from the command line: fresh seeds, known seeds, replays, shrinking.
+//!
+//! Seeds run in processes of their own, so that a broken assertion, which ends a process, still
+//! tells its seed.
 
-fn main() {}
+use std::{
+    collections::BTreeSet,
+    hash::{BuildHasher, Hasher, RandomState},
+    io::Write,
+    process::ExitCode,
+};
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand};
+use sim::{
+    plan::{Cutback, Plan},
+    profiles::Profile,
+    run,
+    trace::Trace,
+};
+
+/// Where seeds are handed to processes.
+mod work;
+
+/// Takes away what a failure does not need.
+mod shrink;
+
+/// Whole deployments in virtual time, from one seed.
+#[derive(Debug, Parser)]
+#[command(version, about)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// The first seed; drawn if it is not given.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// How many seeds to run.
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// For how many minutes to run seeds.
+    #[arg(long, conflicts_with = "seeds")]
+    minutes: Option<u64>,
+    /// How many processes to run them in.
+    #[arg(long, default_value_t = 1)]
+    jobs: u64,
+    /// Go on after a failure, and tell all failing seeds in the end.
+    #[arg(long)]
+    keep_going: bool,
+    #[command(flatten)]
+    choice: Choice,
+}
+
+/// What is run, apart from the seed.
+#[derive(Clone, Debug, Default, Args)]
+struct Choice {
+    /// Seek one kind of trouble, whatever the seed says: mixed, gc-race, ticks, ...
+    #[arg(long, global = true)]
+    profile: Option<String>,
+    /// Leave out these faults, by number.
+    #[arg(long, global = true, value_delimiter = ',')]
+    without_faults: Vec<usize>,
+    /// Leave out these clients, by number.
+    #[arg(long, global = true, value_delimiter = ',')]
+    without_clients: Vec<u32>,
+    /// Let each client send at most so many commands.
+    #[arg(long, global = true)]
+    operations: Option<u32>,
+    /// Switch on a deliberate bug.
+    #[cfg(feature = "mutations")]
+    #[arg(long, global = true)]
+    mutation: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Shows what a seed's run does, line by line.
+    Replay {
+        /// The seed.
+        seed: u64,
+    },
+    /// Runs each seed twice and compares the traces byte for byte.
+    Twice {
+        /// The seeds.
+        #[arg(required = true)]
+        seeds: Vec<u64>,
+    },
+    /// Takes away faults, clients and commands for as long as the run still fails.
+    Shrink {
+        /// The seed.
+        seed: u64,
+    },
+    /// Runs the seeds that once found something.
+    Seeds,
+    /// Shows what a seed's run consists of.
+    Plan {
+        /// The seed.
+        seed: u64,
+    },
+    /// Runs seeds one after the other; for the processes of the simulator itself.
+    #[command(hide = true)]
+    Work {
+        /// The first seed.
+        #[arg(long)]
+        first: u64,
+        /// How far apart the seeds are.
+        #[arg(long)]
+        every: u64,
+        /// How many.
+        #[arg(long)]
+        count: u64,
+    },
+    /// Runs every deliberate bug against its scenario.
+    #[cfg(feature = "mutations")]
+    Mutations {
+        /// Only this one.
+        name: Option<String>,
+    },
+}
+
+/// The seeds that once found something, a number a line, then what it found.
+const KNOWN_SEEDS: &str = include_str!("../seeds.txt");
+
+fn main() -> anyhow::Result<ExitCode> {
+    let cli = Cli::parse();
+    let choice = cli.choice;
+    match cli.command {
+        None => work::fresh(&choice, &work::Extent {
+            first: cli.seed.unwrap_or_else(draw_seed),
+            count: cli.seeds.unwrap_or(if cli.minutes.is_some() { u64::MAX } else { 1 }),
+            minutes: cli.minutes,
+            jobs: cli.jobs.max(1),
+            keeps_going: cli.keep_going,
+        }),
+        Some(Command::Replay { seed }) => replay(&choice, seed),
+        Some(Command::Twice { seeds }) => twice(&choice, &seeds),
+        Some(Command::Shrink { seed }) => shrink::shrink(&choice, seed),
+        Some(Command::Seeds) => known(&choice),
+        Some(Command::Plan { seed }) => {
+            say(&format!("{:#?}", choice.plan(seed)?));
+            Ok(ExitCode::SUCCESS)
+        }
+        Some(Command::Work { first, every, count }) => work::work(&choice, first, every, count),
+        #[cfg(feature = "mutations")]
+        Some(Command::Mutations { name }) => mutations(name.as_deref()),
+    }
+}
+
+/// Prints a line; where nobody listens any more there is nobody to tell.
+fn say(line: &str) {
+    drop(writeln!(std::io::stdout().lock(), "{line}"));
+}
+
+/// A seed that nobody has chosen.
+fn draw_seed() -> u64 {
+    RandomState::new().build_hasher().finish() >> 24
+}
+
+impl Choice {
+    /// The plan of a seed.
+    fn plan(&self, seed: u64) -> anyhow::Result<Plan> {
+        let plan = match &self.profile {
+            None => Plan::of(seed),
+            Some(name) => Plan::with_profile(seed, named(name)?),
+        };
+        #[cfg(feature = "mutations")]
+        let plan = match &self.mutation {
+            None => plan,
+            Some(name) => sim::mutations::with(plan, name)
+                .with_context(|| format!("there is no deliberate bug `{name}`"))?,
+        };
+        Ok(plan.cut_back(&self.cutback()))
+    }
+
+    fn cutback(&self) -> Cutback {
+        Cutback {
+            faults: self.without_faults.iter().copied().collect::<BTreeSet<_>>(),
+            clients: self.without_clients.iter().copied().collect::<BTreeSet<_>>(),
+            operations: self.operations,
+        }
+    }
+
+    /// The same choice as arguments of a command.
+    fn arguments(&self) -> Vec<String> {
+        let mut arguments = Vec::new();
+        let mut add = |name: &str, value: Option<String>| {
+            if let Some(value) = value {
+                arguments.push(format!("--{name}={value}"));
+            }
+        };
+        fn list<T: ToString>(items: &[T]) -> Option<String> {
+            let texts: Vec<String> = items.iter().map(T::to_string).collect();
+            (!texts.is_empty()).then(|| texts.join(","))
+        }
+        add("profile", self.profile.clone());
+        add("without-faults", list(&self.without_faults));
+        add("without-clients", list(&self.without_clients));
+        add("operations", self.operations.map(|most| most.to_string()));
+        #[cfg(feature = "mutations")]
+        add("mutation", self.mutation.clone());
+        arguments
+    }
+}
+
+fn named(name: &str) -> anyhow::Result<Profile> {
+    let names: Vec<&str> = Profile::ALL.iter().map(|profile| profile.name()).collect();
+    Profile::named(name)
+        .with_context(|| format!("there is no profile `{name}`; there are {}", names.join(", ")))
+}
+
+fn replay(choice: &Choice, seed: u64) -> anyhow::Result<ExitCode> {
+    let plan = choice.plan(seed)?;
+    say(&format!("seed {seed}, profile {}, {:?}", plan.profile.name(), plan.shape));
+    let outcome = run::run(plan, Trace::Printed);
+    tell(seed, &outcome);
+    Ok(if outcome.failure.is_none() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn tell(seed: u64, outcome: &run::Outcome) {
+    let tally = &outcome.tally;
+    let counts = format!(
+        "{} operations ({} served), {} faults, {} messages, {} records, {} virtual seconds",
+        tally.operations,
+        tally.served,
+        tally.faults,
+        tally.messages,
+        tally.records,
+        tally.virtual_time / sim::moment::SECOND
+    );
+    match &outcome.failure {
+        None => say(&format!("seed {seed} passed: {counts}")),
+        Some(failure) => say(&format!("seed {seed} FAILED {failure}\n({counts})")),
+    }
+}
+
+fn twice(choice: &Choice, seeds: &[u64]) -> anyhow::Result<ExitCode> {
+    for seed in seeds {
+        let once = run::run(choice.plan(*seed)?, Trace::Kept(String::new()));
+        let again = run::run(choice.plan(*seed)?, Trace::Kept(String::new()));
+        if once.trace.is_empty() {
+            bail!("seed {seed} left no trace");
+        }
+        if once.trace != again.trace {
+            let differs = once.trace.lines().zip(again.trace.lines()).find(|(one, two)| one != two);
+            say(&format!("seed {seed} ran differently the second time: {differs:?}"));
+            return Ok(ExitCode::FAILURE);
+        }
+        say(&format!("seed {seed}: two traces of {} bytes are the same", once.trace.len()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn known(choice: &Choice) -> anyhow::Result<ExitCode> {
+    for line in KNOWN_SEEDS.lines().filter(|line| !line.trim().is_empty() && !line.starts_with('#'))
+    {
+        let word = line.split_whitespace().next().unwrap_or_default();
+        let seed: u64 = word.parse().with_context(|| format!("`{word}` is no seed"))?;
+        let extent =
+            work::Extent { first: seed, count: 1, minutes: None, jobs: 1, keeps_going: false };
+        let code = work::fresh(choice, &extent)?;
+        if code != ExitCode::SUCCESS {
+            return Ok(code);
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(feature = "mutations")]
+fn mutations(name: Option<&str>) -> anyhow::Result<ExitCode> {
+    let mut code = ExitCode::SUCCESS;
+    for row in sim::mutations::TABLE.iter().filter(|row| name.is_none_or(|name| row.name == name)) {
+        let found = work::first_failure(row)?;
+        match found {
+            Some(seed) => say(&format!("{:<28} caught at seed {seed}", row.name)),
+            None => {
+                say(&format!("{:<28} NOT CAUGHT in {} seeds", row.name, row.seeds));
+                code = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(code)
+}

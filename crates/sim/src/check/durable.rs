@@ -1,0 +1,108 @@
+//! Checks that what was committed or acknowledged is on the disk of every replica of its chain, and
+//! that it is still there, in every datacenter, at the end.
+//!
+//! Under `fsync = always` a commit means that every replica has synced the entry. With weaker
+//! settings it means that every running replica has taken it.
+
+use antecede_model::{
+    configuration::Configuration,
+    dependency::Dependency,
+    ids::{DatacenterId, NodeId, ShardId},
+};
+
+use super::Failure;
+use crate::{
+    ledger::{Ledger, Stored},
+    plan::Durability,
+};
+
+/// Judges an entry that a tail has just committed.
+///
+/// # Errors
+/// When a replica of the chain may still lose it.
+pub fn at_commit(
+    ledger: &Ledger,
+    chain: &[NodeId],
+    shard: ShardId,
+    stored: &Stored,
+) -> Result<(), Failure> {
+    for node in chain {
+        let facts = ledger.node(*node);
+        if ledger.durability() != Durability::Always && !facts.is_up {
+            continue;
+        }
+        let found = ledger.image(*node, shard).at(stored.identity.position);
+        let is_there = found.is_some_and(|found| {
+            found.identity == stored.identity && found.index <= facts.counted_to
+        });
+        if !is_there {
+            let what = format!(
+                "{:?} of shard {shard} is committed, but {node} has only {found:?}, persisted to {}",
+                stored.identity, facts.counted_to
+            );
+            return Err(Failure::new("durable", what));
+        }
+    }
+    Ok(())
+}
+
+/// Judges an acknowledged write: it must be committed where it began.
+///
+/// # Errors
+/// When it is not.
+pub fn at_acknowledgement(ledger: &Ledger, write: Dependency) -> Result<(), Failure> {
+    let committed = ledger.committed(write.origin, write.shard);
+    let is_committed = committed.is_some_and(|committed| {
+        committed
+            .values()
+            .rev()
+            .any(|(_, origin, stamp)| *origin == write.origin && *stamp == write.stamp)
+    });
+    if is_committed {
+        return Ok(());
+    }
+    Err(Failure::new("durable", format!("{write} was acknowledged before it was committed")))
+}
+
+/// Judges `WAIT`: so many datacenters must hold the write on the disks of its chain.
+///
+/// # Errors
+/// When fewer do.
+pub fn at_wait(
+    ledger: &Ledger,
+    configuration: &Configuration,
+    write: Dependency,
+    answered: i64,
+) -> Result<(), Failure> {
+    let holds = |datacenter: DatacenterId| {
+        configuration.chain(datacenter, write.shard).iter().all(|node| {
+            let found = ledger.image(*node, write.shard).named(write.origin, write.stamp);
+            found.is_some_and(|found| found.index <= ledger.node(*node).synced_to)
+        })
+    };
+    let count = configuration.peers(write.origin).filter(|peer| holds(*peer)).count();
+    if answered <= i64::try_from(count).unwrap_or(i64::MAX) {
+        return Ok(());
+    }
+    let what = format!("WAIT answered {answered} for {write}, which only {count} datacenters hold");
+    Err(Failure::new("durable", what))
+}
+
+/// Judges the end: every acknowledged write is in every replica's log.
+///
+/// # Errors
+/// The first that is not.
+pub fn at_rest(ledger: &Ledger, configuration: &Configuration) -> Result<(), Failure> {
+    for acknowledged in ledger.acknowledged() {
+        let write = acknowledged.write;
+        for datacenter in configuration.datacenters.keys() {
+            for node in configuration.chain(*datacenter, write.shard) {
+                if ledger.image(*node, write.shard).named(write.origin, write.stamp).is_none() {
+                    let what = format!("{write} was acknowledged and is not in the log of {node}");
+                    return Err(Failure::new("durable", what));
+                }
+            }
+        }
+    }
+    Ok(())
+}

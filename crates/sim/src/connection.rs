@@ -1,0 +1,169 @@
+//! Connects one client to a node: a session, the commands that wait for it, and what was asked of
+//! the shards for them.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use antecede_model::{
+    clock::Timestamp,
+    codec::Writer,
+    ids::{NodeId, RequestId, ShardId},
+    operation::{Action, ShardOperation},
+    response::Response,
+    version::Version,
+};
+use antecede_protocol::{
+    chain::Input,
+    message::{Body, LocalRequest, Message, Reply, Request, ShardMessage},
+    record::Record,
+    session::{Answers, Handover, Requests, Session},
+};
+
+use crate::{client::Seen, moment::Moment, node::Node, workload::Ask};
+
+/// One client's connection.
+#[derive(Debug)]
+pub struct Connection {
+    /// The session.
+    pub session: Session,
+    /// The client.
+    pub client: u32,
+    /// Commands that the session could not take yet.
+    pub backlog: VecDeque<Ask>,
+    /// What the session has answered.
+    pub answers: Answers,
+    /// What was asked of shards.
+    pub taps: Taps,
+    /// The earliest moment at which the session will be woken.
+    pub wake: Option<Moment>,
+}
+
+/// One request to a shard.
+#[derive(Clone, Debug)]
+struct Tap {
+    /// The bytes of the operation.
+    operation: Vec<u8>,
+    reply: Option<Seen>,
+}
+
+/// Requests of a session, so that the versions in their replies can be told to the history.
+#[derive(Debug, Default)]
+pub struct Taps {
+    requests: BTreeMap<u64, Tap>,
+}
+
+impl Taps {
+    fn add(&mut self, number: u64, operation: &ShardOperation<'_>) {
+        let ShardOperation::One(one) = operation else { return };
+        let mut bytes = Vec::new();
+        one.write(&mut Writer::new(&mut bytes));
+        self.requests.insert(number, Tap { operation: bytes, reply: None });
+    }
+
+    /// Takes note of a reply.
+    pub fn reply(&mut self, id: RequestId, reply: &Reply) {
+        let Some(tap) = self.requests.get_mut(&id.number) else { return };
+        let wrote = reply
+            .wrote
+            .map(|write| Version { timestamp: write.stamp, origin: write.origin });
+        let tombstone = if reply.response == Response::Nil {
+            reply.observed.iter().copied().max()
+        } else {
+            None
+        };
+        tap.reply = Some(Seen { wrote, tombstone });
+    }
+
+    /// What was seen for a command on one key; nothing where it could be that of another command.
+    pub fn take(&mut self, operation: &antecede_model::operation::Operation<'_>) -> Seen {
+        let mut bytes = Vec::new();
+        operation.write(&mut Writer::new(&mut bytes));
+        let same: Vec<u64> = self
+            .requests
+            .iter()
+            .filter(|(_, tap)| tap.operation == bytes)
+            .map(|(number, _)| *number)
+            .collect();
+        if operation.action == Action::Get && 1 < same.len() {
+            // Read twice, or asked for twice: which one was answered is not known here.
+            self.requests.retain(|_, tap| tap.operation != bytes || tap.reply.is_none());
+            return Seen::default();
+        }
+        let answered =
+            same.into_iter().find(|number| self.requests[number].reply.is_some());
+        answered
+            .and_then(|number| self.requests.remove(&number))
+            .and_then(|tap| tap.reply)
+            .unwrap_or_default()
+    }
+}
+
+/// Hands over the requests of one session.
+#[derive(Debug)]
+pub struct Handing<'a> {
+    /// The node.
+    pub node: &'a mut Node,
+    /// When.
+    pub now: Moment,
+    /// Where requests are noted.
+    pub taps: &'a mut Taps,
+}
+
+impl Requests for Handing<'_> {
+    fn request(&mut self, to: NodeId, shard: ShardId, request: LocalRequest<'_>) -> Handover {
+        self.taps.add(request.id.number, request.operation);
+        if to != self.node.id {
+            return self.send_request(to, shard, request);
+        }
+        let fresh = self.node.log.fresh.len();
+        if !self.node.tell(self.now, shard, Input::Request(request)) {
+            return Handover::NoLink;
+        }
+        if self.node.out.replies.iter().any(|(id, _)| *id == request.id) {
+            return Handover::UnderWay;
+        }
+        match stamp_of(&self.node.log.fresh[fresh..]) {
+            Some(stamp) => Handover::Stamped(stamp),
+            None => Handover::UnderWay,
+        }
+    }
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        self.node.out.early.push((to, message));
+    }
+}
+
+impl Handing<'_> {
+    fn send_request(
+        &mut self,
+        to: NodeId,
+        shard: ShardId,
+        request: LocalRequest<'_>,
+    ) -> Handover {
+        if self.node.no_link.contains(&to) {
+            return Handover::NoLink;
+        }
+        let mut operation = Vec::new();
+        request.operation.write(&mut Writer::new(&mut operation));
+        let body = Body::Request(Request {
+            id: request.id,
+            operation,
+            carried: request.carried.clone(),
+        });
+        let message = ShardMessage {
+            shard,
+            epoch: self.node.epoch(),
+            hlc: request.carried.time,
+            body,
+        };
+        self.node.out.early.push((to, Message::Shard(message)));
+        Handover::UnderWay
+    }
+}
+
+/// The stamp of the write among these records, if there is one.
+fn stamp_of(fresh: &[(antecede_model::ids::LogIndex, Record)]) -> Option<Timestamp> {
+    fresh.iter().rev().find_map(|(_, record)| match record {
+        Record::Entry { entry, .. } if !entry.is_tick() => Some(entry.stamp),
+        Record::Entry { .. } | Record::Ceiling(_) => None,
+    })
+}

@@ -1,0 +1,246 @@
+//! Draws what goes wrong: at least [`FAULTS_MIN`] faults a run, spread over its active time.
+//!
+//! Under `fsync = always` every node may lose its power at any moment, also all at once. With
+//! weaker settings what a run may lose is the setting's business, not the protocol's; there a
+//! node crashes only while its datacenter is whole, and in memory none does.
+
+use std::collections::BTreeMap;
+
+use antecede_model::ids::{DatacenterId, NodeId};
+
+use crate::{
+    chance::Chance,
+    moment::{MILLI, Moment, SECOND},
+    plan::{ACTIVE, Durability, Plan},
+    profiles::Bias,
+};
+
+/// Faults in a run, at least.
+pub const FAULTS_MIN: u64 = 10;
+
+/// Something that goes wrong for a while.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// When it begins.
+    pub at: Moment,
+    /// For how long, in nanoseconds.
+    pub lasts: u64,
+    /// What.
+    pub kind: FaultKind,
+}
+
+/// When exactly a node crashes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    /// At once.
+    Now,
+    /// After the next append to its log, before anything is written; its early messages have left.
+    Append,
+    /// After the log was written, before it is synced.
+    Written,
+    /// After the log was synced, before the durable messages leave.
+    Synced,
+}
+
+/// What goes wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FaultKind {
+    /// A node loses what is in memory and, if the power goes, what was not synced; it comes back.
+    Crash {
+        /// The node.
+        node: NodeId,
+        /// Whether the power goes, not only the process.
+        is_power_loss: bool,
+        /// When exactly.
+        trigger: Trigger,
+    },
+    /// All nodes of a datacenter lose their power.
+    Blackout {
+        /// The datacenter.
+        datacenter: DatacenterId,
+    },
+    /// Nothing passes between two nodes.
+    CutNodes {
+        /// One.
+        from: NodeId,
+        /// The other.
+        to: NodeId,
+        /// Whether only this direction is cut.
+        is_one_way: bool,
+    },
+    /// Nothing passes between two datacenters.
+    CutDatacenters {
+        /// One.
+        from: DatacenterId,
+        /// The other.
+        to: DatacenterId,
+        /// Whether only this direction is cut.
+        is_one_way: bool,
+    },
+    /// All links between two nodes break: what is under way is lost, then they are made anew.
+    Reset {
+        /// One.
+        from: NodeId,
+        /// The other.
+        to: NodeId,
+    },
+    /// A node takes long for everything.
+    Slow {
+        /// The node.
+        node: NodeId,
+        /// Nanoseconds for each message.
+        cost: u64,
+    },
+    /// A node's disk takes long.
+    SlowDisk {
+        /// The node.
+        node: NodeId,
+        /// How many times as long.
+        factor: u64,
+    },
+    /// One direction between two datacenters becomes slow.
+    SlowLink {
+        /// From here.
+        from: DatacenterId,
+        /// To there.
+        to: DatacenterId,
+        /// Nanoseconds on top.
+        extra: u64,
+    },
+    /// One direction between two nodes becomes slow.
+    SlowPair {
+        /// From here.
+        from: NodeId,
+        /// To there.
+        to: NodeId,
+        /// Nanoseconds on top.
+        extra: u64,
+    },
+    /// A wall clock jumps, and stays where it is afterwards.
+    ClockJump {
+        /// The node.
+        node: NodeId,
+        /// Where to, in milliseconds off the true time.
+        to_millis: i64,
+    },
+    /// A node dies for ever, and a new epoch of its datacenter goes on without it.
+    Remove {
+        /// The node.
+        node: NodeId,
+    },
+}
+
+/// Draws the faults of a run.
+#[must_use]
+pub fn draw(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
+    let bias = plan.profile.bias();
+    let count = chance.between(FAULTS_MIN, bias.faults_max.max(FAULTS_MIN));
+    let mut faults: Vec<Fault> = (0..count).map(|_| draw_one(chance, plan, &bias)).collect();
+    faults.extend(plan.profile.fixed_faults(chance, plan));
+    faults.sort_by_key(|fault| fault.at);
+    match plan.shape.durability {
+        Durability::Always => {}
+        Durability::Interval => spare(&mut faults, true),
+        Durability::Memory => spare(&mut faults, false),
+    }
+    faults
+}
+
+fn draw_one(chance: &mut Chance, plan: &Plan, bias: &Bias) -> Fault {
+    let nodes: Vec<NodeId> = plan.shape.all_nodes().collect();
+    let at = Moment(chance.between(SECOND / 2, ACTIVE.0 - 3 * SECOND));
+    let lasts = match chance.below(3) {
+        0 => chance.between(1, 300) * MILLI,
+        1 => chance.between(300, 2000) * MILLI,
+        _ => chance.between(2000, 6000) * MILLI,
+    };
+    let kind = match chance.below(bias.crash + bias.cut + bias.slow + bias.clock) {
+        draw if draw < bias.crash => draw_crash(chance, plan, &nodes, bias),
+        draw if draw < bias.crash + bias.cut => draw_cut(chance, plan, &nodes),
+        draw if draw < bias.crash + bias.cut + bias.slow => draw_slow(chance, plan, &nodes),
+        _ => draw_jump(chance, plan, &nodes),
+    };
+    let lasts = if bias.restarts_fast && matches!(kind, FaultKind::Crash { .. }) {
+        chance.between(1, 400) * MILLI
+    } else {
+        lasts
+    };
+    let lasts = lasts.min(ACTIVE.since(at));
+    Fault { at, lasts, kind }
+}
+
+fn draw_crash(chance: &mut Chance, plan: &Plan, nodes: &[NodeId], bias: &Bias) -> FaultKind {
+    let is_always = plan.shape.durability == Durability::Always;
+    if is_always && chance.per_mille(bias.blackout_per_mille) {
+        let datacenter = chance.pick(nodes).datacenter;
+        return FaultKind::Blackout { datacenter };
+    }
+    let trigger = chance.pick(bias.triggers);
+    FaultKind::Crash { node: chance.pick(nodes), is_power_loss: chance.per_mille(600), trigger }
+}
+
+fn draw_cut(chance: &mut Chance, plan: &Plan, nodes: &[NodeId]) -> FaultKind {
+    let is_one_way = chance.per_mille(400);
+    let (from, to) = (chance.pick(nodes), chance.pick(nodes));
+    if from == to {
+        let (from, to) = two_datacenters(chance, plan);
+        return FaultKind::CutDatacenters { from, to, is_one_way };
+    }
+    match chance.below(6) {
+        0 | 1 if from.datacenter != to.datacenter => {
+            let (from, to) = (from.datacenter, to.datacenter);
+            FaultKind::CutDatacenters { from, to, is_one_way }
+        }
+        2 => FaultKind::Reset { from, to },
+        _ => FaultKind::CutNodes { from, to, is_one_way },
+    }
+}
+
+fn two_datacenters(chance: &mut Chance, plan: &Plan) -> (DatacenterId, DatacenterId) {
+    let count = u64::from(plan.shape.datacenters);
+    let from = chance.below(count);
+    let to = (from + 1 + chance.below(count - 1)) % count;
+    let id = |number: u64| DatacenterId(u16::try_from(number + 1).expect("few datacenters"));
+    (id(from), id(to))
+}
+
+fn draw_slow(chance: &mut Chance, plan: &Plan, nodes: &[NodeId]) -> FaultKind {
+    let node = chance.pick(nodes);
+    match chance.below(3) {
+        0 => FaultKind::Slow { node, cost: chance.pick(&[1, 5, 20]) * MILLI },
+        1 => FaultKind::SlowDisk { node, factor: chance.pick(&[10, 50, 200]) },
+        _ => {
+            let (from, to) = two_datacenters(chance, plan);
+            FaultKind::SlowLink { from, to, extra: chance.pick(&[50, 300, 1000]) * MILLI }
+        }
+    }
+}
+
+fn draw_jump(chance: &mut Chance, plan: &Plan, nodes: &[NodeId]) -> FaultKind {
+    let most = plan.weather.skew_millis;
+    let to_millis = i64::try_from(chance.below(2 * most + 1)).expect("milliseconds are few")
+        - i64::try_from(most).expect("milliseconds are few");
+    FaultKind::ClockJump { node: chance.pick(nodes), to_millis }
+}
+
+/// Time that a restarted node gets to take back what it lost, before the next one may crash.
+const RECOVERY: u64 = 4 * SECOND;
+
+/// Turns crashes into resets where a node of the same datacenter may still be recovering, or where
+/// nothing may crash.
+fn spare(faults: &mut [Fault], may_crash: bool) {
+    let mut busy_to: BTreeMap<DatacenterId, Moment> = BTreeMap::new();
+    for fault in faults {
+        let FaultKind::Crash { node, is_power_loss: _, trigger: _ } = fault.kind else { continue };
+        let free_at = busy_to.entry(node.datacenter).or_default();
+        if !may_crash || fault.at < *free_at {
+            let number = if node.number == 1 { 2 } else { 1 };
+            let to = NodeId { number, ..node };
+            fault.kind = FaultKind::Reset { from: node, to };
+            continue;
+        }
+        // At once, so that the crash does not slip behind the next one.
+        fault.kind = FaultKind::Crash { node, is_power_loss: true, trigger: Trigger::Now };
+        *free_at = fault.at.after(fault.lasts + RECOVERY);
+    }
+}

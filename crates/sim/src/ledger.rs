@@ -1,0 +1,311 @@
+//! Keeps what every node's disk holds, what was committed and what was acknowledged: the facts that
+//! the properties are judged by, gathered beside the protocol and never given to it.
+//!
+//! Assumes: it is told every record that is appended or read back, in order.
+
+use std::collections::BTreeMap;
+
+use antecede_model::{
+    clock::Timestamp,
+    dependency::Dependency,
+    ids::{DatacenterId, NodeId, Position, ShardId},
+    version::Version,
+};
+use antecede_protocol::entry::{Change, Entry, Identity};
+use rustc_hash::FxHashMap;
+
+use crate::{check::Failure, plan::Durability, workload::{KeyId, KeyTable}};
+
+/// One entry in a node's log.
+#[derive(Clone, Copy, Debug)]
+pub struct Stored {
+    /// Its name in the chain.
+    pub identity: Identity,
+    /// Where it began.
+    pub origin: DatacenterId,
+    /// Its stamp.
+    pub stamp: Timestamp,
+    /// Its place in the node's log.
+    pub index: u64,
+    /// Whether it is a tick.
+    pub is_tick: bool,
+}
+
+/// What a node's log holds of one shard, in the order of positions.
+#[derive(Clone, Debug, Default)]
+pub struct Image {
+    entries: Vec<Stored>,
+    /// Places of the entries by origin and stamp.
+    by_stamp: BTreeMap<(DatacenterId, Timestamp), Position>,
+}
+
+impl Image {
+    /// All entries.
+    #[must_use]
+    pub fn entries(&self) -> &[Stored] {
+        &self.entries
+    }
+
+    /// The entry at a position.
+    #[must_use]
+    pub fn at(&self, position: Position) -> Option<&Stored> {
+        let found = self.entries.binary_search_by_key(&position, |entry| entry.identity.position);
+        found.ok().map(|place| &self.entries[place])
+    }
+
+    /// The entry of this origin with this stamp.
+    #[must_use]
+    pub fn named(&self, origin: DatacenterId, stamp: Timestamp) -> Option<&Stored> {
+        self.at(*self.by_stamp.get(&(origin, stamp))?)
+    }
+
+    fn push(&mut self, stored: Stored) {
+        let position = stored.identity.position;
+        while let Some(last) = self.entries.last()
+            && position <= last.identity.position
+        {
+            self.by_stamp.remove(&(last.origin, last.stamp));
+            self.entries.pop();
+        }
+        self.by_stamp.insert((stored.origin, stored.stamp), position);
+        self.entries.push(stored);
+    }
+}
+
+/// What is known of one node's log.
+#[derive(Clone, Debug, Default)]
+pub struct NodeLedger {
+    /// By shard number.
+    pub images: Vec<Image>,
+    /// Everything up to here counts as persisted.
+    pub counted_to: u64,
+    /// Everything up to here survives a power loss.
+    pub synced_to: u64,
+    /// Whether the process runs.
+    pub is_up: bool,
+}
+
+/// An acknowledged write.
+#[derive(Clone, Copy, Debug)]
+pub struct Acknowledged {
+    /// The write.
+    pub write: Dependency,
+    /// Which record of the history tells of it.
+    pub record: usize,
+}
+
+/// What a replica's effects come to for one key, computed apart from the protocol.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Expected {
+    /// The largest version written.
+    pub version: Version,
+    /// Its value; `None` is a tombstone.
+    pub value: Option<Vec<u8>>,
+}
+
+/// Committed entries by position: identity, origin, stamp.
+pub type Committed = BTreeMap<Position, (Identity, DatacenterId, Timestamp)>;
+
+/// All facts.
+#[derive(Debug)]
+pub struct Ledger {
+    nodes: BTreeMap<NodeId, NodeLedger>,
+    durability: Durability,
+    /// Checksums by identity. Looked up, never walked.
+    identities: FxHashMap<(DatacenterId, ShardId, u64, u64, Position), u32>,
+    /// Versions by value. Looked up, never walked.
+    values: FxHashMap<Vec<u8>, Version>,
+    committed: BTreeMap<(DatacenterId, ShardId), Committed>,
+    acknowledged: Vec<Acknowledged>,
+    /// The largest version of each key among all entries in logs.
+    newest: BTreeMap<KeyId, BTreeMap<Version, Option<Vec<u8>>>>,
+    /// Records appended by running nodes so far.
+    appended: u64,
+    newest_stamp: BTreeMap<DatacenterId, Timestamp>,
+}
+
+impl Ledger {
+    /// Facts about nodes that have written nothing.
+    #[must_use]
+    pub fn new(nodes: impl Iterator<Item = NodeId>, shards: u16, durability: Durability) -> Self {
+        let shards = usize::from(shards);
+        let empty = NodeLedger {
+            images: vec![Image::default(); shards],
+            ..NodeLedger::default()
+        };
+        Self {
+            nodes: nodes.map(|node| (node, empty.clone())).collect(),
+            durability,
+            identities: FxHashMap::default(),
+            values: FxHashMap::default(),
+            committed: BTreeMap::new(),
+            acknowledged: Vec::new(),
+            newest: BTreeMap::new(),
+            appended: 0,
+            newest_stamp: BTreeMap::new(),
+        }
+    }
+
+    /// When a record counts as persisted.
+    #[must_use]
+    pub const fn durability(&self) -> Durability {
+        self.durability
+    }
+
+    /// What is known of a node.
+    #[must_use]
+    pub fn node(&self, node: NodeId) -> &NodeLedger {
+        &self.nodes[&node]
+    }
+
+    /// The same, to be changed.
+    pub fn node_mut(&mut self, node: NodeId) -> &mut NodeLedger {
+        self.nodes.get_mut(&node).expect("all nodes are known from the beginning")
+    }
+
+    /// What a node's log holds of a shard.
+    #[must_use]
+    pub fn image(&self, node: NodeId, shard: ShardId) -> &Image {
+        &self.nodes[&node].images[usize::from(shard.0)]
+    }
+
+    /// Takes note of an entry that a node appended, or read back.
+    ///
+    /// # Errors
+    /// When another entry of the same name is known, or another one is committed there.
+    pub fn add(
+        &mut self,
+        node: NodeId,
+        shard: ShardId,
+        entry: &Entry,
+        index: u64,
+        keys: &KeyTable,
+    ) -> Result<(), Failure> {
+        let identity = entry.identity;
+        let name =
+            (node.datacenter, shard, identity.epoch.0, identity.boot.0, identity.position);
+        let known = *self.identities.entry(name).or_insert(identity.checksum);
+        if known != identity.checksum {
+            return Err(Failure::new(
+                "chain_prefix",
+                format!("{node} has another entry of shard {shard} under the name {identity:?}"),
+            ));
+        }
+        if let Some(committed) = self.committed.get(&(node.datacenter, shard))
+            && let Some((there, _, _)) = committed.get(&identity.position)
+            && *there != identity
+            && self.durability == Durability::Always
+        {
+            return Err(Failure::new(
+                "chain_prefix",
+                format!(
+                    "{node} appends {identity:?} to shard {shard}, but {there:?} is committed there"
+                ),
+            ));
+        }
+        let stored = Stored {
+            identity,
+            origin: entry.origin,
+            stamp: entry.stamp,
+            index,
+            is_tick: entry.is_tick(),
+        };
+        self.node_mut(node).images[usize::from(shard.0)].push(stored);
+        self.appended += 1;
+        if entry.origin == node.datacenter && !entry.is_tick() {
+            self.add_values(entry, keys);
+        }
+        Ok(())
+    }
+
+    fn add_values(&mut self, entry: &Entry, keys: &KeyTable) {
+        let version = entry.version();
+        let newest = self.newest_stamp.entry(entry.origin).or_default();
+        *newest = (*newest).max(entry.stamp);
+        entry.for_each_effect(|effect| {
+            let value = match effect.change {
+                Change::Set { value, deadline: _ } => {
+                    self.values.insert(value.to_vec(), version);
+                    Some(value.to_vec())
+                }
+                Change::Delete => None,
+                Change::Ttl { .. } | Change::Hide => return,
+            };
+            if let Some(key) = keys.find(effect.key) {
+                self.newest.entry(key).or_default().insert(version, value);
+            }
+        });
+    }
+
+    /// The version that wrote a value.
+    #[must_use]
+    pub fn version_of(&self, value: &[u8]) -> Option<Version> {
+        self.values.get(value).copied()
+    }
+
+    /// Everything that was ever written to a key, in version order, also what was never committed.
+    #[must_use]
+    pub fn written(&self, key: KeyId) -> Option<&BTreeMap<Version, Option<Vec<u8>>>> {
+        self.newest.get(&key)
+    }
+
+    /// The largest stamp that each origin gave to a write.
+    #[must_use]
+    pub const fn newest_stamps(&self) -> &BTreeMap<DatacenterId, Timestamp> {
+        &self.newest_stamp
+    }
+
+    /// Takes note that a tail committed an entry.
+    ///
+    /// # Errors
+    /// When another one is committed there.
+    pub fn commit(&mut self, tail: NodeId, shard: ShardId, stored: Stored) -> Result<(), Failure> {
+        let position = stored.identity.position;
+        let what = (stored.identity, stored.origin, stored.stamp);
+        let committed = self.committed.entry((tail.datacenter, shard)).or_default();
+        let known = committed.entry(position).or_insert(what);
+        if *known != what {
+            return Err(Failure::new(
+                "chain_prefix",
+                format!("{tail} commits {what:?} in shard {shard}, but {known:?} is committed"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// What is committed in a datacenter's shard.
+    #[must_use]
+    pub fn committed(&self, datacenter: DatacenterId, shard: ShardId) -> Option<&Committed> {
+        self.committed.get(&(datacenter, shard))
+    }
+
+    /// Takes note of an acknowledged write.
+    pub fn acknowledge(&mut self, write: Dependency, record: usize) {
+        self.acknowledged.push(Acknowledged { write, record });
+    }
+
+    /// All acknowledged writes.
+    #[must_use]
+    pub fn acknowledged(&self) -> &[Acknowledged] {
+        &self.acknowledged
+    }
+
+    /// Records appended so far.
+    #[must_use]
+    pub const fn appended(&self) -> u64 {
+        self.appended
+    }
+
+    /// A node has ended: what is not persisted does not count any more.
+    pub fn down(&mut self, node: NodeId) {
+        let ledger = self.node_mut(node);
+        ledger.is_up = false;
+    }
+
+    /// A node begins again: its log is read back from here on.
+    pub fn begin_again(&mut self, node: NodeId) {
+        let ledger = self.node_mut(node);
+        ledger.images.iter_mut().for_each(|image| *image = Image::default());
+        ledger.is_up = true;
+    }
+}

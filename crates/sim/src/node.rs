@@ -1,0 +1,360 @@
+//! Runs one node: its replicas, its log on a simulated disk, its keeper of cuts, its sessions.
+//!
+//! The machines, the log's code and the bytes of its records are those of the server; only the
+//! disk, the clocks and the wires are simulated.
+//!
+//! Ensures: durable messages leave only after the log was persisted up to them; nothing of a run
+//! survives its end but what the disk holds.
+
+use std::{collections::{BTreeMap, BTreeSet}, sync::Arc};
+
+use antecede_model::{
+    clock::Timestamp,
+    configuration::Configuration,
+    ids::{Boot, Epoch, LogIndex, NodeId, SessionId, ShardId},
+    refusal::Refusal,
+};
+use antecede_protocol::{
+    chain::{Input, Shard, ShardOptions},
+    geo::cuts::{CutInput, CutKeeper},
+    machine::{Here, Outputs, Persisted, Storage},
+    record::Record,
+};
+use antecede_storage::{Identity, Log, Options, SimulatedDisk};
+
+use crate::{
+    connection::Connection,
+    faults::Trigger,
+    moment::{Moment, NodeClock},
+    plan::Durability,
+};
+
+/// Settings of the logs: small segments, so that a run fills several.
+const LOG_OPTIONS: Options = Options {
+    segment_bytes: 32 * 1024,
+    pending_bytes_max: 8 << 20,
+    record_bytes_max: 1 << 20,
+    salt: 0x51,
+    zero_ahead: false,
+};
+
+/// The log of a node, as its machines see it.
+#[derive(Debug)]
+pub struct NodeLog {
+    log: Log<SimulatedDisk>,
+    durability: Durability,
+    scratch: Vec<u8>,
+    /// What was appended since the world looked last.
+    pub fresh: Vec<(LogIndex, Record)>,
+}
+
+impl NodeLog {
+    /// How far the log has come.
+    #[must_use]
+    pub fn persisted(&self) -> Persisted {
+        let positions = self.log.positions();
+        let (written, synced) = (positions.written_to.get(), positions.synced_to.get());
+        let counted = match self.durability {
+            Durability::Always => synced,
+            Durability::Interval | Durability::Memory => written,
+        };
+        Persisted { to: LogIndex(counted), synced_to: LogIndex(synced) }
+    }
+
+    /// The last record appended.
+    #[must_use]
+    pub fn appended_to(&self) -> u64 {
+        self.log.positions().appended_to.get()
+    }
+
+    /// Hands everything to the operating system.
+    pub fn write(&mut self) {
+        self.log.write().expect("simulated disks have room and do not fail here");
+    }
+
+    /// Makes everything written durable.
+    pub fn sync(&mut self) {
+        self.log.sync().expect("simulated disks do not fail here");
+    }
+}
+
+impl Storage for NodeLog {
+    fn append(&mut self, write: &mut dyn FnMut(&mut Vec<u8>)) -> LogIndex {
+        self.scratch.clear();
+        write(&mut self.scratch);
+        let record = Record::read(&self.scratch).expect("a machine appends whole records");
+        let index = self.log.append(&[&self.scratch]).expect("runs append little");
+        let index = LogIndex(index.get());
+        self.fresh.push((index, record));
+        index
+    }
+
+    fn room(&self) -> Result<(), Refusal> {
+        if self.log.is_full() { Err(Refusal::DiskFull) } else { Ok(()) }
+    }
+
+    fn has_memory(&self) -> bool {
+        true
+    }
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Node {
+    /// Its name.
+    pub id: NodeId,
+    /// Its run.
+    pub boot: Boot,
+    /// Counts its runs for the world: what was meant for an earlier one is dropped.
+    pub life: u32,
+    /// Whether it runs.
+    pub is_up: bool,
+    /// Whether it is gone for ever.
+    pub is_removed: bool,
+    /// Its replicas, by shard number.
+    pub shards: Vec<Option<Shard>>,
+    /// Its keeper of cuts.
+    pub keeper: CutKeeper,
+    /// Its log, while it runs.
+    pub log: NodeLog,
+    /// What its machines want done.
+    pub out: Outputs,
+    /// Machines that want to be woken.
+    pub wakes: Vec<(ShardId, antecede_model::clock::Steady)>,
+    /// Its sessions.
+    pub connections: BTreeMap<SessionId, Connection>,
+    /// The last number given to a session.
+    pub last_session: u64,
+    /// Its clocks.
+    pub clock: NodeClock,
+    /// The largest timestamp that it persisted a ceiling for.
+    pub hlc_floor: Timestamp,
+    /// What it knows of the deployment.
+    pub configuration: Arc<Configuration>,
+    /// Whether a flush of the log is under way.
+    pub is_flushing: bool,
+    /// Replicas that have appended something that is not synced.
+    pub unsynced: BTreeMap<ShardId, u64>,
+    /// When it crashes, if it is about to.
+    pub trigger: Option<(Trigger, bool, u64)>,
+    /// Nanoseconds that a message takes.
+    pub cost: u64,
+    /// Until when it is busy.
+    pub busy_to: Moment,
+    /// How many times as long its disk takes.
+    pub disk_factor: u64,
+    /// Nodes that it has no link to at this moment.
+    pub no_link: BTreeSet<NodeId>,
+    disk: SimulatedDisk,
+    options: ShardOptions,
+    durability: Durability,
+}
+
+/// What a node read back from its log.
+#[derive(Debug, Default)]
+pub struct Recovered {
+    /// Records in order.
+    pub records: Vec<(u64, Record)>,
+}
+
+impl Node {
+    /// A node that has never run.
+    #[must_use]
+    pub fn new(
+        id: NodeId,
+        configuration: Arc<Configuration>,
+        options: ShardOptions,
+        durability: Durability,
+        clock: NodeClock,
+    ) -> Self {
+        Self {
+            id,
+            boot: Boot(0),
+            life: 0,
+            is_up: false,
+            is_removed: false,
+            shards: Vec::new(),
+            keeper: CutKeeper::new(Arc::clone(&configuration), id.datacenter)
+                .with_mutations(options.mutations),
+            log: closed(durability),
+            out: Outputs::default(),
+            wakes: Vec::new(),
+            connections: BTreeMap::new(),
+            last_session: 0,
+            clock,
+            hlc_floor: Timestamp::ZERO,
+            configuration,
+            is_flushing: false,
+            unsynced: BTreeMap::new(),
+            trigger: None,
+            cost: 0,
+            busy_to: Moment::default(),
+            disk_factor: 1,
+            no_link: BTreeSet::new(),
+            disk: SimulatedDisk::new(),
+            options,
+            durability,
+        }
+    }
+
+    /// Begins a run: reads the log back and starts the replicas.
+    ///
+    /// # Errors
+    /// Why the log was refused.
+    pub fn start(&mut self, now: Moment) -> Result<Recovered, String> {
+        let mut recovered = Recovered::default();
+        self.life += 1;
+        self.clock.born = now;
+        self.log = match self.durability {
+            Durability::Memory => {
+                self.boot = Boot(u64::from(self.life));
+                closed(self.durability)
+            }
+            Durability::Always | Durability::Interval => {
+                let log = self.open_log(&mut recovered)?;
+                self.boot = Boot(log.log.boot());
+                log
+            }
+        };
+        self.keeper = self.new_keeper();
+        self.out = Outputs::default();
+        self.out.appended_to = LogIndex(self.log.appended_to());
+        let count = self.configuration.shard_count.count();
+        self.shards = (0..count).map(|number| self.new_replica(ShardId(number))).collect();
+        for (_, record) in &recovered.records {
+            match record {
+                Record::Entry { shard, committed_to, entry } => {
+                    if let Some(replica) = &mut self.shards[usize::from(shard.0)] {
+                        replica.recover(*committed_to, entry.clone());
+                    }
+                }
+                Record::Ceiling(ceiling) => self.hlc_floor = self.hlc_floor.max(*ceiling),
+            }
+        }
+        self.is_up = true;
+        let here = self.here(now);
+        for place in 0..self.shards.len() {
+            if let Some(replica) = &mut self.shards[place] {
+                replica.start(&here, &mut self.out);
+                self.take_wake(ShardId(u16::try_from(place).expect("few shards")));
+            }
+        }
+        Ok(recovered)
+    }
+
+    fn open_log(&mut self, recovered: &mut Recovered) -> Result<NodeLog, String> {
+        let identity = Identity { deployment: *b"simulated deploy", node: self.id.to_bits() };
+        let mut damaged = None;
+        let disk = self.disk.clone();
+        let (log, _) = Log::open(disk, LOG_OPTIONS, identity, |index, bytes| {
+            match Record::read(bytes) {
+                Ok(record) => recovered.records.push((index.get(), record)),
+                Err(error) => damaged = Some(format!("record {index}: {error}")),
+            }
+        })
+        .map_err(|error| error.to_string())?;
+        match damaged {
+            Some(damage) => Err(damage),
+            None => Ok(NodeLog { log, ..closed(self.durability) }),
+        }
+    }
+
+    fn new_keeper(&self) -> CutKeeper {
+        CutKeeper::new(Arc::clone(&self.configuration), self.id.datacenter)
+            .with_mutations(self.options.mutations)
+    }
+
+    fn new_replica(&self, shard: ShardId) -> Option<Shard> {
+        let configuration = &self.configuration;
+        configuration.chain(self.id.datacenter, shard).contains(&self.id).then(|| {
+            Shard::new(shard, self.id, Arc::clone(configuration), self.options)
+        })
+    }
+
+    /// Ends a run: what is in memory is gone, and what the disk has not synced perhaps too.
+    pub fn end(&mut self, is_power_loss: bool, seed: u64) {
+        self.is_up = false;
+        self.disk = if is_power_loss { self.disk.crash(seed) } else { self.disk.reopen() };
+        self.log = closed(self.durability);
+        self.shards.clear();
+        self.connections.clear();
+        self.wakes.clear();
+        self.out = Outputs::default();
+        self.unsynced.clear();
+        self.is_flushing = false;
+        self.trigger = None;
+        self.busy_to = Moment::default();
+    }
+
+    /// Where and when the machines run.
+    #[must_use]
+    pub fn here(&self, now: Moment) -> Here {
+        Here { node: self.id, boot: self.boot, now: self.clock.at(now), hlc_floor: self.hlc_floor }
+    }
+
+    /// The epoch of its datacenter, as it knows it.
+    #[must_use]
+    pub fn epoch(&self) -> Epoch {
+        self.configuration.epoch(self.id.datacenter)
+    }
+
+    /// Gives a replica one input; false if there is no such replica here.
+    pub fn tell(&mut self, now: Moment, shard: ShardId, input: Input<'_>) -> bool {
+        let here = self.here(now);
+        let Some(Some(replica)) = self.shards.get_mut(usize::from(shard.0)) else { return false };
+        replica.handle(&here, input, &mut self.log, &mut self.out);
+        self.take_wake(shard);
+        true
+    }
+
+    fn take_wake(&mut self, shard: ShardId) {
+        if let Some(at) = self.out.wake.take() {
+            self.wakes.push((shard, at));
+        }
+    }
+
+    /// Tells the replicas that appended, and the messages that waited, how far the log has come.
+    pub fn persisted(&mut self, now: Moment) {
+        let persisted = self.log.persisted();
+        let shards: Vec<ShardId> = self.unsynced.keys().copied().collect();
+        for shard in shards {
+            self.tell(now, shard, Input::Persisted(persisted));
+        }
+        self.unsynced.retain(|_, index| persisted.synced_to.0 < *index);
+        self.out.release(persisted);
+    }
+
+    /// Gathers the watermarks of the tails here, and tells the replicas what the keeper makes of
+    /// them.
+    pub fn exchange_cuts(&mut self, now: Moment) {
+        let here = self.here(now);
+        let watermarks: Vec<_> = (0..)
+            .map(ShardId)
+            .zip(&self.shards)
+            .filter_map(|(shard, replica)| Some((shard, replica.as_ref()?.watermarks()?)))
+            .collect();
+        self.keeper.handle(&here, CutInput::Watermarks(&watermarks), &mut self.out);
+        self.out.wake = None;
+        let cuts = Arc::clone(self.keeper.cuts());
+        for number in 0..self.shards.len() {
+            let shard = ShardId(u16::try_from(number).expect("few shards"));
+            self.tell(now, shard, Input::Cuts(&cuts));
+        }
+    }
+
+    /// Takes a new configuration.
+    pub fn reconfigure(&mut self, now: Moment, configuration: &Arc<Configuration>) {
+        self.configuration = Arc::clone(configuration);
+        self.keeper.configure(Arc::clone(configuration));
+        for number in 0..self.shards.len() {
+            let shard = ShardId(u16::try_from(number).expect("few shards"));
+            self.tell(now, shard, Input::Configuration(Arc::clone(configuration)));
+        }
+    }
+}
+
+/// A log that keeps nothing: in memory, or of a node that does not run.
+fn closed(durability: Durability) -> NodeLog {
+    let log = Log::memory(LOG_OPTIONS);
+    NodeLog { log, durability, scratch: Vec::new(), fresh: Vec::new() }
+}

@@ -1,0 +1,333 @@
+//! Says what a run consists of, before it runs: the deployment, the weather between its nodes, the
+//! clients and the faults. Drawn from the seed; shrinking takes parts away.
+//!
+//! A profile bends the draw towards one kind of trouble, so that a rare coincidence becomes a usual
+//! one. Most seeds draw from everything.
+
+use std::collections::BTreeSet;
+
+use antecede_model::{
+    configuration::{Configuration, Layout},
+    ids::{DatacenterId, DeploymentId, NodeId},
+    key::ShardCount,
+};
+use antecede_protocol::mutation::Mutations;
+
+use crate::{
+    chance::Chance,
+    faults::{self, Fault},
+    moment::{MICRO, MILLI, Moment, SECOND},
+    profiles::Profile,
+};
+
+/// When the faults stop, and clients ask for nothing new.
+pub const ACTIVE: Moment = Moment(30 * SECOND);
+
+/// What a run consists of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What everything is drawn from.
+    pub seed: u64,
+    /// Which kind of trouble is sought.
+    pub profile: Profile,
+    /// The deployment.
+    pub shape: Shape,
+    /// The network.
+    pub weather: Weather,
+    /// The clients.
+    pub workload: Workload,
+    /// What goes wrong, sorted by time.
+    pub faults: Vec<Fault>,
+    /// Clients that take part, by number; all unless the run was shrunk.
+    pub clients: Vec<u32>,
+    /// A deliberate bug.
+    pub mutations: Mutations,
+}
+
+/// When a node counts a record as persisted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Durability {
+    /// Once it is synced.
+    Always,
+    /// Once it was handed to the operating system; synced every second.
+    Interval,
+    /// At once; nothing survives the process.
+    Memory,
+}
+
+/// The deployment.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// How many datacenters.
+    pub datacenters: u16,
+    /// Nodes in each.
+    pub nodes: u16,
+    /// Replicas of a shard in each.
+    pub chain: u16,
+    /// Shards.
+    pub shards: u16,
+    /// When a record counts as persisted.
+    pub durability: Durability,
+}
+
+/// What the network and the disks are like.
+#[derive(Clone, Debug)]
+pub struct Weather {
+    /// Mean one-way delay inside a datacenter, in nanoseconds.
+    pub local_delay: u64,
+    /// Mean one-way delay between datacenters, by (from, to), each in the order of the shape.
+    pub wide_delays: Vec<Vec<u64>>,
+    /// Of a thousand messages, how many are late by many times the delay.
+    pub late_per_mille: u64,
+    /// Of a thousand messages that the protocol sends again, how many are lost.
+    pub lost_per_mille: u64,
+    /// Of a thousand such messages, how many arrive twice.
+    pub repeated_per_mille: u64,
+    /// Of a thousand such messages, how many may be overtaken.
+    pub overtaken_per_mille: u64,
+    /// Mean time that the disk takes to write, in nanoseconds; syncing takes twice as long.
+    pub disk_delay: u64,
+    /// How far wall clocks are off at most, in milliseconds.
+    pub skew_millis: u64,
+    /// How far wall clocks run apart at most, in parts per million.
+    pub drift_ppm: u64,
+}
+
+/// What clients do.
+#[derive(Clone, Copy, Debug)]
+pub struct Workload {
+    /// How many clients; spread over the datacenters.
+    pub clients: u32,
+    /// How many commands each sends at most.
+    pub operations: u32,
+    /// Mean time between an answer and the next command, in nanoseconds.
+    pub think: u64,
+    /// Groups of keys with one hash tag each, so that a group lies in one shard.
+    pub groups: u64,
+    /// Keys in a group that everybody writes.
+    pub hot_keys: u64,
+    /// Of a thousand commands, how many go to keys that only one datacenter writes.
+    pub home_per_mille: u64,
+    /// Of a thousand turns, how many send several commands at once.
+    pub pipeline_per_mille: u64,
+    /// Commands sent at once at most.
+    pub pipeline_max: u64,
+    /// Of a thousand turns, how many move the session to another node with a token.
+    pub move_per_mille: u64,
+    /// Of a thousand clients, how many use the level `eventual`.
+    pub eventual_per_mille: u64,
+    /// Of a thousand commands, how many read.
+    pub read_per_mille: u64,
+    /// Of a thousand writes, how many remove their key.
+    pub delete_per_mille: u64,
+    /// Of a thousand writes, how many are conditional or answer what was there.
+    pub conditional_per_mille: u64,
+    /// Of a thousand commands, how many are `MULTI`, `MSET` or `MGET` in one shard.
+    pub batch_per_mille: u64,
+    /// Of a thousand commands, how many are `WAIT`.
+    pub wait_per_mille: u64,
+    /// Of a thousand commands, how many set or read keys that expire.
+    pub mortal_per_mille: u64,
+    /// Whether a client keeps to one shard.
+    pub one_group_each: bool,
+}
+
+impl Plan {
+    /// What the seed says.
+    #[must_use]
+    pub fn of(seed: u64) -> Self {
+        let mut chance = Chance::new(seed, streams::PLAN);
+        let profile = Profile::draw(&mut chance);
+        Self::with_profile(seed, profile)
+    }
+
+    /// What the seed says when this kind of trouble is sought.
+    #[must_use]
+    pub fn with_profile(seed: u64, profile: Profile) -> Self {
+        let mut chance = Chance::new(seed, streams::SHAPE);
+        let shape = Shape::draw(&mut chance);
+        let weather = Weather::draw(&mut chance, shape);
+        let workload = Workload::draw(&mut chance);
+        let mut plan = Self {
+            seed,
+            profile,
+            shape,
+            weather,
+            workload,
+            faults: Vec::new(),
+            clients: Vec::new(),
+            mutations: Mutations::NONE,
+        };
+        profile.bend(&mut plan, &mut chance);
+        let mut chance = Chance::new(seed, streams::FAULTS);
+        plan.faults = faults::draw(&mut chance, &plan);
+        plan.clients = (0..plan.workload.clients).collect();
+        plan
+    }
+
+    /// The first configuration of the deployment.
+    #[must_use]
+    pub fn configuration(&self) -> Configuration {
+        let shape = self.shape;
+        let shard_count = ShardCount::new(u32::from(shape.shards))
+            .expect("shapes have a power of two of shards");
+        Configuration::of(&Layout {
+            deployment: DeploymentId(*b"simulated deploy"),
+            shard_count,
+            chain_length: shape.chain,
+            datacenters: (1..=shape.datacenters)
+                .map(|id| (DatacenterId(id), format!("dc{id}"), shape.nodes))
+                .collect(),
+        })
+    }
+}
+
+/// What is taken away from a plan, to see whether it still fails.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cutback {
+    /// Faults, by their place in the full plan.
+    pub faults: BTreeSet<usize>,
+    /// Clients, by number.
+    pub clients: BTreeSet<u32>,
+    /// Commands that each client sends at most.
+    pub operations: Option<u32>,
+}
+
+impl Plan {
+    /// The plan with parts taken away.
+    #[must_use]
+    pub fn cut_back(mut self, cutback: &Cutback) -> Self {
+        let faults = std::mem::take(&mut self.faults).into_iter().enumerate();
+        let kept = faults.filter(|(place, _)| !cutback.faults.contains(place));
+        self.faults = kept.map(|(_, fault)| fault).collect();
+        self.clients.retain(|client| !cutback.clients.contains(client));
+        if let Some(operations) = cutback.operations {
+            self.workload.operations = self.workload.operations.min(operations);
+        }
+        self
+    }
+}
+
+/// The streams that the parts of a run draw from.
+pub mod streams {
+    /// Which profile.
+    pub const PLAN: u64 = 1;
+    /// Deployment, network, clients.
+    pub const SHAPE: u64 = 2;
+    /// Faults.
+    pub const FAULTS: u64 = 3;
+    /// Messages.
+    pub const NETWORK: u64 = 4;
+    /// Disks and clocks.
+    pub const NODES: u64 = 5;
+    /// The first client; each has its own.
+    pub const CLIENTS: u64 = 1000;
+}
+
+impl Shape {
+    fn draw(chance: &mut Chance) -> Self {
+        let datacenters = chance.pick(&[2, 3, 3, 3, 4]);
+        let chain = chance.pick(&[1, 2, 3, 3]);
+        let nodes = if datacenters == 4 { chain } else { chain + chance.pick(&[0, 0, 1]) };
+        let durability = match chance.below(10) {
+            0 if 1 < chain => Durability::Memory,
+            1 if 1 < chain => Durability::Interval,
+            _ => Durability::Always,
+        };
+        Self { datacenters, nodes, chain, shards: chance.pick(&[2, 4, 4, 8]), durability }
+    }
+
+    /// All nodes, in order.
+    pub fn all_nodes(self) -> impl Iterator<Item = NodeId> {
+        (1..=self.datacenters).flat_map(move |dc| {
+            (1..=self.nodes).map(move |number| NodeId { datacenter: DatacenterId(dc), number })
+        })
+    }
+}
+
+impl Weather {
+    fn draw(chance: &mut Chance, shape: Shape) -> Self {
+        let count = usize::from(shape.datacenters);
+        let mut wide_delays = vec![vec![0; count]; count];
+        for row in &mut wide_delays {
+            for delay in row {
+                *delay = chance.pick(&[5, 10, 20, 40, 80]) * MILLI;
+            }
+        }
+        let is_rough = chance.per_mille(500);
+        let rough = |chance: &mut Chance, most| if is_rough { chance.below(most) } else { 0 };
+        Self {
+            local_delay: chance.pick(&[50, 100, 300, 1000]) * MICRO,
+            wide_delays,
+            late_per_mille: chance.pick(&[0, 2, 10]),
+            lost_per_mille: rough(chance, 10),
+            repeated_per_mille: rough(chance, 20),
+            overtaken_per_mille: rough(chance, 50),
+            disk_delay: chance.pick(&[20, 100, 500, 2000]) * MICRO,
+            skew_millis: chance.pick(&[0, 1, 20, 200]),
+            drift_ppm: chance.pick(&[0, 50, 200]),
+        }
+    }
+}
+
+impl Workload {
+    fn draw(chance: &mut Chance) -> Self {
+        let clients = u32::try_from(chance.between(8, 16)).expect("few clients");
+        let operations = 2400 / clients;
+        Self {
+            clients,
+            operations,
+            think: 25 * SECOND / u64::from(operations),
+            groups: chance.between(3, 6),
+            hot_keys: chance.between(2, 3),
+            home_per_mille: 250,
+            pipeline_per_mille: chance.pick(&[0, 50, 150]),
+            pipeline_max: chance.between(2, 6),
+            move_per_mille: chance.pick(&[0, 15, 40]),
+            eventual_per_mille: chance.pick(&[0, 0, 150]),
+            read_per_mille: chance.pick(&[400, 550, 700]),
+            delete_per_mille: chance.pick(&[20, 100, 250]),
+            conditional_per_mille: chance.pick(&[50, 200]),
+            batch_per_mille: chance.pick(&[0, 60, 120]),
+            wait_per_mille: chance.pick(&[0, 0, 10]),
+            mortal_per_mille: chance.pick(&[0, 0, 30]),
+            one_group_each: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn same_seed_gives_the_same_plan() {
+        for seed in 0..50 {
+            assert_eq!(format!("{:?}", Plan::of(seed)), format!("{:?}", Plan::of(seed)));
+        }
+    }
+
+    #[test]
+    fn every_plan_has_ten_faults_and_enough_operations() {
+        for seed in 0..200 {
+            let plan = Plan::of(seed);
+            let operations = plan.workload.clients * plan.workload.operations;
+            assert!(10 <= plan.faults.len(), "seed {seed} has {} faults", plan.faults.len());
+            assert!(1_500 <= operations, "seed {seed} has {operations} operations");
+        }
+    }
+
+    #[test]
+    fn seeds_reach_every_profile_and_shape() {
+        let plans: Vec<Plan> = (0..500).map(Plan::of).collect();
+        for profile in Profile::ALL {
+            assert!(plans.iter().any(|plan| plan.profile == *profile), "{profile:?} is not drawn");
+        }
+        for durability in [Durability::Always, Durability::Interval, Durability::Memory] {
+            assert!(plans.iter().any(|plan| plan.shape.durability == durability));
+        }
+        for chain in 1..=3 {
+            assert!(plans.iter().any(|plan| plan.shape.chain == chain));
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! Makes faults begin and end: crashes, cuts, slowness, clocks, lost nodes.
+
+use std::sync::Arc;
+
+use antecede_model::ids::{DatacenterId, Epoch, NodeId};
+
+use crate::{
+    faults::{FaultKind, Trigger},
+    moment::MILLI,
+    world::{Happening, World},
+};
+
+impl World {
+    /// A fault begins.
+    pub(crate) fn begin(&mut self, number: usize) {
+        let fault = self.plan.faults[number];
+        self.tally.faults += 1;
+        self.trace.line(self.now, format_args!("FAULT {number} begins: {:?}", fault.kind));
+        self.queue.add(self.now.after(fault.lasts), Happening::End(number));
+        match fault.kind {
+            FaultKind::Crash { node, is_power_loss, trigger } => {
+                let place = self.place_of(node);
+                self.nodes[place].trigger = Some((trigger, is_power_loss, fault.lasts));
+                self.crash_if_due(place, Trigger::Now);
+            }
+            FaultKind::Blackout { datacenter } => {
+                for place in self.places_in(datacenter) {
+                    self.crash(place, true, fault.lasts);
+                }
+            }
+            FaultKind::Reset { from, to } => {
+                if from != to {
+                    self.network.reset(from, to);
+                }
+            }
+            FaultKind::ClockJump { node, to_millis } => {
+                let place = self.place_of(node);
+                self.nodes[place].clock.offset_micros = to_millis * 1000;
+            }
+            FaultKind::Remove { node } => self.remove(node),
+            FaultKind::CutNodes { .. }
+            | FaultKind::CutDatacenters { .. }
+            | FaultKind::Slow { .. }
+            | FaultKind::SlowDisk { .. }
+            | FaultKind::SlowLink { .. }
+            | FaultKind::SlowPair { .. } => self.switch(fault.kind, true),
+        }
+    }
+
+    /// A fault ends.
+    pub(crate) fn end(&mut self, number: usize) {
+        if self.rest.is_healed() {
+            return; // Everything has ended already.
+        }
+        let kind = self.plan.faults[number].kind;
+        self.trace.line(self.now, format_args!("FAULT {number} ends"));
+        match kind {
+            FaultKind::CutNodes { .. }
+            | FaultKind::CutDatacenters { .. }
+            | FaultKind::Slow { .. }
+            | FaultKind::SlowDisk { .. }
+            | FaultKind::SlowLink { .. }
+            | FaultKind::SlowPair { .. } => self.switch(kind, false),
+            FaultKind::Crash { .. }
+            | FaultKind::Blackout { .. }
+            | FaultKind::Reset { .. }
+            | FaultKind::ClockJump { .. }
+            | FaultKind::Remove { .. } => {}
+        }
+        self.forget_missing_links();
+    }
+
+    /// Switches on or off what lasts.
+    fn switch(&mut self, kind: FaultKind, is_on: bool) {
+        match kind {
+            FaultKind::CutNodes { from, to, is_one_way } => {
+                self.network.cut(from, to, is_on);
+                if !is_one_way {
+                    self.network.cut(to, from, is_on);
+                }
+            }
+            FaultKind::CutDatacenters { from, to, is_one_way } => {
+                for (from, to) in self.pairs(from, to) {
+                    self.network.cut(from, to, is_on);
+                    if !is_one_way {
+                        self.network.cut(to, from, is_on);
+                    }
+                }
+            }
+            FaultKind::Slow { node, cost } => {
+                let place = self.place_of(node);
+                self.nodes[place].cost = if is_on { cost } else { 0 };
+            }
+            FaultKind::SlowDisk { node, factor } => {
+                let place = self.place_of(node);
+                self.nodes[place].disk_factor = if is_on { factor } else { 1 };
+            }
+            FaultKind::SlowLink { from, to, extra } => {
+                for (from, to) in self.pairs(from, to) {
+                    self.network.slow(from, to, extra, is_on);
+                }
+            }
+            FaultKind::SlowPair { from, to, extra } => self.network.slow(from, to, extra, is_on),
+            FaultKind::Crash { .. }
+            | FaultKind::Blackout { .. }
+            | FaultKind::Reset { .. }
+            | FaultKind::ClockJump { .. }
+            | FaultKind::Remove { .. } => {}
+        }
+    }
+
+    fn places_in(&self, datacenter: DatacenterId) -> Vec<usize> {
+        let places = self.nodes.iter().enumerate();
+        places.filter(|(_, node)| node.id.datacenter == datacenter).map(|(at, _)| at).collect()
+    }
+
+    fn pairs(&self, from: DatacenterId, to: DatacenterId) -> Vec<(NodeId, NodeId)> {
+        let ids = |datacenter| self.places_in(datacenter).into_iter().map(|at| self.nodes[at].id);
+        ids(from).flat_map(|one| ids(to).map(move |other| (one, other))).collect()
+    }
+
+    /// Crashes a node whose moment has come; true if it did.
+    pub(crate) fn crash_if_due(&mut self, place: usize, trigger: Trigger) -> bool {
+        let Some((due, is_power_loss, lasts)) = self.nodes[place].trigger else { return false };
+        if due != trigger || !self.nodes[place].is_up {
+            return false;
+        }
+        if trigger == Trigger::Append && self.chance.per_mille(500) {
+            self.send_early(place);
+        }
+        self.crash(place, is_power_loss, lasts);
+        true
+    }
+
+    /// A node ends, and starts again later.
+    pub(crate) fn crash(&mut self, place: usize, is_power_loss: bool, lasts: u64) {
+        if !self.nodes[place].is_up {
+            return;
+        }
+        let id = self.nodes[place].id;
+        self.trace.line(self.now, format_args!("{id} crashes (power: {is_power_loss})"));
+        let clients: Vec<u32> =
+            self.nodes[place].connections.values().map(|connection| connection.client).collect();
+        let seed = self.chance.bits();
+        self.nodes[place].end(is_power_loss, seed);
+        self.ledger.down(id);
+        for client in clients {
+            self.lose_connection(client);
+        }
+        for other in 0..self.nodes.len() {
+            let other = self.nodes[other].id;
+            if other != id {
+                self.network.refuse(other, id);
+                self.break_link(other, id);
+            }
+        }
+        let at = self.now.after(lasts + self.chance.below(10 * MILLI));
+        self.queue.add(at, Happening::Start(place));
+    }
+
+    /// A node is gone for ever; its datacenter goes on in a new epoch without it.
+    ///
+    /// The node has ended before anybody hears of the new epoch, so that no right of the old one is
+    /// left: that is the handover.
+    fn remove(&mut self, node: NodeId) {
+        let mut configuration = (*self.configuration).clone();
+        let Some(datacenter) = configuration.datacenters.get_mut(&node.datacenter) else { return };
+        let has_others = datacenter
+            .chains
+            .iter()
+            .all(|chain| !chain.contains(&node) || 1 < chain.len());
+        if !has_others || !datacenter.nodes.contains(&node) {
+            return;
+        }
+        for chain in &mut datacenter.chains {
+            chain.retain(|member| *member != node);
+        }
+        datacenter.nodes.retain(|member| *member != node);
+        datacenter.epoch = Epoch(datacenter.epoch.0 + 1);
+        let place = self.place_of(node);
+        self.crash(place, true, 0);
+        self.nodes[place].is_removed = true;
+        self.configuration = Arc::new(configuration);
+        for other in 0..self.nodes.len() {
+            let at = self.now.after(self.chance.between(50 * MILLI, 2500 * MILLI));
+            let place = self.present(other);
+            self.queue.add(at, Happening::Configure(place, Arc::clone(&self.configuration)));
+        }
+    }
+
+    /// Ends all faults.
+    pub(crate) fn heal(&mut self) {
+        self.trace.line(self.now, format_args!("HEALED"));
+        self.rest.healed_at = Some(self.now);
+        self.network.calm();
+        for place in 0..self.nodes.len() {
+            let node = &mut self.nodes[place];
+            node.cost = 0;
+            node.disk_factor = 1;
+            node.trigger = None;
+            if !node.is_up {
+                let at = self.now.after(self.chance.below(300 * MILLI));
+                self.queue.add(at, Happening::Start(place));
+            }
+        }
+        self.forget_missing_links();
+    }
+}

@@ -1,0 +1,385 @@
+//! Lets clients connect, ask, be told, move on with tokens, and give up.
+
+use std::sync::Arc;
+
+use antecede_check::Outcome;
+use antecede_model::{
+    dependency::Dependency,
+    ids::{DatacenterId, SessionId},
+    response::Response,
+    token::SessionToken,
+    version::Version,
+};
+use antecede_protocol::session::{Answers, Session, SessionInput, View, command::Command};
+
+use crate::{
+    chance::Chance,
+    check::durable,
+    client::{Asked, Seen, Standing, keys_of, outcome_of},
+    connection::{Connection, Handing, Taps},
+    moment::{MILLI, SECOND},
+    plan::ACTIVE,
+    workload::{Ask, Drawer, KeyId},
+    world::{Happening, Place, World},
+};
+
+impl World {
+    /// A client may do something.
+    pub(crate) fn turn(&mut self, number: u32) {
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        if !client.waiting.is_empty() || ACTIVE <= self.now || client.left == 0 {
+            return;
+        }
+        match std::mem::replace(&mut client.standing, Standing::Apart) {
+            Standing::Connected(session) => {
+                client.standing = Standing::Connected(session);
+                self.ask_something(number);
+            }
+            Standing::Apart => self.connect(number, None),
+            Standing::Moving(context) => self.connect(number, Some(context)),
+        }
+    }
+
+    fn turn_after(&mut self, number: u32, nanos: u64) {
+        self.queue.add(self.now.after(nanos), Happening::Turn(number));
+    }
+
+    /// Connects a client to some node that runs, with the past that it brings.
+    fn connect(&mut self, number: u32, context: Option<Box<antecede_model::context::Context>>) {
+        let client = self.clients.get_mut(&number).expect("turns are given to clients");
+        let datacenter = if context.is_some() && client.chance.per_mille(600) {
+            let count = u64::from(self.plan.shape.datacenters);
+            DatacenterId(u16::try_from(client.chance.between(1, count)).expect("few datacenters"))
+        } else {
+            client.home
+        };
+        let running: Vec<usize> = (0..self.nodes.len())
+            .filter(|at| self.nodes[*at].is_up && self.nodes[*at].id.datacenter == datacenter)
+            .collect();
+        if running.is_empty() {
+            client.standing = context.map_or(Standing::Apart, Standing::Moving);
+            return self.turn_after(number, 200 * MILLI);
+        }
+        let place = client.chance.pick(&running);
+        let node = &mut self.nodes[place];
+        node.last_session += 1;
+        let session = SessionId(node.last_session);
+        client.node = node.id;
+        client.home = datacenter;
+        client.standing = Standing::Connected(session);
+        let connection = Connection {
+            session: Session::new(session, node.id, self.session_options),
+            client: number,
+            backlog: std::collections::VecDeque::new(),
+            answers: Answers::default(),
+            taps: Taps::default(),
+            wake: None,
+        };
+        node.connections.insert(session, connection);
+        let mut asks = Vec::new();
+        if client.is_eventual {
+            asks.push(Ask::Eventual);
+        }
+        match context {
+            Some(context) => asks.push(Ask::After(context)),
+            None => {
+                self.sessions_begun += 1;
+                client.begin_session(self.sessions_begun);
+            }
+        }
+        if asks.is_empty() { self.ask_something(number) } else { self.ask(number, asks) }
+    }
+
+    fn ask_something(&mut self, number: u32) {
+        let client = self.clients.get_mut(&number).expect("turns are given to clients");
+        let workload = &self.plan.workload;
+        if client.chance.per_mille(workload.move_per_mille) {
+            return self.ask(number, vec![Ask::Token]);
+        }
+        let count = if client.chance.per_mille(workload.pipeline_per_mille) {
+            client.chance.between(2, workload.pipeline_max)
+        } else {
+            1
+        };
+        let node = &self.nodes[Self::place_in(self.plan.shape.nodes, client.node)];
+        let mut drawer = Drawer {
+            keys: &self.keys,
+            workload,
+            datacenter: client.node.datacenter,
+            client: number,
+            values: &mut client.values,
+            wall_millis: node.clock.at(self.now).wall.millis(),
+        };
+        let asks: Vec<Ask> = (0..count).map(|_| drawer.draw(&mut client.chance)).collect();
+        self.ask(number, asks);
+    }
+
+    fn place_in(nodes: u16, node: antecede_model::ids::NodeId) -> usize {
+        usize::from(node.datacenter.0 - 1) * usize::from(nodes) + usize::from(node.number - 1)
+    }
+
+    /// Sends commands of a client, all at once.
+    fn ask(&mut self, number: u32, asks: Vec<Ask>) {
+        let client = self.clients.get_mut(&number).expect("only clients ask");
+        let Standing::Connected(session) = client.standing else { return };
+        client.turn += 1;
+        let turn = client.turn;
+        client.left = client.left.saturating_sub(u32::try_from(asks.len()).unwrap_or(u32::MAX));
+        for ask in &asks {
+            client.waiting.push_back(Asked { ask: ask.clone(), call: self.now });
+        }
+        if !client.chance.per_mille(100) {
+            let patience = client.chance.pick(&[SECOND / 2, 3 * SECOND, 6 * SECOND]);
+            self.queue.add(self.now.after(patience), Happening::GiveUp(number, turn));
+        }
+        let place = Self::place_in(self.plan.shape.nodes, client.node);
+        if self.trace.is_on() {
+            let names = asks.iter().map(|ask| ask.tell(&self.keys)).collect::<Vec<_>>().join("; ");
+            self.trace.line(
+                self.now,
+                format_args!("client {number} asks {}: {names}", self.nodes[place].id),
+            );
+        }
+        if let Some(connection) = self.nodes[place].connections.get_mut(&session) {
+            connection.backlog.extend(asks);
+        }
+        self.pump(place, session, None);
+        self.absorb(place);
+    }
+
+    /// Tells a session something, and gives it the commands that it can take.
+    pub(crate) fn pump(
+        &mut self,
+        number: usize,
+        session: SessionId,
+        input: Option<SessionInput<'_>>,
+    ) {
+        let node = &mut self.nodes[number];
+        let Some(mut connection) = node.connections.remove(&session) else { return };
+        let configuration = Arc::clone(&node.configuration);
+        let cuts = Arc::clone(node.keeper.cuts());
+        let view = View {
+            now: node.clock.at(self.now),
+            configuration: &configuration,
+            stable: &cuts.stable,
+            applied: &cuts.applied,
+        };
+        let mut handing = Handing { node, now: self.now, taps: &mut connection.taps };
+        let (inner, answers) = (&mut connection.session, &mut connection.answers);
+        if let Some(input) = input {
+            inner.handle(&view, input, &mut handing, answers);
+        }
+        while let Some(ask) = connection.backlog.front() {
+            let command: Command<'_> = ask.command(&self.keys);
+            if !inner.can_take(&view, &command) {
+                break;
+            }
+            inner.handle(&view, SessionInput::Command(&command), &mut handing, answers);
+            connection.backlog.pop_front();
+        }
+        if let Some(at) = answers.wake.take() {
+            let at = node.clock.moment_of(at).max(self.now.after(1_000));
+            if connection.wake.is_none_or(|armed| at < armed) {
+                connection.wake = Some(at);
+                let place = Place { node: number, life: node.life };
+                self.queue.add(at, Happening::WakeSession(place, session));
+            }
+        }
+        let client = connection.client;
+        let ready = std::mem::take(&mut connection.answers.ready);
+        node.connections.insert(session, connection);
+        for response in ready {
+            self.answered(client, number, session, &response);
+        }
+    }
+
+    /// A client is told the answer to the oldest command that it waits for.
+    fn answered(&mut self, number: u32, place: usize, session: SessionId, response: &Response) {
+        let Some(client) = self.clients.get_mut(&number) else { return };
+        let is_same = matches!(client.standing, Standing::Connected(here) if here == session);
+        if !is_same || client.node != self.nodes[place].id {
+            return; // It has given up, or went on after an unknown outcome.
+        }
+        let Some(asked) = client.waiting.pop_front() else { return };
+        self.tally.operations += 1;
+        if outcome_of(response) == Outcome::Ok {
+            self.tally.served += 1;
+        }
+        if self.trace.is_on() {
+            let line = format_args!("client {number} is told {response:?}");
+            self.trace.line(self.now, line);
+        }
+        let seen = match &asked.ask {
+            Ask::One(step) => {
+                let connection = self.nodes[place].connections.get_mut(&session);
+                connection.map_or_else(Seen::default, |connection| {
+                    connection.taps.take(&step.operation(&self.keys))
+                })
+            }
+            Ask::ReadSeveral(_)
+            | Ask::WriteSeveral(_)
+            | Ask::Transaction(_)
+            | Ask::Wait { .. }
+            | Ask::Token
+            | Ask::After(_)
+            | Ask::Eventual => Seen::default(),
+        };
+        self.record(number, &asked, response, seen);
+        self.go_on(number, &asked, response);
+    }
+
+    /// Puts what was answered into the history and the ledger.
+    fn record(&mut self, number: u32, asked: &Asked, response: &Response, seen: Seen) {
+        let client = self.clients.get_mut(&number).expect("only clients are answered");
+        let ledger = &self.ledger;
+        let version_of = |value: &[u8]| ledger.version_of(value);
+        let records = client.records(asked, response, self.now, seen, (&self.keys, &version_of));
+        for record in &records {
+            self.history.push(record);
+        }
+        if !asked.ask.is_write() || outcome_of(response) != Outcome::Ok {
+            return;
+        }
+        let written = records
+            .iter()
+            .filter(|record| record.op != antecede_check::Kind::Read)
+            .find_map(|record| record.version);
+        let (Some(version), Some(key)) = (written, keys_of(&asked.ask).first().copied()) else {
+            return;
+        };
+        let shard = self.keys.of_id(key).shard;
+        let write = Dependency {
+            origin: DatacenterId(version.1),
+            shard,
+            stamp: antecede_model::clock::Timestamp(version.0),
+        };
+        let place = self.ledger.acknowledged().len();
+        self.ledger.acknowledge(write, self.history.operations().len());
+        self.clients.get_mut(&number).expect("it is there").last_write = Some(place);
+        let result = durable::at_acknowledgement(&self.ledger, write);
+        self.hold(result);
+    }
+
+    /// What a client does after an answer.
+    fn go_on(&mut self, number: u32, asked: &Asked, response: &Response) {
+        let outcome = outcome_of(response);
+        match &asked.ask {
+            Ask::Token => return self.move_on(number, response),
+            Ask::After(_) if outcome != Outcome::Ok => return self.lose_connection(number),
+            Ask::Wait { .. } => self.check_wait(number, response),
+            Ask::One(_)
+            | Ask::ReadSeveral(_)
+            | Ask::WriteSeveral(_)
+            | Ask::Transaction(_)
+            | Ask::After(_)
+            | Ask::Eventual => {}
+        }
+        if outcome == Outcome::Unknown {
+            return self.lose_connection(number);
+        }
+        let client = self.clients.get_mut(&number).expect("it is there");
+        if client.waiting.is_empty() {
+            let think = client.chance.spread(self.plan.workload.think);
+            self.turn_after(number, think);
+        }
+    }
+
+    fn check_wait(&mut self, number: u32, response: &Response) {
+        let last = self.clients[&number].last_write;
+        let (Response::Integer(answered), Some(place)) = (response, last) else { return };
+        let write = self.ledger.acknowledged()[place].write;
+        let result = durable::at_wait(&self.ledger, &self.configuration, write, *answered);
+        self.hold(result);
+    }
+
+    /// A client takes its token elsewhere.
+    fn move_on(&mut self, number: u32, response: &Response) {
+        let Response::Bytes(text) = response else { return self.lose_connection(number) };
+        let text = String::from_utf8_lossy(text);
+        let (deployment, membership) =
+            (self.configuration.deployment, self.configuration.membership);
+        let context = match SessionToken::decode(&text, deployment, membership) {
+            Ok(context) => Box::new(context),
+            Err(error) => {
+                let what = format!("the token {text} of client {number}: {error}");
+                return self.fail(crate::check::Failure::new("session", what));
+            }
+        };
+        self.disconnect(number);
+        let client = self.clients.get_mut(&number).expect("it is there");
+        client.standing = Standing::Moving(context);
+        self.turn_after(number, MILLI);
+    }
+
+    /// A client has waited long enough.
+    pub(crate) fn give_up(&mut self, number: u32, turn: u64) {
+        let Some(client) = self.clients.get(&number) else { return };
+        if client.turn == turn && !client.waiting.is_empty() {
+            self.trace.line(self.now, format_args!("client {number} gives up"));
+            self.lose_connection(number);
+        }
+    }
+
+    /// A client has lost its connection, and will begin a new session.
+    pub(crate) fn lose_connection(&mut self, number: u32) {
+        self.disconnect(number);
+        let client = self.clients.get_mut(&number).expect("it is there");
+        client.standing = Standing::Apart;
+        let waiting = std::mem::take(&mut client.waiting);
+        let mut records = Vec::new();
+        for asked in &waiting {
+            records.extend(client.unanswered(asked, &self.keys));
+        }
+        let pause = client.chance.between(5, 300) * MILLI;
+        self.tally.operations += waiting.len() as u64;
+        for record in &records {
+            self.history.push(record);
+        }
+        self.turn_after(number, pause);
+    }
+
+    fn disconnect(&mut self, number: u32) {
+        let client = &self.clients[&number];
+        if let Standing::Connected(session) = client.standing {
+            let place = self.place_of(client.node);
+            let connections = &mut self.nodes[place].connections;
+            if connections.get(&session).is_some_and(|connection| connection.client == number) {
+                connections.remove(&session);
+            }
+        }
+    }
+
+    /// Lets the sessions of a node look again at what has moved.
+    pub(crate) fn wake_waiting_sessions(&mut self, place: Place) {
+        let sessions: Vec<SessionId> = self.nodes[place.node]
+            .connections
+            .iter()
+            .filter(|(_, connection)| {
+                self.clients.get(&connection.client).is_some_and(|it| !it.waiting.is_empty())
+            })
+            .map(|(session, _)| *session)
+            .collect();
+        for session in sessions {
+            self.pump(place.node, session, Some(SessionInput::Wake));
+        }
+        self.absorb(place.node);
+    }
+
+    /// The version that a value was written with, for people.
+    #[must_use]
+    pub fn version_of(&self, value: &[u8]) -> Option<Version> {
+        self.ledger.version_of(value)
+    }
+
+    /// A stream of draws for a part that is no client.
+    #[must_use]
+    pub fn stream(&self, stream: u64) -> Chance {
+        Chance::new(self.plan.seed, stream)
+    }
+
+    /// All keys of the run.
+    #[must_use]
+    pub fn all_keys(&self) -> Vec<KeyId> {
+        self.keys.all().map(|(key, _)| key).collect()
+    }
+}

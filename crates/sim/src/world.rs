@@ -1,0 +1,444 @@
+//! Runs a whole deployment in virtual time: takes what happens next from the queue and tells the
+//! machine that it concerns, until everything has come to rest again.
+//!
+//! A run has four parts: clients and faults together; healing, after which everything must come to
+//! rest; idling, in which nothing may be written; and judging. What the nodes do with each other is
+//! in `talk`, what clients do in `visit`, what goes wrong in `trouble`, how it ends in `rest`.
+//!
+//! Ensures: nothing is asked of the machine that it runs on; the same plan gives the same trace.
+//! Invariant: what is meant for an earlier run of a node never reaches a later one.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use antecede_check::History;
+use antecede_model::{
+    configuration::Configuration,
+    ids::{Boot, NodeId, SessionId, ShardId},
+};
+use antecede_protocol::{chain::ShardOptions, geo::cuts::CUTS_EVERY, session::SessionOptions};
+
+use crate::{
+    chance::Chance,
+    check::{Failure, visibility::Delays},
+    client::{Client, Standing},
+    ledger::Ledger,
+    moment::{MILLI, Moment, NodeClock, SECOND},
+    network::{Class, Network},
+    node::Node,
+    parcel::Parcel,
+    plan::{ACTIVE, Durability, Plan, streams},
+    rest::Rest,
+    trace::Trace,
+    workload::KeyTable,
+};
+
+/// How far clocks may be apart.
+const MAX_CLOCK_DRIFT: Duration = Duration::from_millis(500);
+/// How long a session waits for the shards before it says that it does not know.
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
+/// Steps that a run may take; far above what any run needs.
+const STEPS_MAX: u64 = 20_000_000;
+
+/// A message on its way.
+#[derive(Debug)]
+pub(crate) struct Arrival {
+    pub(crate) from: NodeId,
+    pub(crate) to: NodeId,
+    pub(crate) boot: Boot,
+    pub(crate) connection: u32,
+    pub(crate) class: Class,
+    pub(crate) parcel: Parcel,
+}
+
+/// Something that happens.
+#[derive(Debug)]
+pub(crate) enum Happening {
+    /// A message reaches a node.
+    Arrive(Box<Arrival>),
+    /// A busy node gets to a message.
+    Handle(Box<Arrival>),
+    /// A replica is woken.
+    Wake(Place, ShardId),
+    /// A session is woken.
+    WakeSession(Place, SessionId),
+    /// A node's log is handed to the operating system.
+    Write(Place),
+    /// A node's log is synced, because something waits for it.
+    Sync(Place),
+    /// A node's log is synced, because it is time.
+    SyncEvery(Place),
+    /// A node exchanges its cuts.
+    Cuts(Place),
+    /// The sessions of a node learn that a link is lost.
+    LinkLost(Place, NodeId),
+    /// A client may do something.
+    Turn(u32),
+    /// A client has waited long enough for what it asked at this turn.
+    GiveUp(u32, u64),
+    /// The fault of this number begins.
+    Begin(usize),
+    /// The fault of this number ends.
+    End(usize),
+    /// A node starts.
+    Start(usize),
+    /// A node learns of a configuration.
+    Configure(Place, Arc<Configuration>),
+}
+
+/// A run of a node: its place and its life.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Place {
+    pub(crate) node: usize,
+    pub(crate) life: u32,
+}
+
+/// What a run came to.
+#[derive(Clone, Debug, Default)]
+pub struct Tally {
+    /// Commands that were answered or given up.
+    pub operations: u64,
+    /// Of these, answered without a refusal.
+    pub served: u64,
+    /// Faults that took place.
+    pub faults: u64,
+    /// Messages delivered.
+    pub messages: u64,
+    /// Records appended to all logs.
+    pub records: u64,
+    /// Virtual nanoseconds.
+    pub virtual_time: u64,
+    /// Events of the queue.
+    pub steps: u64,
+}
+
+/// A deployment in virtual time.
+#[derive(Debug)]
+pub struct World {
+    pub(crate) plan: Plan,
+    pub(crate) now: Moment,
+    pub(crate) queue: crate::queue::Queue<Happening>,
+    pub(crate) nodes: Vec<Node>,
+    pub(crate) network: Network,
+    pub(crate) clients: BTreeMap<u32, Client>,
+    pub(crate) keys: KeyTable,
+    pub(crate) ledger: Ledger,
+    pub(crate) history: History,
+    pub(crate) trace: Trace,
+    pub(crate) chance: Chance,
+    pub(crate) failure: Option<Failure>,
+    pub(crate) configuration: Arc<Configuration>,
+    pub(crate) session_options: SessionOptions,
+    pub(crate) sessions_begun: u64,
+    pub(crate) told_lost: BTreeSet<(NodeId, NodeId)>,
+    pub(crate) rest: Rest,
+    pub(crate) tally: Tally,
+    /// Shards whose delays are measured; all that matter where a run is compared with another.
+    pub(crate) measured: BTreeSet<ShardId>,
+    pub(crate) delays: Delays,
+}
+
+impl World {
+    /// The world of a plan, before anything has happened.
+    #[must_use]
+    pub fn new(plan: Plan, trace: Trace) -> Self {
+        let configuration = Arc::new(plan.configuration());
+        let keys =
+            KeyTable::of(&plan.workload, plan.shape.datacenters, configuration.shard_count);
+        let mut chance = Chance::new(plan.seed, streams::NODES);
+        let shape = plan.shape;
+        let mutations = plan.mutations;
+        let options =
+            ShardOptions { max_clock_drift: MAX_CLOCK_DRIFT, hash_secret: 7, mutations };
+        let session_options = SessionOptions {
+            request_timeout: REQUEST_TIMEOUT,
+            max_clock_drift: MAX_CLOCK_DRIFT,
+            mutations,
+        };
+        let nodes = shape
+            .all_nodes()
+            .map(|id| {
+                let clock = draw_clock(&mut chance, &plan);
+                Node::new(id, Arc::clone(&configuration), options, shape.durability, clock)
+            })
+            .collect();
+        let network =
+            Network::new(shape, plan.weather.clone(), Chance::new(plan.seed, streams::NETWORK));
+        let ledger = Ledger::new(shape.all_nodes(), shape.shards, shape.durability);
+        let mut world = Self {
+            now: Moment::default(),
+            queue: crate::queue::Queue::default(),
+            nodes,
+            network,
+            clients: BTreeMap::new(),
+            keys,
+            ledger,
+            history: History::new(),
+            trace,
+            chance,
+            failure: None,
+            configuration,
+            session_options,
+            sessions_begun: 0,
+            told_lost: BTreeSet::new(),
+            rest: Rest::default(),
+            tally: Tally::default(),
+            measured: BTreeSet::new(),
+            delays: Delays::default(),
+            plan,
+        };
+        world.prepare();
+        world
+    }
+
+    fn prepare(&mut self) {
+        for node in 0..self.nodes.len() {
+            let at = self.now.after(self.chance.below(20 * MILLI));
+            self.queue.add(at, Happening::Start(node));
+        }
+        for number in self.plan.clients.clone() {
+            let client = self.new_client(number);
+            self.clients.insert(number, client);
+            let at = Moment(self.chance.between(100 * MILLI, SECOND));
+            self.queue.add(at, Happening::Turn(number));
+        }
+        for (number, fault) in self.plan.faults.iter().enumerate() {
+            self.queue.add(fault.at, Happening::Begin(number));
+        }
+    }
+
+    fn new_client(&self, number: u32) -> Client {
+        let plan = &self.plan;
+        let mut chance = Chance::new(plan.seed, streams::CLIENTS + u64::from(number));
+        let count = u32::from(plan.shape.datacenters);
+        let dc = u16::try_from(number % count + 1).expect("few datacenters");
+        let home = antecede_model::ids::DatacenterId(dc);
+        Client {
+            number,
+            home,
+            node: NodeId { datacenter: home, number: 1 },
+            is_eventual: chance.per_mille(plan.workload.eventual_per_mille),
+            chance,
+            left: plan.workload.operations,
+            values: 0,
+            standing: Standing::Apart,
+            session: 0,
+            seq: 0,
+            transaction: 0,
+            waiting: std::collections::VecDeque::new(),
+            turn: 0,
+            last_write: None,
+        }
+    }
+
+    /// Runs until everything has come to rest, and judges what happened.
+    ///
+    /// # Errors
+    /// The first property that does not hold.
+    pub fn run(&mut self) -> Result<(), Failure> {
+        self.run_to(ACTIVE)?;
+        self.heal();
+        self.come_to_rest()?;
+        self.idle()?;
+        self.judge()
+    }
+
+    /// Runs to a moment.
+    ///
+    /// # Errors
+    /// The first property that does not hold.
+    pub fn run_to(&mut self, end: Moment) -> Result<(), Failure> {
+        while let Some(next) = self.queue.next_at()
+            && next <= end
+        {
+            let Some((at, happening)) = self.queue.take() else { break };
+            self.now = at;
+            self.tally.steps += 1;
+            if STEPS_MAX < self.tally.steps {
+                let what = format!("{STEPS_MAX} steps were not enough");
+                self.failure.get_or_insert(Failure::new("no_stuck", what));
+            }
+            self.happen(happening);
+            if let Some(failure) = self.failure.take() {
+                self.trace.line(self.now, format_args!("FAILED {failure}"));
+                return Err(failure);
+            }
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Arrive(arrival) => self.arrive(arrival),
+            Happening::Handle(arrival) => self.handle(&arrival),
+            Happening::Wake(place, shard) => self.wake(place, shard),
+            Happening::WakeSession(place, session) => self.wake_session(place, session),
+            Happening::Write(place) => self.write(place),
+            Happening::Sync(place) => self.sync(place),
+            Happening::SyncEvery(place) => self.sync_every(place),
+            Happening::Cuts(place) => self.exchange_cuts(place),
+            Happening::LinkLost(place, of) => self.link_lost(place, of),
+            Happening::Turn(client) => self.turn(client),
+            Happening::GiveUp(client, turn) => self.give_up(client, turn),
+            Happening::Begin(fault) => self.begin(fault),
+            Happening::End(fault) => self.end(fault),
+            Happening::Start(node) => self.start(node),
+            Happening::Configure(place, configuration) => self.configure(place, &configuration),
+        }
+    }
+
+    /// The place of a node in the list.
+    pub(crate) fn place_of(&self, node: NodeId) -> usize {
+        let of_datacenter = usize::from(node.datacenter.0 - 1);
+        of_datacenter * usize::from(self.plan.shape.nodes) + usize::from(node.number - 1)
+    }
+
+    /// The run of a node that is under way.
+    pub(crate) fn present(&self, node: usize) -> Place {
+        Place { node, life: self.nodes[node].life }
+    }
+
+    /// Whether a run of a node is still under way.
+    pub(crate) fn is_present(&self, place: Place) -> bool {
+        let node = &self.nodes[place.node];
+        node.is_up && node.life == place.life
+    }
+
+    /// Takes note of a property that does not hold; the first counts.
+    pub(crate) fn fail(&mut self, failure: Failure) {
+        self.failure.get_or_insert(failure);
+    }
+
+    /// Takes note of a property that may not hold.
+    pub(crate) fn hold(&mut self, result: Result<(), Failure>) {
+        if let Err(failure) = result {
+            self.fail(failure);
+        }
+    }
+
+    fn wake(&mut self, place: Place, shard: ShardId) {
+        if self.is_present(place) {
+            let now = self.now;
+            self.nodes[place.node].tell(now, shard, antecede_protocol::chain::Input::Wake);
+            self.absorb(place.node);
+        }
+    }
+
+    fn exchange_cuts(&mut self, place: Place) {
+        if !self.is_present(place) {
+            return;
+        }
+        let node = &mut self.nodes[place.node];
+        let before = Arc::clone(node.keeper.cuts());
+        node.exchange_cuts(self.now);
+        let has_moved = before != *node.keeper.cuts();
+        let every = u64::try_from(CUTS_EVERY.as_nanos()).expect("a short time");
+        self.queue.add(self.now.after(every), Happening::Cuts(place));
+        self.absorb(place.node);
+        if has_moved {
+            self.wake_waiting_sessions(place);
+        }
+    }
+
+    /// Starts a node, unless it runs or is gone.
+    pub(crate) fn start(&mut self, number: usize) {
+        let node = &mut self.nodes[number];
+        if node.is_up || node.is_removed {
+            return;
+        }
+        node.configuration = Arc::clone(&self.configuration);
+        let id = node.id;
+        let recovered = match node.start(self.now) {
+            Ok(recovered) => recovered,
+            Err(why) => {
+                let what = format!("{id} cannot read its log back: {why}");
+                return self.fail(Failure::new("durable", what));
+            }
+        };
+        let boot = node.boot;
+        let persisted = node.log.persisted();
+        self.ledger.begin_again(id);
+        let count = recovered.records.len();
+        for (index, record) in &recovered.records {
+            self.note(number, *index, record);
+        }
+        let facts = self.ledger.node_mut(id);
+        facts.counted_to = persisted.to.0;
+        facts.synced_to = persisted.synced_to.0;
+        self.trace.line(self.now, format_args!("{id} starts, boot {boot}, {count} records"));
+        let place = self.present(number);
+        let phase = self.chance.below(250 * MILLI);
+        self.queue.add(self.now.after(phase), Happening::Cuts(place));
+        if self.plan.shape.durability == Durability::Interval {
+            self.queue.add(self.now.after(SECOND), Happening::SyncEvery(place));
+        }
+        self.forget_missing_links();
+        self.absorb(number);
+    }
+
+    fn configure(&mut self, place: Place, configuration: &Arc<Configuration>) {
+        if !self.is_present(place) {
+            return;
+        }
+        let node = &mut self.nodes[place.node];
+        let is_newer = configuration
+            .datacenters
+            .iter()
+            .any(|(id, datacenter)| node.configuration.epoch(*id) < datacenter.epoch);
+        if is_newer {
+            let id = node.id;
+            self.trace.line(self.now, format_args!("{id} learns of a configuration"));
+            node.reconfigure(self.now, configuration);
+            self.absorb(place.node);
+        }
+    }
+
+    /// What the run came to.
+    #[must_use]
+    pub fn tally(&self) -> Tally {
+        Tally {
+            virtual_time: self.now.0,
+            records: self.ledger.appended(),
+            ..self.tally.clone()
+        }
+    }
+
+    /// The trace.
+    #[must_use]
+    pub const fn trace(&self) -> &Trace {
+        &self.trace
+    }
+
+    /// The history of the clients.
+    #[must_use]
+    pub const fn history(&self) -> &History {
+        &self.history
+    }
+
+    /// Measures the delays of these shards.
+    pub fn measure(&mut self, shards: impl IntoIterator<Item = ShardId>) {
+        self.measured = shards.into_iter().collect();
+    }
+
+    /// What was measured.
+    #[must_use]
+    pub const fn delays(&self) -> &Delays {
+        &self.delays
+    }
+}
+
+fn draw_clock(chance: &mut Chance, plan: &Plan) -> NodeClock {
+    let around = |chance: &mut Chance, most: u64| {
+        let drawn = i64::try_from(chance.below(2 * most + 1)).expect("small");
+        drawn - i64::try_from(most).expect("small")
+    };
+    NodeClock {
+        offset_micros: around(chance, plan.weather.skew_millis * 1000),
+        rate_ppm: around(chance, plan.weather.drift_ppm),
+        born: Moment::default(),
+    }
+}
