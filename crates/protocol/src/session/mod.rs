@@ -1,24 +1,66 @@
 //! One client's sequence of requests: finds the replica, brings the context, keeps the order.
+//!
+//! A command becomes requests to shards (`part`, `task`); `route` says which replica each goes to
+//! and which may be open at once; `past` is the session's context, what requests carry of it and
+//! what answers add; `waiting` is for tokens from elsewhere and for `WAIT`. Answers leave in the
+//! order of the commands.
+//!
+//! A write whose answer is lost is refused with an unknown outcome and changes nothing of the
+//! context; a read is sent to another replica. Answers to requests that are no longer open are
+//! ignored: each sending has a number of its own.
+//!
+//! Assumes, of heads: a write depends on what it supersedes (`seen`), on what else it read, on
+//! what it carries, and on the previous write of the same session in that shard unless that is
+//! stable, also when its answer has left already (pipelined writes of one shard carry nothing of
+//! each other). Of links: requests and answers of one link keep their order.
+//! Ensures: read your writes, monotonic reads, monotonic writes, writes follow reads.
+//! Limits: [`OUTSTANDING_MAX`] commands without an answer, one command that concerns several
+//! shards at a time.
 
 /// What a client asks.
 pub mod command;
+mod part;
+mod past;
+mod route;
+mod task;
+mod waiting;
 
-use std::time::Duration;
+#[cfg(test)]
+mod tests;
+
+use std::{collections::VecDeque, time::Duration};
 
 use antecede_model::{
     clock::{Now, Steady, Timestamp},
+    codec::Reader,
     configuration::Configuration,
+    consistency::Consistency,
     context::Context,
     cut::Cut,
     ids::{NodeId, RequestId, SessionId, ShardId},
+    operation::{Operation, ShardOperation},
+    refusal::Refusal,
     response::Response,
+    token::SessionToken,
 };
 
-use self::command::Command;
-use crate::{
-    message::{LocalRequest, Message, Reply},
-    mutation::Mutations,
+use self::{
+    command::{Command, Gather},
+    part::{Aim, Course, Fold, Kind, Part, State, Tally, encoded, gathered, unreachable},
+    past::{Past, after},
+    route::{Route, replica_after},
+    task::{Task, Watched},
+    waiting::Waiting,
 };
+use crate::{
+    message::{LocalRequest, Message, Place, Reply},
+    mutation::{Mutation, Mutations},
+};
+
+/// Commands of one session that may be without an answer at a time.
+pub const OUTSTANDING_MAX: usize = 1024;
+/// Requests that one command over several shards may have open at a time.
+const PARALLEL_MAX: usize = 32;
 
 /// What a session may look at while it handles an input.
 #[derive(Clone, Copy, Debug)]
@@ -81,7 +123,7 @@ pub struct Answers {
 /// Settings of a session.
 #[derive(Clone, Copy, Debug)]
 pub struct SessionOptions {
-    /// How long a command waits for the shards.
+    /// How long a request waits for its shard.
     pub request_timeout: Duration,
     /// How far a token's clock may be ahead.
     pub max_clock_drift: Duration,
@@ -95,26 +137,63 @@ pub struct Session {
     id: SessionId,
     node: NodeId,
     options: SessionOptions,
-    context: Context,
+    past: Past,
+    /// The number of the last request.
+    requested_to: u64,
+    /// In the order of the commands; the first one is open.
+    parts: VecDeque<Part>,
+    course: Option<Course>,
+    tally: Tally,
+    /// What was applied here when the second of the open reads was sent.
+    applied_before: Cut,
+    task: Option<Box<Task>>,
+    waiting: Option<Box<Waiting>>,
+    /// For the next transaction.
+    watched: Vec<Watched>,
+    /// Some key could not be watched: the next transaction is not executed.
+    has_lost_watch: bool,
+    /// Nothing is to be done before, unless something arrives.
+    wake: Option<Steady>,
 }
 
 impl Session {
     /// A session of a client that is connected to `node`.
     #[must_use]
     pub fn new(id: SessionId, node: NodeId, options: SessionOptions) -> Self {
-        Self { id, node, options, context: Context::default() }
+        Self {
+            id,
+            node,
+            options,
+            past: Past::new(node.datacenter),
+            requested_to: 0,
+            parts: VecDeque::new(),
+            course: None,
+            tally: Tally::default(),
+            applied_before: Cut::default(),
+            task: None,
+            waiting: None,
+            watched: Vec::new(),
+            has_lost_watch: false,
+            wake: None,
+        }
     }
 
     /// The causal past.
     #[must_use]
     pub const fn context(&self) -> &Context {
-        &self.context
+        self.past.context()
     }
 
-    /// Whether a command may be given now, or must wait for answers to earlier ones.
+    /// Whether a command is without an answer.
     #[must_use]
-    pub fn can_take(&self, view: &View<'_>, command: &Command<'_>) -> bool {
-        self.id.0 != 0 || view.now.steady.0 > Duration::ZERO || *command != Command::Token
+    pub fn is_idle(&self) -> bool {
+        self.parts.is_empty() && self.task.is_none() && self.waiting.is_none()
+    }
+
+    /// Whether it wants a [`SessionInput::Wake`] whenever the cuts have moved.
+    #[must_use]
+    pub fn waits_for_cuts(&self) -> bool {
+        matches!(self.waiting.as_deref(), Some(Waiting::Token(_)))
     }
 
     /// Handles one input.
@@ -125,10 +204,504 @@ impl Session {
         requests: &mut dyn Requests,
         out: &mut Answers,
     ) {
-        if let SessionInput::Command(_) = input {
-            let id = RequestId { node: self.node, session: self.id, number: 1 };
-            out.wake = Some(Steady(view.now.steady.0 + self.options.request_timeout));
-            drop((id, requests));
+        match input {
+            SessionInput::Command(command) => self.on_command(view, command, requests, out),
+            SessionInput::Reply(id, reply) => self.on_reply(view, id, reply, requests, out),
+            SessionInput::LinkLost(node) => self.on_link_lost(view, node, requests),
+            SessionInput::Wake => self.on_wake(view, requests, out),
+        }
+        self.pump(view, requests, out);
+        out.wake = self.wake;
+        if cfg!(debug_assertions) {
+            self.check_invariants();
         }
     }
+
+    fn on_command(
+        &mut self,
+        view: &View<'_>,
+        command: &Command<'_>,
+        requests: &mut dyn Requests,
+        out: &mut Answers,
+    ) {
+        debug_assert!(self.can_take(view, command), "the shell asks before it gives a command");
+        let shard_count = view.configuration.shard_count;
+        match command {
+            Command::One(operation) => {
+                let shard = shard_count.shard_of(operation.key);
+                let kind = Kind::of(&operation.action);
+                let operation = ShardOperation::One(operation.clone());
+                self.ask(view, Aim { shard, kind, fold: Fold::AsIs }, &operation, requests);
+            }
+            Command::Several { operations, gather } => {
+                self.take_several(view, operations, *gather, requests);
+            }
+            Command::Transaction { operations } => {
+                self.take_transaction(view, operations, requests);
+            }
+            Command::Watch { keys } => self.begin(Task::watch(shard_count, keys)),
+            Command::Unwatch => {
+                self.forget_watches();
+                self.push_answered(view, Response::Ok);
+            }
+            Command::Scan { cursor, count, pattern } => {
+                self.begin(Task::scan(shard_count, *cursor, *count, *pattern));
+            }
+            Command::Keys { pattern } => self.begin(Task::keys(shard_count, pattern)),
+            Command::Count => self.begin(Task::count(shard_count)),
+            Command::RandomKey { draw } => self.begin(Task::random(shard_count, *draw)),
+            Command::Wait { count, timeout_millis } => {
+                out.ready.extend(self.take_wait(view, *count, *timeout_millis, requests));
+            }
+            Command::After { context, timeout_millis } => {
+                out.ready.extend(self.take_token(view, context, *timeout_millis, requests));
+            }
+            Command::Token => {
+                let context = self.past.for_token(view.stable, self.options.mutations);
+                let configuration = view.configuration;
+                let (deployment, membership) = (configuration.deployment, configuration.membership);
+                let token = SessionToken::encode(&context, deployment, membership);
+                out.ready.push(Response::Bytes(token.into_string().into_bytes()));
+            }
+            Command::Reset => {
+                self.past.reset();
+                out.ready.push(Response::Ok);
+            }
+            Command::Level(Some(level)) => {
+                self.past.level = *level;
+                out.ready.push(Response::Ok);
+            }
+            Command::Level(None) => {
+                let name = self.past.level.name().as_bytes().to_vec();
+                self.push_answered(view, Response::Bytes(name));
+            }
+        }
+    }
+
+    fn take_several(
+        &mut self,
+        view: &View<'_>,
+        operations: &[Operation<'_>],
+        gather: Gather,
+        requests: &mut dyn Requests,
+    ) {
+        match (self.shard_of_all(view, operations), operations) {
+            (Ok(Some(shard)), [only]) => {
+                let operation = ShardOperation::One(only.clone());
+                let kind = Kind::of(&only.action);
+                self.ask(view, Aim { shard, kind, fold: Fold::Only(gather) }, &operation, requests);
+            }
+            (Ok(Some(shard)), operations) => {
+                let kind = Kind::of_all(operations);
+                let operations = operations.to_vec();
+                let operation = ShardOperation::Batch { watched: Vec::new(), operations };
+                self.ask(
+                    view,
+                    Aim { shard, kind, fold: Fold::Batch(gather) },
+                    &operation,
+                    requests,
+                );
+            }
+            (Ok(None), _) => self.push_answered(view, gathered(gather, Vec::new())),
+            (Err(_), operations) => {
+                self.begin(Task::spread(view.configuration.shard_count, operations, gather));
+            }
+        }
+    }
+
+    /// `EXEC`: watches end with it, whatever comes of it.
+    fn take_transaction(
+        &mut self,
+        view: &View<'_>,
+        operations: &[Operation<'_>],
+        requests: &mut dyn Requests,
+    ) {
+        let route = self.route_transaction(view, operations);
+        let has_lost_watch = self.has_lost_watch;
+        let watched = std::mem::take(&mut self.watched);
+        self.forget_watches();
+        if let Route::Shard(shard, kind) = route {
+            let watched = watched.iter().map(|watched| (&*watched.key, watched.version)).collect();
+            let operations = operations.to_vec();
+            let operation = ShardOperation::Batch { watched, operations };
+            self.ask(view, Aim { shard, kind, fold: Fold::AsIs }, &operation, requests);
+        } else if has_lost_watch {
+            self.push_answered(view, Response::Aborted);
+        } else if operations.is_empty() && watched.is_empty() {
+            self.push_answered(view, Response::List(Vec::new()));
+        } else {
+            self.push_answered(view, Response::Refused(Refusal::CrossShard));
+        }
+    }
+
+    fn forget_watches(&mut self) {
+        self.watched.clear();
+        self.has_lost_watch = false;
+    }
+
+    fn begin(&mut self, task: Task) {
+        self.task = Some(Box::new(task));
+    }
+
+    fn push_answered(&mut self, view: &View<'_>, response: Response) {
+        self.parts.push_back(Part::answered(self.node, view.now.steady, response));
+    }
+
+    const fn next_number(&mut self) -> u64 {
+        self.requested_to += 1;
+        self.requested_to
+    }
+
+    const fn request_id(&self, number: u64) -> RequestId {
+        RequestId { node: self.node, session: self.id, number }
+    }
+
+    /// Makes a part and hands it over.
+    fn ask(
+        &mut self,
+        view: &View<'_>,
+        aim: Aim,
+        operation: &ShardOperation<'_>,
+        requests: &mut dyn Requests,
+    ) {
+        let Aim { shard, kind, fold } = aim;
+        if self.course.is_none() {
+            self.course = Some(self.course_of(view, shard, kind));
+        }
+        if self.course == Some(Course::Reads) && self.parts.len() == 1 {
+            self.applied_before.clone_from(view.applied);
+        }
+        let place = self.place_of(shard, kind);
+        let chain = view.configuration.chain(self.node.datacenter, shard);
+        let to = self.replica_of(chain, shard, place);
+        // Behind another read it may have to be read again, at another node it may get lost.
+        let is_kept = kind == Kind::Read
+            && self.course != Some(Course::Log)
+            && (to != self.node || !self.parts.is_empty());
+        let part = Part {
+            number: 0,
+            shard,
+            to,
+            kind,
+            place,
+            fold,
+            state: State::Waiting,
+            bytes: is_kept.then(|| encoded(operation)),
+            made: view.now.steady,
+            attempts: 0,
+            mark: self.past.mark(),
+            stamp: None,
+        };
+        self.hand_over(part, operation, view, requests, Self::push_part);
+    }
+
+    fn push_part(&mut self, part: Part) {
+        self.parts.push_back(part);
+    }
+
+    /// Hands a part over to its replica, or the next one if there is no link, and files it.
+    fn hand_over(
+        &mut self,
+        mut part: Part,
+        operation: &ShardOperation<'_>,
+        view: &View<'_>,
+        requests: &mut dyn Requests,
+        file: impl FnOnce(&mut Self, Part),
+    ) {
+        let chain = view.configuration.chain(self.node.datacenter, part.shard);
+        loop {
+            part.number = self.next_number();
+            part.attempts = part.attempts.saturating_add(1);
+            part.mark = self.past.mark();
+            let id = self.request_id(part.number);
+            let carried = self.past.carry(part.kind != Kind::Read, part.place, view.stable);
+            let request = LocalRequest { id, operation, carried };
+            match requests.request(part.to, part.shard, request) {
+                Handover::UnderWay => part.state = State::UnderWay,
+                Handover::Stamped(stamp) => {
+                    part.state = State::UnderWay;
+                    part.stamp = Some(stamp);
+                    self.past.stamped(part.number, part.shard, stamp);
+                }
+                Handover::NoLink => {
+                    if let Some(next) = next_replica(&part, chain) {
+                        part.to = next;
+                        continue;
+                    }
+                    part.state = State::Answered(unreachable(part.shard));
+                }
+            }
+            break;
+        }
+        if part.is_open() {
+            self.tally.add(&part);
+            let due = self.due(&part);
+            self.wake = Some(self.wake.map_or(due, |wake| wake.min(due)));
+        }
+        file(self, part);
+    }
+
+    /// Sends a part again that waits at a place in the queue.
+    fn send_again(&mut self, at: usize, view: &View<'_>, requests: &mut dyn Requests) {
+        let node = self.node;
+        let stand_in = Part::answered(node, view.now.steady, Response::Nil);
+        let Some(place) = self.parts.get_mut(at) else { return };
+        let mut part = std::mem::replace(place, stand_in);
+        let bytes = part.bytes.take().expect("only parts that were kept are sent again");
+        let operation =
+            ShardOperation::read(&mut Reader::new(&bytes)).expect("this node wrote the bytes");
+        self.hand_over(part, &operation, view, requests, |session, part| {
+            session.parts[at] = part;
+        });
+        self.parts[at].bytes = Some(bytes);
+    }
+
+    fn on_reply(
+        &mut self,
+        view: &View<'_>,
+        id: RequestId,
+        reply: Reply,
+        requests: &mut dyn Requests,
+        out: &mut Answers,
+    ) {
+        if (id.node, id.session) != (self.node, self.id) {
+            return;
+        }
+        if self.waiting.is_some() {
+            out.ready.extend(self.on_reply_while_waiting(view, id, reply, requests));
+            return;
+        }
+        let Some(at) = self.open_part(id.number) else { return };
+        let part = &self.parts[at];
+        self.past.answered(id.number, part.mark, &reply, view.stable);
+        if self.course == Some(Course::Reads) && at + 1 < self.parts.len() {
+            self.read_later_ones_again(at, &reply);
+        }
+        self.answer(at, reply.response);
+    }
+
+    /// The place of the open part that has this request number now.
+    fn open_part(&self, number: u64) -> Option<usize> {
+        let is_it = |part: &Part| part.number == number && part.state == State::UnderWay;
+        let first = self.parts.front()?.number;
+        let guess = number.checked_sub(first).and_then(|at| usize::try_from(at).ok());
+        guess
+            .filter(|at| self.parts.get(*at).is_some_and(is_it))
+            .or_else(|| self.parts.iter().position(is_it))
+    }
+
+    fn answer(&mut self, at: usize, response: Response) {
+        let part = &mut self.parts[at];
+        self.tally.remove(part);
+        part.state = State::Answered(response);
+    }
+
+    /// Marks the reads behind one that may have been evaluated before what it returned became
+    /// visible: they are sent again when they are the first.
+    fn read_later_ones_again(&mut self, at: usize, reply: &Reply) {
+        let was_visible_before = reply
+            .observed
+            .iter()
+            .all(|version| self.applied_before.covers(version.origin, version.timestamp));
+        let has_order = self.past.level != Consistency::Eventual
+            && !self.options.mutations.has(Mutation::NoWaitInPipelines);
+        if was_visible_before || !has_order {
+            return;
+        }
+        let (number, to, shard) = {
+            let part = &self.parts[at];
+            (part.number, part.to, part.shard)
+        };
+        for part in self.parts.iter_mut().skip(at + 1) {
+            let comes_later = part.state == State::UnderWay
+                && (part.to, part.shard) == (to, shard)
+                && number < part.number;
+            if comes_later || part.state == State::Waiting || part.bytes.is_none() {
+                continue;
+            }
+            if !part.is_open() {
+                self.tally.add(part);
+            }
+            part.state = State::Waiting;
+            part.number = 0;
+        }
+    }
+
+    fn on_link_lost(&mut self, view: &View<'_>, node: NodeId, requests: &mut dyn Requests) {
+        self.on_link_lost_while_waiting(node, view);
+        let is_lost =
+            |part: &Part| part.to == node && part.state == State::UnderWay && part.number != 0;
+        self.give_up(view, requests, is_lost);
+    }
+
+    fn on_wake(&mut self, view: &View<'_>, requests: &mut dyn Requests, out: &mut Answers) {
+        out.ready.extend(self.look_after_waiting(view, requests));
+        let now = view.now.steady;
+        if self.wake.is_none_or(|wake| now < wake) {
+            return;
+        }
+        let timeout = self.options.request_timeout;
+        self.give_up(view, requests, |part| part.is_open() && due(part, timeout) <= now);
+        let dues = self.parts.iter().filter(|part| part.is_open()).map(|part| self.due(part));
+        self.wake = dues.min();
+    }
+
+    /// Ends what was lost or took too long: a write with an unknown outcome; a read is sent to
+    /// another replica, as often as there are replicas.
+    fn give_up(
+        &mut self,
+        view: &View<'_>,
+        requests: &mut dyn Requests,
+        is_lost: impl Fn(&Part) -> bool,
+    ) {
+        let lost: Vec<usize> =
+            (0..self.parts.len()).filter(|at| is_lost(&self.parts[*at])).collect();
+        let now = view.now.steady;
+        for at in &lost {
+            if self.parts[*at].kind != Kind::Read {
+                self.past.lost(self.parts[*at].number);
+                self.answer(*at, Response::Refused(Refusal::UnknownOutcome));
+            }
+        }
+        for at in lost {
+            let part = &self.parts[at];
+            if part.kind != Kind::Read {
+                continue;
+            }
+            let chain = view.configuration.chain(self.node.datacenter, part.shard);
+            let is_in_time = now < after(part.made, self.options.request_timeout);
+            let next = replica_after(chain, part.to)
+                .filter(|_| is_in_time && part.bytes.is_some())
+                .filter(|_| usize::from(part.attempts) < chain.len());
+            match next {
+                None => self.answer(at, unreachable(self.parts[at].shard)),
+                Some(next) => self.move_read(at, next, view, requests),
+            }
+        }
+    }
+
+    /// Sends a read to another replica; nothing before it is a write that could still take effect.
+    fn move_read(&mut self, at: usize, to: NodeId, view: &View<'_>, requests: &mut dyn Requests) {
+        self.tally.remove(&self.parts[at]);
+        let part = &mut self.parts[at];
+        part.to = to;
+        part.place = Place::Anywhere;
+        self.course = Some(Course::Reads);
+        // Reads that were evaluated in order until now are not any more.
+        self.applied_before = Cut::default();
+        self.send_again(at, view, requests);
+    }
+
+    /// Lets answers leave in order, and sends what may be sent behind them.
+    fn pump(&mut self, view: &View<'_>, requests: &mut dyn Requests, out: &mut Answers) {
+        loop {
+            self.let_answers_leave(view, requests, out);
+            if !self.has_sent_next(view, requests) {
+                break;
+            }
+        }
+        if self.parts.is_empty() {
+            self.course = None;
+            self.wake = None;
+        }
+        if let Some(waiting) = self.waiting.as_deref() {
+            self.wake = waiting.wake(self.options.request_timeout);
+        }
+    }
+
+    fn let_answers_leave(
+        &mut self,
+        view: &View<'_>,
+        requests: &mut dyn Requests,
+        out: &mut Answers,
+    ) {
+        while let Some(first) = self.parts.front_mut() {
+            match &mut first.state {
+                State::UnderWay => return,
+                State::Waiting => {
+                    let part = self.parts.front().expect("it was there");
+                    self.tally.remove(part);
+                    self.send_again(0, view, requests);
+                }
+                State::Answered(response) => {
+                    let response = std::mem::replace(response, Response::Nil);
+                    let (fold, shard) = (first.fold, first.shard);
+                    self.parts.pop_front();
+                    match &mut self.task {
+                        Some(task) => task.take(shard, response),
+                        None => out.ready.push(fold.apply(response)),
+                    }
+                }
+            }
+        }
+        self.course = None;
+        if let Some(task) = self.task.take_if(|task| task.peek().is_none()) {
+            let finished = task.finish();
+            if let Some(watched) = finished.watched {
+                self.has_lost_watch |= matches!(finished.response, Response::Refused(_));
+                self.watched.extend(watched);
+            }
+            out.ready.push(finished.response);
+        }
+    }
+
+    /// Sends the task's next request, if there is one that may be open beside the others.
+    fn has_sent_next(&mut self, view: &View<'_>, requests: &mut dyn Requests) -> bool {
+        if PARALLEL_MAX <= self.parts.len() {
+            return false;
+        }
+        let Some((shard, kind)) = self.task.as_ref().and_then(|task| task.peek()) else {
+            return false;
+        };
+        if !self.flows(view, shard, kind) {
+            return false;
+        }
+        let Some(next) = self.task.as_mut().and_then(|task| task.next()) else { return false };
+        let operation =
+            ShardOperation::read(&mut Reader::new(&next.bytes)).expect("this node wrote the bytes");
+        self.ask(
+            view,
+            Aim { shard: next.shard, kind: next.kind, fold: Fold::Task },
+            &operation,
+            requests,
+        );
+        true
+    }
+
+    fn due(&self, part: &Part) -> Steady {
+        due(part, self.options.request_timeout)
+    }
+
+    /// Fails if the session's own books do not agree.
+    pub fn check_invariants(&self) {
+        let mut tally = Tally::default();
+        self.parts.iter().filter(|part| part.is_open()).for_each(|part| tally.add(part));
+        assert_eq!(tally.reads, self.tally.reads, "open reads are counted");
+        assert_eq!(tally.dirty_reads, self.tally.dirty_reads, "open dirty reads are counted");
+        assert_eq!(tally.writes, self.tally.writes, "open writes are counted");
+        let unnamed = |tally: &Tally| tally.unnamed.map(|(_, count)| count);
+        assert_eq!(unnamed(&tally), unnamed(&self.tally), "open writes without a name are counted");
+        assert!(self.parts.front().is_none_or(Part::is_open), "answers leave at once");
+        assert_eq!(self.parts.is_empty(), self.course.is_none(), "a course is of open parts");
+        assert!(self.waiting.is_none() || self.parts.is_empty(), "nothing is open behind a wait");
+        assert!(self.waiting.is_none() || self.task.is_none(), "one command has it for itself");
+        let is_reads = self.course != Some(Course::Reads);
+        let all_read = self.parts.iter().all(|part| part.kind == Kind::Read || !part.is_open());
+        let is_mutated = self.options.mutations.has(Mutation::NoWaitInPipelines);
+        assert!(is_reads || all_read || is_mutated, "reads are not mixed with writes");
+    }
+}
+
+/// The next replica to ask instead of one without a link.
+fn next_replica(part: &Part, chain: &[NodeId]) -> Option<NodeId> {
+    let may_move = part.kind == Kind::Read
+        && part.place == Place::Anywhere
+        && usize::from(part.attempts) < chain.len();
+    replica_after(chain, part.to).filter(|_| may_move)
+}
+
+/// When an open part has taken too long where it is.
+fn due(part: &Part, timeout: Duration) -> Steady {
+    let may_move = part.place == Place::Anywhere && part.bytes.is_some() && part.attempts <= 1;
+    after(part.made, if may_move { timeout / 2 } else { timeout })
 }

@@ -1,0 +1,1 @@
+//! Tests of the session against a small imitation of shards.
