@@ -495,3 +495,218 @@ fn unescape(line: &[u8], at: usize, escaped: u8) -> (u8, usize) {
 const fn is_blank(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | 0x0b | 0x0c | b'\r')
 }
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Requests = Vec<Vec<Vec<u8>>>;
+
+    /// All requests of bytes that arrive in pieces of these lengths, and what ended them.
+    fn cut(bytes: &[u8], pieces: &[usize], limits: &Limits) -> (Requests, Option<FrameError>) {
+        let mut parser = FrameParser::default();
+        let mut requests = Vec::new();
+        let mut held = Vec::new();
+        let mut rest = bytes;
+        let mut pieces = pieces.iter().copied();
+        while !rest.is_empty() {
+            let length = pieces.next().unwrap_or(rest.len()).min(rest.len());
+            held.extend_from_slice(&rest[..length]);
+            rest = &rest[length..];
+            let lent = held.len();
+            let mut view = held.as_mut_slice();
+            let mut arguments = Arguments::new();
+            loop {
+                match parser.next(&mut view, limits, &mut arguments) {
+                    Ok(true) => {
+                        requests.push(arguments.iter().map(|bytes| bytes.to_vec()).collect());
+                    }
+                    Ok(false) => break,
+                    Err(error) => return (requests, Some(error)),
+                }
+            }
+            drop(arguments);
+            let taken = lent - view.len();
+            held.drain(..taken);
+        }
+        (requests, None)
+    }
+
+    fn whole(bytes: &[u8]) -> (Requests, Option<FrameError>) {
+        cut(bytes, &[], &Limits::default())
+    }
+
+    fn requests(wanted: &[&[&str]]) -> Requests {
+        let words =
+            |request: &&[&str]| request.iter().map(|word| word.as_bytes().to_vec()).collect();
+        wanted.iter().map(words).collect()
+    }
+
+    fn error_of(bytes: &[u8], limits: &Limits) -> String {
+        let (found, error) = cut(bytes, &[], limits);
+        assert_eq!(found, Requests::new(), "nothing may come of {bytes:?}");
+        error.map(|error| error.to_string()).unwrap_or_default()
+    }
+
+    #[test]
+    fn arrays_and_inline_commands_become_requests() {
+        let bytes = b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$0\r\n\r\nPING\r\nECHO a\n";
+        let expected = requests(&[&["GET", "k"], &["SET", "k", ""], &["PING"], &["ECHO", "a"]]);
+        assert_eq!(whole(bytes), (expected, None));
+    }
+
+    #[test]
+    fn empty_requests_are_passed_over() {
+        let bytes =
+            b"*0\r\n*-1\r\n\r\n\n   \r\n*-9223372036854775808\r\n*1\r\n$4\r\nPING\r\n*0\r\n";
+        assert_eq!(whole(bytes), (requests(&[&["PING"]]), None));
+    }
+
+    #[test]
+    fn quotes_and_escapes_are_undone() {
+        for (line, words) in [
+            (r#"set "a b" 'c d'"#, &["set", "a b", "c d"][..]),
+            (r#"set "a\"b" 'it\'s'"#, &["set", "a\"b", "it's"]),
+            (r#"echo "\x41\n\t\r\b\a\\\q""#, &["echo", "A\n\t\r\u{8}\u{7}\\q"]),
+            (r#"echo "\x4" "\xzz""#, &["echo", "x4", "xzz"]),
+            (r#"echo a"b c""#, &["echo", "ab c"]),
+            (r#"echo """#, &["echo", ""]),
+            (r"echo a\b", &["echo", r"a\b"]),
+            (r"echo 'a\nb'", &["echo", r"a\nb"]),
+            ("echo \u{b}x\u{c}", &["echo", "x\u{c}"]),
+        ] {
+            let bytes = [line.as_bytes(), b"\r\n"].concat();
+            assert_eq!(whole(&bytes), (requests(&[words]), None), "{line}");
+        }
+    }
+
+    #[test]
+    fn hostile_bytes_end_in_the_errors_of_redis() {
+        let free = Limits::default();
+        let narrow = Limits { is_unauthenticated: true, ..free };
+        let long_line = [b"GET ".as_slice(), &[b'x'; LINE_BYTES_MAX]].concat();
+        let long_count = [b"*".as_slice(), &[b'1'; LINE_BYTES_MAX]].concat();
+        let long_length = [b"*1\r\n$".as_slice(), &[b'1'; LINE_BYTES_MAX]].concat();
+        for (bytes, limits, text) in [
+            (b"*x\r\n".as_slice(), free, "Protocol error: invalid multibulk length"),
+            (b"*\r\n", free, "Protocol error: invalid multibulk length"),
+            (b"*01\r\n", free, "Protocol error: invalid multibulk length"),
+            (b"*+1\r\n", free, "Protocol error: invalid multibulk length"),
+            (b"*1048577\r\n", free, "Protocol error: invalid multibulk length"),
+            (b"*2147483648\r\n", free, "Protocol error: invalid multibulk length"),
+            (b"*9223372036854775807\r\n", free, "Protocol error: invalid multibulk length"),
+            (b"*99999999999999999999\r\n", free, "Protocol error: invalid multibulk length"),
+            (b"*1\r\n$-1\r\n", free, "Protocol error: invalid bulk length"),
+            (b"*1\r\n$x\r\n", free, "Protocol error: invalid bulk length"),
+            (b"*1\r\n$\r\n", free, "Protocol error: invalid bulk length"),
+            (b"*1\r\n$67108865\r\n", free, "Protocol error: invalid bulk length"),
+            (b"*1\r\n$4294967296\r\n", free, "Protocol error: invalid bulk length"),
+            (b"*1\r\n$9223372036854775807\r\n", free, "Protocol error: invalid bulk length"),
+            (b"*1\r\n:3\r\n", free, "Protocol error: expected '$', got ':'"),
+            (b"*1\r\n*1\r\n", free, "Protocol error: expected '$', got '*'"),
+            (b"*11\r\n", narrow, "Protocol error: unauthenticated multibulk length"),
+            (b"*1\r\n$16385\r\n", narrow, "Protocol error: unauthenticated bulk length"),
+            (b"GET \"a\r\n", free, "Protocol error: unbalanced quotes in request"),
+            (b"GET \"a\"b\r\n", free, "Protocol error: unbalanced quotes in request"),
+            (b"GET 'a\r\n", free, "Protocol error: unbalanced quotes in request"),
+            (&long_line, free, "Protocol error: too big inline request"),
+            (&long_count, free, "Protocol error: too big mbulk count string"),
+            (&long_length, free, "Protocol error: too big bulk count string"),
+            (b"POST / HTTP/1.1\r\n", free, "another protocol is spoken on this connection"),
+            (b"post / HTTP/1.1\r\n", free, "another protocol is spoken on this connection"),
+            (b"Host: localhost\r\n", free, "another protocol is spoken on this connection"),
+            (b"PROXY TCP4 1.2.3.4\r\n", free, "another protocol is spoken on this connection"),
+            (b"\x16\x03\x01\x02", free, "another protocol is spoken on this connection"),
+        ] {
+            assert_eq!(error_of(bytes, &limits), text, "{:?}", bytes.escape_ascii().to_string());
+        }
+        assert!(FrameError::OtherProtocol.is_silent());
+    }
+
+    #[test]
+    fn a_request_over_the_limit_is_refused_when_its_length_is_announced() {
+        let limits = Limits { request_bytes_max: 64, ..Limits::default() };
+        let bytes = b"*2\r\n$20\r\n01234567890123456789\r\n$40\r\n";
+        let expected = "Protocol error: a request of more than 64 bytes";
+        assert_eq!(error_of(bytes, &limits), expected);
+        assert_eq!(error_of(&bytes[..bytes.len() - 5], &limits), "");
+    }
+
+    #[test]
+    fn an_announced_length_takes_no_memory() {
+        let mut parser = FrameParser::default();
+        let mut bytes = b"*1048576\r\n$67108864\r\nabc".to_vec();
+        let mut view = bytes.as_mut_slice();
+        let found = parser.next(&mut view, &Limits::default(), &mut Arguments::new());
+        assert_eq!(found, Ok(false));
+        assert!(parser.places.capacity() <= 8);
+        let behind = "*1048576\r\n$67108864\r\n".len();
+        assert_eq!(parser.missing(behind + 3), 67_108_864 + 2 - 3);
+    }
+
+    #[test]
+    fn room_for_a_large_request_is_given_back() {
+        let mut bytes = b"*5000\r\n".to_vec();
+        bytes.extend(b"$1\r\nx\r\n".repeat(5000));
+        let mut parser = FrameParser::default();
+        let mut view = bytes.as_mut_slice();
+        let mut arguments = Arguments::new();
+        assert_eq!(parser.next(&mut view, &Limits::default(), &mut arguments), Ok(true));
+        assert_eq!(arguments.len(), 5000);
+        assert!(parser.places.capacity() <= KEPT_PLACES_MAX);
+    }
+
+    #[test]
+    fn no_byte_of_a_long_line_is_searched_twice() {
+        let mut parser = FrameParser::default();
+        let mut bytes = b"GET ".to_vec();
+        for _ in 0..100 {
+            bytes.extend([b'x'; 100]);
+            let mut view = bytes.as_mut_slice();
+            let found = parser.next(&mut view, &Limits::default(), &mut Arguments::new());
+            assert_eq!(found, Ok(false));
+            assert_eq!(parser.searched, bytes.len());
+        }
+    }
+
+    #[test]
+    fn a_split_at_every_byte_gives_the_same_requests() {
+        let narrow = Limits { is_unauthenticated: true, ..Limits::default() };
+        for bytes in [
+            b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n*1\r\n$4\r\nPING\r\nset 'a b' \"\\x41\"\r\n*0\r\nPING\r\n".as_slice(),
+            b"*3\r\n$3\r\nSET\r\n$12\r\n\r\n$1\r\n*1\r\n$4\r\n$2\r\n\r\n\r\n*-1\r\nPING\n",
+            b"*1\r\n$4\r\nPING\r\n*1\r\n$99999999\r\n",
+            b"PING\r\n*11\r\n",
+            b"POST / HTTP/1.1\r\nHost: a\r\n\r\n",
+        ] {
+            let expected = cut(bytes, &[], &narrow);
+            for at in 0..bytes.len() {
+                assert_eq!(cut(bytes, &[at], &narrow), expected, "split at {at}");
+            }
+            let single = vec![1; bytes.len()];
+            assert_eq!(cut(bytes, &single, &narrow), expected, "byte by byte");
+        }
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_bytes_give_the_same_requests_however_they_are_split(
+            parts in proptest::collection::vec(
+                proptest::prop_oneof![
+                    proptest::collection::vec(proptest::prelude::any::<u8>(), 0..8),
+                    proptest::sample::select(vec![
+                        b"\r\n".to_vec(), b"*1\r\n".to_vec(), b"*2\r\n".to_vec(), b"$".to_vec(),
+                        b"$3\r\nGET\r\n".to_vec(), b"$1\r\nk\r\n".to_vec(), b"*-1\r\n".to_vec(),
+                        b"'".to_vec(), b"\"".to_vec(), b"\\x4".to_vec(), b" ".to_vec(),
+                        b"$-1\r\n".to_vec(), b"*0\r\n".to_vec(), b"$0\r\n\r\n".to_vec(),
+                    ]),
+                ],
+                0..24,
+            ),
+            pieces in proptest::collection::vec(1..12_usize, 0..64),
+        ) {
+            let bytes = parts.concat();
+            let limits = Limits::default();
+            proptest::prop_assert_eq!(cut(&bytes, &pieces, &limits), whole(&bytes));
+        }
+    }
+}

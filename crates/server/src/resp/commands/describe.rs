@@ -25,7 +25,7 @@ pub fn answer(question: &DescribeCommand<'_>, reply: &mut Reply<'_>) {
             for name in names {
                 match row_or_subcommand(name) {
                     Some(row) => write_info(row, reply),
-                    None => reply.nil_array(),
+                    None => reply.nil(),
                 }
             }
         }
