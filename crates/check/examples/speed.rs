@@ -2,7 +2,8 @@
 //!
 //! The clients of three datacenters read and write their own datacenter's copy, which takes the
 //! other datacenters' writes a little later. Run it under `time` (nothing here asks for the time):
-//! `cargo run --release -p antecede-check --example speed -- OPERATIONS SESSIONS KEYS [versions]`.
+//! `cargo run --release -p antecede-check --example speed -- OPERATIONS SESSIONS KEYS [versions] [broken]`;
+//! broken: what comes last wins, so that proofs must be found.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -25,7 +26,8 @@ fn main() -> Result<(), jsonl::ReadHistoryError> {
         _ => (200_000, 100, 1000),
     };
     let with_versions = std::env::args().any(|word| word == "versions");
-    let made = make(count, sessions, keys, with_versions);
+    let is_broken = std::env::args().any(|word| word == "broken");
+    let made = make([count, sessions, keys], with_versions, is_broken);
     let file = jsonl::write(&made, Vec::new()).unwrap_or_default();
     drop(made);
     show(&format!("{} bytes", file.len()));
@@ -40,7 +42,7 @@ fn show(text: &str) {
     println!("{text}");
 }
 
-fn make(count: u64, sessions: u64, keys: u64, with_versions: bool) -> History {
+fn make([count, sessions, keys]: [u64; 3], with_versions: bool, is_broken: bool) -> History {
     let mut history = History::new();
     let mut dcs: Vec<Copy> =
         (0..DCS).map(|_| Copy { state: BTreeMap::new(), arriving: VecDeque::new() }).collect();
@@ -53,7 +55,7 @@ fn make(count: u64, sessions: u64, keys: u64, with_versions: bool) -> History {
         let session = below(sessions);
         let (dc, origin) = (session % DCS as u64, u16::try_from(session % DCS as u64).unwrap_or(0));
         let place = usize::try_from(dc).unwrap_or(0);
-        arrive(&mut dcs[place], step.saturating_sub(DELAY));
+        arrive(&mut dcs[place], step.saturating_sub(DELAY), is_broken);
         // Some keys are asked for far more often than others.
         let key = below(keys).min(below(keys)).min(below(keys));
         let is_read = below(2) == 0;
@@ -81,7 +83,7 @@ fn make(count: u64, sessions: u64, keys: u64, with_versions: bool) -> History {
         history.push(&record);
     }
     for (place, copy) in dcs.iter_mut().enumerate() {
-        arrive(copy, u64::MAX);
+        arrive(copy, u64::MAX, is_broken);
         for (key, (value, version)) in &copy.state {
             history.push_final(&FinalRecord {
                 dc: u16::try_from(place).unwrap_or(0),
@@ -95,11 +97,11 @@ fn make(count: u64, sessions: u64, keys: u64, with_versions: bool) -> History {
     history
 }
 
-fn arrive(copy: &mut Copy, until: u64) {
+fn arrive(copy: &mut Copy, until: u64, is_broken: bool) {
     while copy.arriving.front().is_some_and(|&(step, ..)| step <= until) {
         let Some((_, key, value, version)) = copy.arriving.pop_front() else { break };
         let is_newer = copy.state.get(&key).is_none_or(|&(_, held)| held < version);
-        if is_newer {
+        if is_newer || is_broken {
             copy.state.insert(key, (value, version));
         }
     }

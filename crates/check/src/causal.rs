@@ -308,7 +308,7 @@ impl<'o, 'h> Sweep<'o, 'h> {
 
     fn missed_write(&self, node: u32, event: &Event, last: (u32, u32)) -> Violation {
         let write = self.order.at(last.0, last.1);
-        let links = chain(self.order, write, node, None, &|_| true).unwrap_or_default();
+        let links = chain(self.order, write, node, None, &|_| true, u32::MAX).unwrap_or_default();
         let summary = "a read found nothing although a write of the key is in its past";
         Teller::new(self.order, Pattern::WriteCOInitRead, summary)
             .show_write(write, event.key, "wrote the key")
@@ -328,7 +328,9 @@ impl<'o, 'h> Sweep<'o, 'h> {
                 if self.is_done(source) {
                     continue;
                 }
-                let links = chain(self.order, node, source, None, &|node| !self.is_done(node));
+                let is_left = |node| !self.is_done(node);
+                let least = best.as_ref().map_or(u32::MAX, |(.., links)| length(links));
+                let links = chain(self.order, node, source, None, &is_left, least);
                 let Some(links) = links else { continue };
                 if best.as_ref().is_none_or(|(.., least)| length(&links) < length(least)) {
                     best = Some((node, *event, source, links));

@@ -81,13 +81,14 @@ impl ConflictSet {
 }
 
 /// The shortest chain from `from` to `to` over transactions that `may_visit`: the links after
-/// `from`, the last of them `to`.
+/// `from`, the last of them `to`; none if it has more than `length_max` links between sessions.
 pub(crate) fn chain(
     order: &Order<'_>,
     from: u32,
     to: u32,
     conflicts: Option<&Conflicts>,
     may_visit: &dyn Fn(u32) -> bool,
+    length_max: u32,
 ) -> Option<Vec<Link>> {
     // From each transaction that leads to `to`, the link by which it does, and its cost.
     let mut next: FxHashMap<u32, (u32, Link)> = FxHashMap::default();
@@ -105,6 +106,9 @@ pub(crate) fn chain(
         let forced = forced.map(|conflict| (conflict.before, 1, How::Conflict(*conflict)));
         for (before, step, how) in session.into_iter().chain(reads).chain(forced) {
             let cost = cost + step;
+            if length_max < cost {
+                continue;
+            }
             if before == to
                 || !may_visit(before)
                 || next.get(&before).is_some_and(|&(best, _)| best <= cost)
@@ -130,8 +134,8 @@ pub(crate) fn chain(
 }
 
 /// How many links of a chain cross sessions: what a person has to follow.
-pub(crate) fn length(links: &[Link]) -> usize {
-    links.iter().filter(|link| !matches!(link.how, How::Session)).count()
+pub(crate) fn length(links: &[Link]) -> u32 {
+    links.iter().map(|link| u32::from(!matches!(link.how, How::Session))).sum()
 }
 
 /// Tells a proof operation by operation, none twice in a row.

@@ -254,7 +254,11 @@ struct Names {
 
 impl Names {
     fn add(&mut self, name: &str) -> Symbol {
-        let mut slot = hash(name);
+        self.add_at(name, hash(name))
+    }
+
+    /// Adds a string whose hash is `slot`.
+    fn add_at(&mut self, name: &str, mut slot: u64) -> Symbol {
         loop {
             match self.places.get(&slot) {
                 None => break,
@@ -490,6 +494,14 @@ mod tests {
         }
         assert_eq!(names.add(""), empty);
         assert_eq!(names.ends.len(), 5001);
+    }
+
+    #[test]
+    fn strings_with_one_hash_are_told_apart() {
+        let mut names = Names::default();
+        let symbols = ["a", "b", "c"].map(|name| names.add_at(name, 7));
+        assert_eq!(["a", "b", "c"].map(|name| names.add_at(name, 7)), symbols);
+        assert_eq!(symbols.map(|symbol| names.name(symbol.index()).to_owned()), ["a", "b", "c"]);
     }
 
     #[test]

@@ -288,7 +288,7 @@ impl Walk<'_, '_> {
         let reader = self.order.node_of_operation(event.operation);
         teller = teller.show_write(bound, event.key, "wrote the key");
         if let Some(links) =
-            reader.and_then(|reader| chain(self.order, bound, reader, None, &|_| true))
+            reader.and_then(|reader| chain(self.order, bound, reader, None, &|_| true, u32::MAX))
         {
             teller = teller.follow(bound, &links);
         }
