@@ -58,7 +58,7 @@ pub(super) fn hello<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError>
     let mut hello = Hello::default();
     if 1 < call.arguments.len() {
         let wrong = "ERR Protocol version is not an integer or out of range";
-        let version = integer::parse(call.argument(1)).ok_or(CommandError::fixed(wrong))?;
+        let version = integer::parse(call.argument(1)).ok_or_else(|| CommandError::fixed(wrong))?;
         if version != 2 && version != 3 {
             return Err(CommandError::fixed("NOPROTO unsupported protocol version"));
         }

@@ -125,5 +125,5 @@ impl CommandError {
 /// The front of a text, up to a limit and to its first zero byte, as C prints it.
 fn cut(text: &[u8], bytes_max: usize) -> &[u8] {
     let end = text.iter().take(bytes_max).position(|byte| *byte == 0);
-    &text[..end.unwrap_or(text.len().min(bytes_max))]
+    &text[..end.unwrap_or_else(|| text.len().min(bytes_max))]
 }

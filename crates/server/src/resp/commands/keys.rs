@@ -53,11 +53,11 @@ pub(super) fn pexpiretime<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, Command
 }
 
 pub(super) fn expire<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> {
-    expire_at(call, |number| call.from_now(number.checked_mul(1000)?))
+    expire_at(call, |number| call.later_by(number.checked_mul(1000)?))
 }
 
 pub(super) fn pexpire<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> {
-    expire_at(call, |number| call.from_now(number))
+    expire_at(call, |number| call.later_by(number))
 }
 
 pub(super) fn expireat<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> {
@@ -207,7 +207,7 @@ pub(super) fn wait<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> 
         .ok_or(CommandError::fixed("ERR timeout is not an integer or out of range"))?;
     let timeout_millis =
         u64::try_from(timeout).map_err(|_| CommandError::fixed("ERR timeout is negative"))?;
-    if call.from_now(timeout).is_none() {
+    if call.later_by(timeout).is_none() {
         return Err(CommandError::fixed("ERR timeout is out of range"));
     }
     Ok(Parsed::Session(Command::Wait { count, timeout_millis }, Shape::Plain))

@@ -67,9 +67,9 @@ impl<'a> Call<'_, 'a> {
         let deadline = match (number, unit) {
             (i64::MIN..=0, _) => None,
             (_, TimeUnit::Seconds) => {
-                number.checked_mul(1000).and_then(|millis| self.from_now(millis))
+                number.checked_mul(1000).and_then(|millis| self.later_by(millis))
             }
-            (_, TimeUnit::Millis) => self.from_now(number),
+            (_, TimeUnit::Millis) => self.later_by(number),
             (_, TimeUnit::AtSeconds) => number.checked_mul(1000),
             (_, TimeUnit::AtMillis) => Some(number),
         };
@@ -78,7 +78,7 @@ impl<'a> Call<'_, 'a> {
     }
 
     /// So many milliseconds from now, if that is a number of 64 bits.
-    pub(super) fn from_now(&self, millis: i64) -> Option<i64> {
+    pub(super) fn later_by(&self, millis: i64) -> Option<i64> {
         i64::try_from(self.wall_millis).ok()?.checked_add(millis)
     }
 }

@@ -71,13 +71,13 @@ const fn index() -> [Option<u8>; INDEX_SIZE] {
 
 /// A hash of a name without its case.
 const fn hash(name: &[u8]) -> usize {
-    let mut hash = name.len() as u32;
+    let mut hash = name.len();
     let mut at = 0;
     while at < name.len() && at < NAME_BYTES_HASHED {
-        hash = hash.wrapping_mul(31).wrapping_add((name[at] | 0x20) as u32);
+        hash = hash.wrapping_mul(31).wrapping_add((name[at] | 0x20) as usize);
         at += 1;
     }
-    (hash ^ (hash >> 9)) as usize % INDEX_SIZE
+    (hash ^ (hash >> 9)) % INDEX_SIZE
 }
 
 /// Names are not hashed further than this.

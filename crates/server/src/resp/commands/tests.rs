@@ -210,10 +210,8 @@ fn several_keys_become_several_operations() {
 
 #[test]
 fn a_scan_takes_its_options_and_other_types_have_no_keys() {
-    let parsed = parse(
-        b"SCAN\0-1\0MATCH\0a*\0COUNT\05".split(|byte| *byte == 0).collect::<Vec<_>>().as_slice(),
-        NOW,
-    );
+    let words_of_scan = words("SCAN -1 MATCH a* COUNT 5");
+    let parsed = parse(&words_of_scan, NOW);
     let command = Command::Scan { cursor: u64::MAX, count: 5, pattern: Some(b"a*") };
     assert_eq!(parsed, Ok(Parsed::Session(command, Shape::Plain)));
     let all = Command::Scan { cursor: 0, count: 10, pattern: None };

@@ -45,7 +45,7 @@ impl Connection {
             ConnectionCommand::Describe(question) => describe::answer(question, reply),
             ConnectionCommand::Info { sections } => reply.verbatim(&environment.info(sections)),
             ConnectionCommand::ConfigGet { patterns } => {
-                write_settings(patterns, environment, reply)
+                write_settings(patterns, environment, reply);
             }
             ConnectionCommand::ConfigSet { pairs } => change_settings(pairs, environment, reply),
             ConnectionCommand::ConfigResetStatistics => {
