@@ -9,15 +9,28 @@
 //!
 //! Invariant: no branch on the protocol's state is here.
 
+/// The admin port.
+pub mod admin;
 /// Asks the machine for the time.
 pub mod clock;
 /// The settings of a node.
 pub mod config;
+/// Client connections.
+mod connection;
+/// What clients may ask about the server.
+mod info;
 /// One node: how inputs reach machines, and outputs leave.
-pub mod node;
+mod node;
 /// Links between nodes.
-pub mod peer;
-/// Log lines and metrics.
-mod telemetry;
+mod peer;
 /// The Redis protocol.
 pub mod resp;
+/// Start and end of a node.
+pub mod server;
+/// Log lines and metrics.
+mod telemetry;
+
+pub use config::Config;
+pub use node::{MemoryFigure, StartError};
+pub use peer::{LinkShape, LinkShaper};
+pub use server::{Listeners, RunningServer, Server, ServerOptions};

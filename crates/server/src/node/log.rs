@@ -28,7 +28,7 @@ use antecede_protocol::{
     machine::{Persisted, Storage},
     record::Record,
 };
-use antecede_storage::{Fsync, Positions, RealDisk, SharedLog};
+use antecede_storage::{Positions, RealDisk, SharedLog};
 
 use super::memory::Memory;
 
@@ -207,11 +207,6 @@ impl NodeLog {
     /// The log's positions, for people.
     pub(crate) fn positions(&self) -> Positions {
         self.shared.positions()
-    }
-
-    /// When records are synced.
-    pub(crate) fn fsync(&self) -> Fsync {
-        self.shared.fsync()
     }
 
     /// Whether records are kept nowhere.

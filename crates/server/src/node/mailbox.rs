@@ -172,6 +172,16 @@ impl Sessions {
         }
     }
 
+    /// Ends the connections that wait for nothing.
+    pub(crate) fn kill_idle(&self) {
+        let table = self.table.read();
+        for (_, mailbox) in table.places.iter().flatten() {
+            if !mailbox.is_waiting.load(Ordering::Acquire) {
+                mailbox.kill();
+            }
+        }
+    }
+
     /// Ends every connection.
     pub(crate) fn kill_all(&self) {
         let table = self.table.read();

@@ -14,8 +14,10 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
 use antecede_model::{
     clock::{Now, Steady, Timestamp},
@@ -31,6 +33,7 @@ use antecede_protocol::{
 
 use crate::clock;
 use crate::config::Config;
+use crate::connection::registry::Registry;
 use crate::peer::{LinkError, Links};
 use crate::telemetry::Telemetry;
 
@@ -45,6 +48,7 @@ pub(crate) mod memory;
 pub use memory::MemoryFigure;
 /// Start: recovery, boot number.
 pub(crate) mod open;
+pub use open::StartError;
 /// Wake-ups and the work that is due at intervals.
 pub(crate) mod timers;
 
@@ -93,7 +97,7 @@ impl Replica {
 
 /// One node.
 #[derive(Debug)]
-pub struct Node {
+pub(crate) struct Node {
     pub(crate) id: NodeId,
     pub(crate) boot: Boot,
     pub(crate) started: Now,
@@ -107,12 +111,18 @@ pub struct Node {
     pub(crate) links: Links,
     pub(crate) timers: Timers,
     pub(crate) telemetry: Telemetry,
+    pub(crate) registry: Registry,
+    /// Client connections at a time; may be changed while the node runs.
+    pub(crate) connections_max: AtomicU64,
+    idle_timeout_millis: AtomicU64,
+    /// Whether the oldest write has waited too long for a sync.
+    is_sync_late: AtomicBool,
     keeper: Mutex<CutKeeper>,
     cuts: RwLock<Arc<Cuts>>,
     unsettled: AtomicU64,
     /// The newest run of each node that has spoken.
     boots: Mutex<BTreeMap<NodeId, Boot>>,
-    stopping: AtomicBool,
+    stopping: watch::Sender<bool>,
 }
 
 /// What one task has to do in one batch. Reused from batch to batch.
@@ -192,12 +202,33 @@ impl Node {
 
     /// Whether a stop was asked for.
     pub(crate) fn is_stopping(&self) -> bool {
-        self.stopping.load(Ordering::Relaxed)
+        *self.stopping.borrow()
+    }
+
+    /// Waits until a stop is asked for.
+    pub(crate) async fn stopped(&self) {
+        // The sender lives as long as the node, so that this cannot fail.
+        drop(self.stopping.subscribe().wait_for(|is_stopping| *is_stopping).await);
     }
 
     /// Asks all tasks of the node to end.
     pub(crate) fn stop(&self) {
-        self.stopping.store(true, Ordering::Relaxed);
+        self.stopping.send_replace(true);
+    }
+
+    /// How long a client may be silent; zero: for ever.
+    pub(crate) fn idle_timeout(&self) -> Duration {
+        Duration::from_millis(self.idle_timeout_millis.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn set_idle_timeout(&self, timeout: Duration) {
+        let millis = u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX);
+        self.idle_timeout_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// Whether writers should be slowed down, because syncs lag.
+    pub(crate) fn is_sync_late(&self) -> bool {
+        self.is_sync_late.load(Ordering::Relaxed)
     }
 
     /// Takes note of a run of another node.
@@ -395,6 +426,8 @@ impl Node {
                 watermarks.push((shard, found));
             }
         }
+        let is_late = log::SYNC_LAG_MAX < self.log.sync_lag(work.now);
+        self.is_sync_late.store(is_late, Ordering::Relaxed);
         self.tell_keeper(CutInput::Watermarks(&watermarks), work);
         let cuts = self.cuts();
         for shard in self.shards() {
@@ -430,6 +463,11 @@ impl Node {
         self.sessions.deliver(&mut work.replies);
     }
 
+    /// Whether what a batch has appended is not persisted yet.
+    pub(crate) fn must_flush(&self, work: &Work) -> bool {
+        self.log.persisted().to < work.appended_to
+    }
+
     /// Persists what a batch has appended, or sees to it that another thread does.
     pub(crate) fn flush(&self, work: &mut Work) {
         for _ in 0..FLUSH_ROUNDS_MAX {
@@ -437,8 +475,13 @@ impl Node {
                 return;
             }
             let appended_to = std::mem::take(&mut work.appended_to);
-            if self.log.persisted().to < appended_to && !self.log.flush_inline() {
-                return; // Another thread is at it, and its end is told to `on_log_advanced`.
+            if self.log.persisted().to < appended_to {
+                let began = clock::steady();
+                if !self.log.flush_inline() {
+                    return; // Another thread is at it, and its end is told to `on_log_advanced`.
+                }
+                let took = clock::steady().0.saturating_sub(began.0);
+                self.telemetry.flush_seconds.record(took.as_secs_f64());
             }
             self.on_persisted(work);
             self.send_off(work);

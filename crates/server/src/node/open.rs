@@ -8,6 +8,7 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -32,6 +33,7 @@ use antecede_storage::{
 
 use crate::clock;
 use crate::config::Config;
+use crate::connection::registry::Registry;
 use crate::peer::{LinkShaper, Links};
 use crate::telemetry::Telemetry;
 
@@ -152,11 +154,17 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         links,
         timers: Timers::default(),
         telemetry,
+        registry: Registry::default(),
+        connections_max: AtomicU64::new(config.limits.connections_max as u64),
+        idle_timeout_millis: AtomicU64::new(
+            u64::try_from(config.limits.idle_timeout.as_millis()).unwrap_or(u64::MAX),
+        ),
+        is_sync_late: AtomicBool::new(false),
         cuts: RwLock::new(Arc::clone(keeper.cuts())),
         keeper: Mutex::new(keeper),
-        unsettled: std::sync::atomic::AtomicU64::new(held as u64),
+        unsettled: AtomicU64::new(held as u64),
         boots: Mutex::default(),
-        stopping: std::sync::atomic::AtomicBool::new(false),
+        stopping: tokio::sync::watch::Sender::new(false),
         config,
         configuration,
     });

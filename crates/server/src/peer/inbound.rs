@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
@@ -38,13 +39,18 @@ enum InboundError {
     Io(#[from] io::Error),
 }
 
-/// Takes connections of other nodes until the node stops.
+/// Takes connections of other nodes; they end with this task.
 pub(crate) async fn accept(node: Arc<Node>, listener: TcpListener) {
-    while !node.is_stopping() {
-        match listener.accept().await {
+    let mut connections = JoinSet::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            Some(_) = connections.join_next() => continue,
+        };
+        match accepted {
             Ok((stream, address)) => {
                 let node = Arc::clone(&node);
-                tokio::spawn(async move {
+                connections.spawn(async move {
                     if let Err(error) = serve(&node, stream).await
                         && !node.is_stopping()
                     {

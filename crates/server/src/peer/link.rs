@@ -108,7 +108,7 @@ struct Sealed {
 
 /// Why a connection ended or was not made.
 #[derive(Debug, thiserror::Error)]
-pub enum LinkError {
+pub(crate) enum LinkError {
     /// The network failed.
     #[error("the connection failed")]
     Io(#[from] io::Error),

@@ -1,0 +1,74 @@
+//! The admin port: health, metrics, status, and faults where they are enabled. HTTP and JSON.
+//!
+//! Invariant: nothing outside this folder knows HTTP or JSON.
+
+use std::sync::Arc;
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::net::TcpListener;
+use tracing::warn;
+
+use crate::node::Node;
+use crate::peer::LinkShaper;
+
+/// Delays and cuts on request.
+mod faults;
+/// What a node tells of itself.
+mod status;
+pub use status::{DatacenterLag, LinkStatus, LogStatus, Status};
+pub(crate) use status::{metrics_of, status_of};
+
+/// What every request can reach.
+#[derive(Clone, Debug)]
+pub(crate) struct Admin {
+    node: Arc<Node>,
+    shaper: LinkShaper,
+}
+
+/// Answers requests until its task is ended.
+pub(crate) async fn serve(node: Arc<Node>, shaper: LinkShaper, listener: TcpListener) {
+    let id = node.id;
+    if let Err(error) = axum::serve(listener, router(node, shaper)).await {
+        warn!(node = %id, %error, "the admin port has ended");
+    }
+}
+
+fn router(node: Arc<Node>, shaper: LinkShaper) -> Router {
+    let has_faults = node.config.has_faults;
+    let router = Router::new()
+        .route("/healthz", get(healthy))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics))
+        .route("/v1/status", get(status));
+    let router = if has_faults { faults::add(router) } else { router };
+    router.with_state(Admin { node, shaper })
+}
+
+async fn healthy() -> &'static str {
+    "ok\n"
+}
+
+async fn ready(State(admin): State<Admin>) -> Response {
+    match admin.node.unsettled() {
+        0 if !admin.node.is_stopping() => "ready\n".into_response(),
+        settling => {
+            let words = format!("not ready: {settling} shards are settling\n");
+            (StatusCode::SERVICE_UNAVAILABLE, words).into_response()
+        }
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    let kind = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    (kind, metrics_of(&admin.node)).into_response()
+}
+
+async fn status(State(admin): State<Admin>) -> Json<Status> {
+    Json(status_of(&admin.node))
+}

@@ -1,0 +1,246 @@
+//! What a node tells of itself: one picture for people and programs, and the gauges among metrics.
+
+use metrics::Label;
+use serde::Serialize;
+
+use crate::clock;
+use crate::node::Node;
+
+/// A node, as of now.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// `healthy`, or `degraded: ` and why.
+    pub verdict: String,
+    /// The version of this build.
+    pub version: &'static str,
+    /// The deployment's id.
+    pub deployment: String,
+    /// The datacenter's name.
+    pub datacenter: String,
+    /// The node, as datacenter and number.
+    pub node: String,
+    /// This run of it.
+    pub boot: u64,
+    /// The epoch of the datacenter's chains.
+    pub epoch: u64,
+    /// Seconds since the start.
+    pub uptime_seconds: u64,
+    /// Shards whose head is here.
+    pub heads: usize,
+    /// Shards whose tail is here.
+    pub tails: usize,
+    /// Shards that are here.
+    pub shards: usize,
+    /// Shards that are settling with their neighbours.
+    pub settling: u64,
+    /// Keys in shards that are here.
+    pub keys: usize,
+    /// Client connections.
+    pub connections: usize,
+    /// Bytes of memory in use.
+    pub used_memory_bytes: u64,
+    /// The limit; 0: none.
+    pub max_memory_bytes: u64,
+    /// The log.
+    pub log: LogStatus,
+    /// Links to other nodes.
+    pub links: Vec<LinkStatus>,
+    /// How far behind other datacenters this one is.
+    pub lag: Vec<DatacenterLag>,
+}
+
+/// A node's log.
+#[derive(Clone, Debug, Serialize)]
+pub struct LogStatus {
+    /// Whether it is kept nowhere.
+    pub in_memory: bool,
+    /// Whether writes are refused for want of room.
+    pub disk_full: bool,
+    /// The last record.
+    pub appended_to: u64,
+    /// The last that the operating system has.
+    pub written_to: u64,
+    /// The last that survives a power loss.
+    pub synced_to: u64,
+    /// Bytes that are not written yet, about.
+    pub pending_bytes: u64,
+}
+
+/// A link to another node.
+#[derive(Clone, Debug, Serialize)]
+pub struct LinkStatus {
+    /// The other node.
+    pub node: String,
+    /// Its datacenter's name.
+    pub datacenter: String,
+    /// Where it is dialled.
+    pub address: String,
+    /// Whether the connection stands.
+    pub connected: bool,
+    /// For how long, in seconds.
+    pub connected_seconds: Option<u64>,
+    /// Its run, as of the last connection.
+    pub boot: u64,
+    /// Bytes that wait.
+    pub queued_bytes: usize,
+    /// One-way delay that was set, in milliseconds.
+    pub delay_ms: f64,
+    /// Whether it was cut on purpose.
+    pub cut: bool,
+}
+
+/// How far behind another datacenter this one is.
+#[derive(Clone, Debug, Serialize)]
+pub struct DatacenterLag {
+    /// The other datacenter's name.
+    pub datacenter: String,
+    /// How old what is applied here of it is, in milliseconds; 0 while nothing is under way.
+    pub lag_ms: u64,
+    /// Everything of it up to this stamp is applied here.
+    pub applied_to: u64,
+    /// Everything of it up to this stamp is applied everywhere.
+    pub stable_to: u64,
+}
+
+pub(crate) fn status_of(node: &Node) -> Status {
+    let here = node.id.datacenter;
+    let configuration = &node.configuration;
+    let now = clock::now();
+    let positions = node.log.positions();
+    let shards: Vec<_> = node.shards().collect();
+    let count = |is_mine: &dyn Fn(antecede_model::ids::ShardId) -> bool| {
+        shards.iter().filter(|shard| is_mine(**shard)).count()
+    };
+    let links = links_of(node);
+    Status {
+        verdict: verdict(node, &links),
+        version: env!("CARGO_PKG_VERSION"),
+        deployment: configuration.deployment.to_string(),
+        datacenter: node.config.datacenter_name(here).to_owned(),
+        node: node.id.to_string(),
+        boot: node.boot.0,
+        epoch: configuration.epoch(here).0,
+        uptime_seconds: now.steady.0.saturating_sub(node.started.steady.0).as_secs(),
+        heads: count(&|shard| configuration.head(here, shard) == Some(node.id)),
+        tails: count(&|shard| configuration.tail(here, shard) == Some(node.id)),
+        shards: shards.len(),
+        settling: node.unsettled(),
+        keys: shards
+            .iter()
+            .filter_map(|shard| node.look(*shard, |replica| replica.keys().live_count()))
+            .sum(),
+        connections: node.registry.count(),
+        used_memory_bytes: node.memory.used(),
+        max_memory_bytes: node.memory.limit(),
+        log: LogStatus {
+            in_memory: node.log.is_in_memory(),
+            disk_full: node.log.is_disk_full(),
+            appended_to: positions.appended_to.get(),
+            written_to: positions.written_to.get(),
+            synced_to: positions.synced_to.get(),
+            pending_bytes: node.log.pending_bytes(),
+        },
+        links,
+        lag: lag_of(node),
+    }
+}
+
+fn links_of(node: &Node) -> Vec<LinkStatus> {
+    let now = clock::steady();
+    let one = |link: &std::sync::Arc<crate::peer::link::Link>| {
+        let since = link.connected_since();
+        let shape = link.shape();
+        LinkStatus {
+            node: link.node().to_string(),
+            datacenter: node.config.datacenter_name(link.node().datacenter).to_owned(),
+            address: link.address().to_owned(),
+            connected: since.is_some(),
+            connected_seconds: since.map(|since| now.0.saturating_sub(since.0).as_secs()),
+            boot: link.boot().0,
+            queued_bytes: link.queued_bytes(),
+            delay_ms: shape.delay.as_secs_f64() * 1e3,
+            cut: shape.is_cut,
+        }
+    };
+    node.links.iter().map(one).collect()
+}
+
+fn lag_of(node: &Node) -> Vec<DatacenterLag> {
+    let cuts = node.cuts();
+    let lags = node.lags().into_iter();
+    lags.map(|(peer, lag)| DatacenterLag {
+        datacenter: node.config.datacenter_name(peer).to_owned(),
+        lag_ms: u64::try_from(lag.as_millis()).unwrap_or(u64::MAX),
+        applied_to: cuts.applied.at(peer).0,
+        stable_to: cuts.stable.at(peer).0,
+    })
+    .collect()
+}
+
+fn verdict(node: &Node, links: &[LinkStatus]) -> String {
+    let mut reasons = Vec::new();
+    if node.log.is_disk_full() {
+        reasons.push("the disk is full, writes are refused".to_owned());
+    }
+    if 0 < node.unsettled() {
+        reasons.push(format!("{} shards are settling", node.unsettled()));
+    }
+    let lost: Vec<&str> =
+        links.iter().filter(|link| !link.connected).map(|link| link.node.as_str()).collect();
+    if !lost.is_empty() {
+        reasons.push(format!("no link to {}", lost.join(", ")));
+    }
+    let cut: Vec<&str> =
+        links.iter().filter(|link| link.cut).map(|link| link.node.as_str()).collect();
+    if !cut.is_empty() {
+        reasons.push(format!("cut off on purpose from {}", cut.join(", ")));
+    }
+    if reasons.is_empty() {
+        "healthy".to_owned()
+    } else {
+        format!("degraded: {}", reasons.join("; "))
+    }
+}
+
+/// All metrics as text, with what is read only now.
+pub(crate) fn metrics_of(node: &Node) -> String {
+    let status = status_of(node);
+    let telemetry = &node.telemetry;
+    let set = |name: &'static str, value: u64| {
+        telemetry.set(name, Vec::new(), float(value));
+    };
+    set("antecede_used_memory_bytes", status.used_memory_bytes);
+    set("antecede_max_memory_bytes", status.max_memory_bytes);
+    set("antecede_keys", status.keys as u64);
+    set("antecede_connected_clients", status.connections as u64);
+    set("antecede_settling_shards", status.settling);
+    set("antecede_log_appended_to", status.log.appended_to);
+    set("antecede_log_written_to", status.log.written_to);
+    set("antecede_log_synced_to", status.log.synced_to);
+    set("antecede_log_pending_bytes", status.log.pending_bytes);
+    set("antecede_disk_full", u64::from(status.log.disk_full));
+    let registry = &node.registry;
+    let read =
+        |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    telemetry.connections.absolute(read(&registry.connections));
+    telemetry.refused_connections.absolute(read(&registry.refused));
+    telemetry.read_bytes.absolute(read(&registry.read_bytes));
+    telemetry.written_bytes.absolute(read(&registry.written_bytes));
+    for link in &status.links {
+        let labels = || vec![Label::new("peer", link.node.clone())];
+        telemetry.set("antecede_link_up", labels(), float(u64::from(link.connected)));
+        telemetry.set("antecede_link_queued_bytes", labels(), float(link.queued_bytes as u64));
+    }
+    for lag in &status.lag {
+        let labels = vec![Label::new("from", lag.datacenter.clone())];
+        telemetry.set("antecede_lag_milliseconds", labels, float(lag.lag_ms));
+    }
+    telemetry.render()
+}
+
+/// A number as metrics have it; beyond 2^53 it is only near.
+fn float(value: u64) -> f64 {
+    let [high, low] = [value >> 32, value & 0xffff_ffff];
+    let part = |half: u64| u32::try_from(half).map_or(0.0, f64::from);
+    part(high) * 4_294_967_296.0 + part(low)
+}

@@ -1,0 +1,506 @@
+//! Runs the requests of one client: from its bytes to its replies, without waiting for anything.
+//!
+//! Requests are parsed in batches and their keys prefetched, then each is run in order. A command
+//! that the session cannot take yet waits in the backlog with all that follow it, until answers
+//! have come. What shards of this node answer at once is told to the session at once.
+//!
+//! Ensures: commands reach the session in the order in which they arrived.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use antecede_model::{
+    clock::Steady,
+    codec::Writer,
+    ids::{NodeId, RequestId, SessionId, ShardId},
+    response::Response,
+    token::SessionToken,
+};
+use antecede_protocol::{
+    chain::{Cuts, Input},
+    message::{Body, LocalRequest, Message, Reply, Request, ShardMessage},
+    session::{Answers, Handover, Requests, Session, SessionInput, View, command::Command},
+};
+use smallvec::SmallVec;
+
+use crate::info::Surroundings;
+use crate::node::{Node, Work, mailbox::Mail};
+use crate::resp::{
+    commands::{self, Parsed},
+    connection::{Connection, Outcome, RESET_COMMANDS, queue::Queue},
+    frame::{Arguments, FrameError, FrameParser, Limits},
+    replies::Replies,
+    shape::Shape,
+};
+
+use super::backlog::{Backlog, OwnedArguments, Waiting};
+
+/// Requests that are parsed before the first of them is run.
+const BATCH_MAX: usize = 64;
+/// How long `CAUSAL.AFTER` waits if the client does not say.
+const AFTER_TIMEOUT_MILLIS: u64 = 1_000;
+
+/// What running the requests has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Progress {
+    /// Everything that is here was run.
+    Done,
+    /// There is more to run, but others shall have their turn.
+    More,
+    /// What is left waits for answers.
+    Stalled,
+    /// The connection ends when its replies have left.
+    Closing,
+}
+
+/// One client's requests and replies, without its socket.
+#[derive(Debug)]
+pub(crate) struct Conversation {
+    pub(crate) node: Arc<Node>,
+    pub(crate) connection: Connection,
+    pub(crate) session: Session,
+    pub(crate) replies: Replies,
+    pub(crate) work: Work,
+    pub(crate) input: Vec<u8>,
+    pub(crate) wake_at: Option<Steady>,
+    /// Commands since the connection last told its state.
+    pub(crate) commands: u64,
+    id: SessionId,
+    parser: FrameParser,
+    backlog: Backlog,
+    answers: Answers,
+    cuts: Arc<Cuts>,
+    own: Vec<(RequestId, Reply)>,
+    /// The bytes could not be understood; said once everything before is run.
+    broken: Option<FrameError>,
+    is_closing: bool,
+}
+
+/// Hands a session's requests to replicas here and on other nodes.
+struct Handing<'a> {
+    node: &'a Node,
+    work: &'a mut Work,
+}
+
+impl Requests for Handing<'_> {
+    fn request(&mut self, to: NodeId, shard: ShardId, request: LocalRequest<'_>) -> Handover {
+        if to == self.node.id {
+            return self.node.request(shard, request, self.work);
+        }
+        let mut operation = Vec::new();
+        request.operation.write(&mut Writer::new(&mut operation));
+        let body =
+            Body::Request(Request { id: request.id, operation, carried: request.carried.clone() });
+        let epoch = self.node.configuration.epoch(self.node.id.datacenter);
+        let hlc = request.carried.time;
+        let message = Message::Shard(ShardMessage { shard, epoch, hlc, body });
+        if self.node.links.push(to, &message) { Handover::UnderWay } else { Handover::NoLink }
+    }
+
+    fn send(&mut self, to: NodeId, message: Message) {
+        if to == self.node.id {
+            self.work.loop_back(message);
+        } else {
+            self.node.links.push(to, &message);
+        }
+    }
+}
+
+impl Conversation {
+    pub(crate) fn new(
+        node: Arc<Node>,
+        connection: Connection,
+        session: Session,
+        id: SessionId,
+    ) -> Self {
+        let cuts = node.cuts();
+        Self {
+            node,
+            connection,
+            session,
+            replies: Replies::default(),
+            work: Work::begin(),
+            input: Vec::new(),
+            wake_at: None,
+            commands: 0,
+            id,
+            parser: FrameParser::default(),
+            backlog: Backlog::default(),
+            answers: Answers::default(),
+            cuts,
+            own: Vec::new(),
+            broken: None,
+            is_closing: false,
+        }
+    }
+
+    /// Begins a turn: reads the clocks and the cuts.
+    pub(crate) fn begin(&mut self) {
+        self.work.restart();
+        self.cuts = self.node.cuts();
+    }
+
+    /// Whether answers of shards are missing.
+    pub(crate) fn is_waiting(&self) -> bool {
+        0 < self.replies.missing_count() || !self.backlog.is_empty()
+    }
+
+    /// Whether requests wait that were read already.
+    pub(crate) fn has_backlog(&self) -> bool {
+        !self.backlog.is_empty()
+    }
+
+    /// Tells the session what has arrived in its mailbox.
+    pub(crate) fn on_mail(&mut self, mail: &mut Mail) {
+        for (request, reply) in mail.replies.drain(..) {
+            self.tell(SessionInput::Reply(request, reply));
+        }
+        for node in mail.lost.drain(..) {
+            self.tell(SessionInput::LinkLost(node));
+        }
+        if std::mem::take(&mut mail.is_poked) {
+            self.tell(SessionInput::Wake);
+        }
+    }
+
+    /// Wakes the session if it asked for that.
+    pub(crate) fn wake_if_due(&mut self) {
+        if self.wake_at.is_some_and(|at| at <= self.work.now().steady) {
+            self.wake_at = None;
+            self.tell(SessionInput::Wake);
+        }
+    }
+
+    /// Runs what waits and what has arrived.
+    pub(crate) fn run(&mut self) -> Progress {
+        if let Some(progress) = self.run_backlog() {
+            return progress;
+        }
+        let mut input = std::mem::take(&mut self.input);
+        let progress = self.run_input(&mut input);
+        self.input = input;
+        progress
+    }
+
+    /// Runs what waits; `None` when nothing is left and the connection goes on.
+    fn run_backlog(&mut self) -> Option<Progress> {
+        while let Some(waiting) = self.backlog.pop_front() {
+            if let Err(waiting) = self.run_waiting(waiting) {
+                self.backlog.push_front(waiting);
+                return Some(Progress::Stalled);
+            }
+            if self.is_closing {
+                return Some(Progress::Closing);
+            }
+        }
+        if let Some(error) = self.broken.take() {
+            self.connection.on_frame_error(error, &mut self.replies);
+            self.is_closing = true;
+        }
+        self.is_closing.then_some(Progress::Closing)
+    }
+
+    fn run_input(&mut self, input: &mut Vec<u8>) -> Progress {
+        let mut left = self.node.config.limits.pipeline_max;
+        let mut taken = 0;
+        let progress = loop {
+            let mut rest = input.get_mut(taken..).unwrap_or_default();
+            let before = rest.len();
+            let mut batch: SmallVec<[Arguments<'_>; 1]> = SmallVec::new();
+            // Before authentication limits are narrow, and the next request may lift them.
+            let is_known = self.connection.is_authenticated();
+            let most = if is_known { BATCH_MAX.min(left) } else { 1 };
+            let limits = self.connection.limits();
+            self.broken = parse(&mut self.parser, &mut rest, &mut batch, limits, most).err();
+            taken += before - rest.len();
+            left -= batch.len();
+            if 1 < batch.len() {
+                self.prefetch(&batch);
+            }
+            self.run_batch(&batch);
+            if let Some(progress) = self.run_backlog() {
+                break progress;
+            }
+            if batch.len() < most {
+                break Progress::Done;
+            }
+            if left == 0 {
+                break Progress::More;
+            }
+        };
+        input.drain(..taken);
+        progress
+    }
+
+    fn run_batch(&mut self, batch: &[Arguments<'_>]) {
+        for arguments in batch {
+            if self.is_closing {
+                return; // What comes behind a QUIT is not looked at.
+            }
+            self.commands += 1;
+            if !self.backlog.is_empty() {
+                let arguments = OwnedArguments::of(arguments);
+                self.backlog.push_back(Waiting::Request { arguments, is_taken: false });
+            } else if let Some(waiting) = self.run_request(arguments) {
+                self.backlog.push_back(waiting);
+            }
+        }
+    }
+
+    /// Loads what the keys of a batch will need, so that they are loaded side by side.
+    fn prefetch(&self, batch: &[Arguments<'_>]) {
+        for arguments in batch {
+            if let Some(key) = arguments.get(1) {
+                self.node.prefetch(key);
+            }
+        }
+    }
+
+    fn wall_millis(&self) -> u64 {
+        self.work.now().wall.millis()
+    }
+
+    /// Runs a request that was just read; what must wait comes back.
+    fn run_request(&mut self, arguments: &[&[u8]]) -> Option<Waiting> {
+        let wall_millis = self.wall_millis();
+        let mut surroundings = Surroundings { node: &self.node, caller: self.connection.id() };
+        let replies = &mut self.replies;
+        match self.connection.handle(arguments, wall_millis, &mut surroundings, replies) {
+            Outcome::Answered => None,
+            Outcome::Ask(command) => {
+                if self.ask(&command) {
+                    return None;
+                }
+                let arguments = OwnedArguments::of(arguments);
+                Some(Waiting::Request { arguments, is_taken: true })
+            }
+            Outcome::Execute(queue) => self.execute(queue, false),
+            Outcome::After { token, timeout_millis } => self.after(token, timeout_millis),
+            Outcome::Reset => {
+                // Before everything that waits behind it.
+                for command in RESET_COMMANDS.into_iter().rev() {
+                    self.backlog.push_front(Waiting::Command(command));
+                }
+                None
+            }
+            Outcome::Close => {
+                self.is_closing = true;
+                None
+            }
+        }
+    }
+
+    /// Runs what had to wait; gives it back if it still has to.
+    fn run_waiting(&mut self, waiting: Waiting) -> Result<(), Waiting> {
+        match waiting {
+            Waiting::Request { arguments, is_taken: false } => {
+                match self.run_request(&arguments.as_arguments()) {
+                    None => Ok(()),
+                    Some(waiting) => Err(waiting),
+                }
+            }
+            Waiting::Request { arguments, is_taken: true } => {
+                let is_asked = match commands::parse(&arguments.as_arguments(), self.wall_millis())
+                {
+                    Ok(Parsed::Session(Command::RandomKey { .. }, _)) => {
+                        self.ask(&Command::RandomKey { draw: crate::node::open::draw() })
+                    }
+                    Ok(Parsed::Session(command, _)) => self.ask(&command),
+                    Ok(Parsed::Connection(commands::ConnectionCommand::Watch { keys })) => {
+                        self.ask(&Command::Watch { keys })
+                    }
+                    // The rest of what the connection passes on is `DISCARD` and its like.
+                    Ok(Parsed::Connection(_)) | Err(_) => self.ask(&Command::Unwatch),
+                };
+                if is_asked { Ok(()) } else { Err(Waiting::Request { arguments, is_taken: true }) }
+            }
+            Waiting::Command(command) => {
+                if self.ask(&command) {
+                    Ok(())
+                } else {
+                    Err(Waiting::Command(command))
+                }
+            }
+            Waiting::Execute(queue) => self.execute(queue, true).map_or(Ok(()), Err),
+        }
+    }
+
+    /// Runs the queue of an `EXEC`; it comes back if it must wait.
+    fn execute(&mut self, queue: Queue, is_taken: bool) -> Option<Waiting> {
+        let wall_millis = self.wall_millis();
+        let mut surroundings = Surroundings { node: &self.node, caller: self.connection.id() };
+        // The reply has its place already when this is tried again.
+        let mut unused = Replies::default();
+        let replies = if is_taken { &mut unused } else { &mut self.replies };
+        let is_asked = self
+            .connection
+            .execute(&queue, wall_millis, &mut surroundings, replies)
+            .is_none_or(|command| {
+                ask(
+                    &mut self.session,
+                    &mut self.answers,
+                    &self.cuts,
+                    &self.node,
+                    &mut self.work,
+                    &command,
+                )
+            });
+        if !is_asked {
+            return Some(Waiting::Execute(queue));
+        }
+        self.absorb();
+        None
+    }
+
+    fn after(&mut self, token: &[u8], timeout_millis: Option<u64>) -> Option<Waiting> {
+        let decoded = std::str::from_utf8(token).ok().map(|text| {
+            let configuration = &self.node.configuration;
+            SessionToken::decode(text, configuration.deployment, configuration.membership)
+        });
+        match decoded {
+            Some(Ok(context)) => {
+                self.connection.expect(Shape::Plain, &mut self.replies);
+                let timeout_millis = timeout_millis.unwrap_or(AFTER_TIMEOUT_MILLIS);
+                let command = Command::After { context: Box::new(context), timeout_millis };
+                if self.ask(&command) { None } else { Some(Waiting::Command(command)) }
+            }
+            Some(Err(error)) => {
+                let line = format!("BADTOKEN {error}");
+                self.connection.refuse(line.as_bytes(), &mut self.replies);
+                None
+            }
+            None => {
+                let line = b"BADTOKEN the token is not text; send it as CAUSAL.TOKEN gave it";
+                self.connection.refuse(line, &mut self.replies);
+                None
+            }
+        }
+    }
+
+    /// Gives a command to the session, if it can take it.
+    fn ask(&mut self, command: &Command<'_>) -> bool {
+        let Self { session, answers, cuts, node, work, .. } = self;
+        if !ask(session, answers, cuts, node, work, command) {
+            return false;
+        }
+        self.absorb();
+        true
+    }
+
+    fn tell(&mut self, input: SessionInput<'_>) {
+        let Self { session, answers, cuts, node, work, .. } = self;
+        hand(session, answers, cuts, node, work, input);
+        self.absorb();
+    }
+
+    /// Takes what the session has answered, and tells it what shards here have answered.
+    fn absorb(&mut self) {
+        loop {
+            self.wake_at = self.answers.wake;
+            for response in self.answers.ready.drain(..) {
+                if let Response::Refused(refusal) = &response {
+                    self.node.telemetry.refused(refusal);
+                }
+                self.replies.on_response(&response);
+            }
+            let id = self.id;
+            let replies = self.work.replies();
+            if replies.is_empty() {
+                return;
+            }
+            let mine = |(request, _): &mut (RequestId, Reply)| request.session == id;
+            self.own.extend(replies.extract_if(.., mine));
+            let mut own = std::mem::take(&mut self.own);
+            if own.is_empty() {
+                return;
+            }
+            let Self { session, answers, cuts, node, work, .. } = self;
+            for (request, reply) in own.drain(..) {
+                hand(session, answers, cuts, node, work, SessionInput::Reply(request, reply));
+            }
+            self.own = own;
+        }
+    }
+
+    /// Adds the commands that were run to the node's count.
+    pub(crate) fn count_commands(&mut self) {
+        let count = std::mem::take(&mut self.commands);
+        self.node.registry.commands.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// How many more bytes the request that is being read needs at least.
+    pub(crate) fn missing_bytes(&self) -> usize {
+        self.parser.missing(self.input.len())
+    }
+}
+
+/// Parses requests until none is whole or the batch holds `most`.
+fn parse<'b>(
+    parser: &mut FrameParser,
+    rest: &mut &'b mut [u8],
+    batch: &mut SmallVec<[Arguments<'b>; 1]>,
+    limits: &Limits,
+    most: usize,
+) -> Result<(), FrameError> {
+    while batch.len() < most {
+        let mut arguments = Arguments::new();
+        if !parser.next(rest, limits, &mut arguments)? {
+            break;
+        }
+        batch.push(arguments);
+    }
+    Ok(())
+}
+
+fn view<'a>(node: &'a Node, cuts: &'a Cuts, work: &Work) -> View<'a> {
+    View {
+        now: work.now(),
+        configuration: &node.configuration,
+        stable: &cuts.stable,
+        applied: &cuts.applied,
+    }
+}
+
+fn ask(
+    session: &mut Session,
+    answers: &mut Answers,
+    cuts: &Cuts,
+    node: &Node,
+    work: &mut Work,
+    command: &Command<'_>,
+) -> bool {
+    if !session.can_take(&view(node, cuts, work), command) {
+        return false;
+    }
+    hand(session, answers, cuts, node, work, SessionInput::Command(command));
+    true
+}
+
+fn hand(
+    session: &mut Session,
+    answers: &mut Answers,
+    cuts: &Cuts,
+    node: &Node,
+    work: &mut Work,
+    input: SessionInput<'_>,
+) {
+    let view = view(node, cuts, work);
+    session.handle(&view, input, &mut Handing { node, work }, answers);
+}
+
+impl Node {
+    /// Hands a session's request to the replica of a shard on this node.
+    fn request(&self, shard: ShardId, request: LocalRequest<'_>, work: &mut Work) -> Handover {
+        if !self.holds(shard) {
+            return Handover::NoLink;
+        }
+        self.input(shard, Input::Request(request), work);
+        Handover::UnderWay
+    }
+
+    /// Loads what a key's index needs, if it is here.
+    fn prefetch(&self, key: &[u8]) {
+        let shard = self.configuration.shard_count.shard_of(key);
+        self.look(shard, |replica| replica.prefetch(key));
+    }
+}
