@@ -108,6 +108,16 @@ mod outcomes {
     }
 
     #[test]
+    fn a_value_keeps_the_version_that_it_was_written_with() {
+        let mut story = Story::default();
+        story.add(1, Kind::Write, Some("a"), |record| record.version = Some(Version(5, 0)));
+        story.add(2, Kind::Read, Some("a"), |record| record.version = Some(Version(5, 0)));
+        assert_eq!(story.causal(), None);
+        story.add(2, Kind::Read, Some("a"), |record| record.version = Some(Version(6, 0)));
+        assert_eq!(story.causal(), Some(Pattern::ThinAirRead));
+    }
+
+    #[test]
     fn a_removal_that_began_later_does_not_excuse_absence() {
         let mut story = Story::default();
         story.write(1, "a");
@@ -308,6 +318,14 @@ mod finals {
         story.ends(0, Some("b"), Some(Version(2, 0)));
         assert!(durable::check(&story.history).is_passed());
         assert!(converged::check(&story.history).is_passed());
+    }
+
+    #[test]
+    fn a_larger_tombstone_that_no_client_wrote_is_no_loss() {
+        let mut story = Story::default();
+        with_version(&mut story, "a", Version(2, 0));
+        story.ends(0, None, Some(Version(3, 0)));
+        assert!(durable::check(&story.history).is_passed());
     }
 
     #[test]
