@@ -144,7 +144,7 @@ pub struct Session {
     parts: VecDeque<Part>,
     course: Option<Course>,
     tally: Tally,
-    /// What was applied here when the second of the open reads was sent.
+    /// What was applied here when the second of the open reads was sent, or less.
     applied_before: Cut,
     task: Option<Box<Task>>,
     waiting: Option<Box<Waiting>>,
@@ -418,6 +418,8 @@ impl Session {
             let request = LocalRequest { id, operation, carried };
             match requests.request(part.to, part.shard, request) {
                 Handover::UnderWay => part.state = State::UnderWay,
+                // A read may make the head log that a key has expired, which is no write of ours.
+                Handover::Stamped(_) if part.kind == Kind::Read => part.state = State::UnderWay,
                 Handover::Stamped(stamp) => {
                     part.state = State::UnderWay;
                     part.stamp = Some(stamp);
@@ -508,15 +510,8 @@ impl Session {
         if was_visible_before || !has_order {
             return;
         }
-        let (number, to, shard) = {
-            let part = &self.parts[at];
-            (part.number, part.to, part.shard)
-        };
         for part in self.parts.iter_mut().skip(at + 1) {
-            let comes_later = part.state == State::UnderWay
-                && (part.to, part.shard) == (to, shard)
-                && number < part.number;
-            if comes_later || part.state == State::Waiting || part.bytes.is_none() {
+            if part.state == State::Waiting || part.bytes.is_none() {
                 continue;
             }
             if !part.is_open() {
@@ -587,8 +582,6 @@ impl Session {
         part.to = to;
         part.place = Place::Anywhere;
         self.course = Some(Course::Reads);
-        // Reads that were evaluated in order until now are not any more.
-        self.applied_before = Cut::default();
         self.send_again(at, view, requests);
     }
 

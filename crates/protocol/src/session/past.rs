@@ -130,7 +130,10 @@ impl Past {
 
     /// Takes note of the answer to a request that carried what was joined up to `mark`.
     pub(super) fn answered(&mut self, number: u64, mark: Mark, reply: &Reply, stable: &Cut) {
-        if self.pending.is_some_and(|pending| pending.number <= number) {
+        let ends = |pending: Pending| {
+            pending.number == number || (reply.wrote.is_some() && pending.number < number)
+        };
+        if self.pending.is_some_and(ends) {
             self.pending = None;
         }
         if let Some(name) = reply.wrote
@@ -175,8 +178,8 @@ impl Past {
             .filter(|(datacenter, _)| *datacenter == self.here)
             .map(|(_, at)| *at)
             .fold(visible_at, Timestamp::max);
-        let covered =
-            Context::from_parts(token.dependencies().clone(), token.time(), [(self.here, at)]);
+        let time = token.time().max(at);
+        let covered = Context::from_parts(token.dependencies().clone(), time, [(self.here, at)]);
         self.context.merge(&covered, stable);
         self.joined.0 += 1;
     }

@@ -16,8 +16,7 @@
 //! open write only if it depends on it: in the same shard the head sees to that, in another shard
 //! the session, which then must know its stamp.
 //!
-//! Assumes: links keep the order of requests; a replica that answers reads at once hands out their
-//! answers in the order in which it evaluated them.
+//! Assumes: links keep the order of requests, and heads evaluate them in the order of arrival.
 
 use antecede_model::{
     ids::{NodeId, ShardId},

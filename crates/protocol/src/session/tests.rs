@@ -1,1 +1,0 @@
-//! Tests of the session against a small imitation of shards.
