@@ -18,6 +18,9 @@ pub enum Shape {
     Bulk,
     /// A line that is written in place of an answer that is no refusal. `RESET`, a failed `EXEC`
     Instead(&'static str),
+    /// An error is written in place of a value; nothing stays nothing. `GETEX` with a wrong time,
+    /// which Redis looks at only when there is a key
+    NilOrError(Vec<u8>),
     /// Nothing is written.
     Silent,
     /// The answers to a transaction's operations, put together to one reply a command. `EXEC`
@@ -57,6 +60,7 @@ pub fn write_to(response: &Response, shape: &Shape, reply: &mut Reply<'_>) {
     match shape {
         Shape::Plain => write_plain(response, reply),
         Shape::Bulk => write_as_bulk(response, reply),
+        Shape::NilOrError(line) => write_nil_or_error(response, line, reply),
         Shape::Silent => {}
         Shape::Instead(line) => match response {
             Response::Refused(refusal) => write_refusal(refusal, reply),
@@ -123,6 +127,21 @@ fn write_as_bulk(response: &Response, reply: &mut Reply<'_>) {
     }
 }
 
+fn write_nil_or_error(response: &Response, line: &[u8], reply: &mut Reply<'_>) {
+    match response {
+        Response::Bytes(_) => reply.error(line),
+        Response::Ok
+        | Response::Nil
+        | Response::Integer(_)
+        | Response::Word(_)
+        | Response::List(_)
+        | Response::Aborted
+        | Response::Observed(_)
+        | Response::Scanned { .. }
+        | Response::Refused(_) => write_plain(response, reply),
+    }
+}
+
 fn write_transaction(response: &Response, parts: &[Part], reply: &mut Reply<'_>) {
     let answers = match response {
         Response::List(answers) => answers.as_slice(),
@@ -143,6 +162,7 @@ fn write_transaction(response: &Response, parts: &[Part], reply: &mut Reply<'_>)
             Part::Written(bytes) => reply.written(bytes),
             Part::One(shape) => match (answers.next(), shape) {
                 (Some(answer), Shape::Bulk) => write_as_bulk(answer, reply),
+                (Some(answer), Shape::NilOrError(line)) => write_nil_or_error(answer, line, reply),
                 (
                     Some(answer),
                     Shape::Plain | Shape::Instead(_) | Shape::Silent | Shape::Transaction(_),
@@ -213,6 +233,8 @@ mod tests {
             (Response::Nil, Shape::Bulk, "$-1\r\n", "_\r\n"),
             (Response::Ok, Shape::Instead("+RESET"), "+RESET\r\n", "+RESET\r\n"),
             (Response::Ok, Shape::Silent, "", ""),
+            (value("v"), Shape::NilOrError(b"ERR no".to_vec()), "-ERR no\r\n", "-ERR no\r\n"),
+            (Response::Nil, Shape::NilOrError(b"ERR no".to_vec()), "$-1\r\n", "_\r\n"),
             (
                 Response::Refused(Refusal::OutOfMemory),
                 Shape::Plain,

@@ -237,19 +237,11 @@ pub(super) fn client_tracking<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, Com
     Err(CommandError::Syntax)
 }
 
-pub(super) fn client_caching<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> {
-    let word = call.argument(2);
-    if is_word(word, "YES") {
-        return Err(CommandError::fixed(
-            "ERR CLIENT CACHING YES is only valid when tracking is enabled in OPTIN mode.",
-        ));
-    }
-    if is_word(word, "NO") {
-        return Err(CommandError::fixed(
-            "ERR CLIENT CACHING NO is only valid when tracking is enabled in OPTOUT mode.",
-        ));
-    }
-    Err(CommandError::Syntax)
+pub(super) fn client_caching<'a>(_: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> {
+    Err(CommandError::fixed(
+        "ERR CLIENT CACHING can be called only when the client is in tracking mode with OPTIN or \
+         OPTOUT mode enabled",
+    ))
 }
 
 pub(super) fn client_getredir<'a>(_: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> {

@@ -5,7 +5,7 @@
 
 use super::{
     DescribeCommand, ListFilter, find,
-    row::{Category, KeySpec, Row},
+    row::{Access, Category, KeySpec, Row},
     subcommand, table,
     table::row_named,
 };
@@ -79,13 +79,13 @@ fn write_info(row: &Row, reply: &mut Reply<'_>) {
     reply.integer(step);
     let categories: Vec<_> = row.all_categories().map(|name| format!("@{name}")).collect();
     write_statuses(categories.iter().map(String::as_str), reply);
-    reply.array(0); // Tips.
+    reply.set(0); // Tips.
     match row.keys {
         Some(spec) => {
-            reply.array(1);
+            reply.set(1);
             write_key_spec(spec, reply);
         }
-        None => reply.array(0),
+        None => reply.set(0),
     }
     reply.array(row.subcommands.len());
     for subcommand in row.subcommands {
@@ -206,15 +206,28 @@ fn write_keys(call: &[&[u8]], with_access: bool, reply: &mut Reply<'_>) {
     let Ok(row) = find(call) else {
         return reply.error(b"ERR Invalid number of arguments specified for command");
     };
+    let access = access_of(spec, call);
     let keys: Vec<_> = row.keys_of(call).collect();
     reply.array(keys.len());
     for key in keys {
         if with_access {
             reply.array(2);
             reply.bulk(key);
-            write_statuses(spec.access.0.iter().copied(), reply);
+            write_statuses(access.0.iter().copied(), reply);
         } else {
             reply.bulk(key);
         }
     }
+}
+
+/// What a call does with its keys, where that depends on its options: `SET` reads with `GET` only.
+fn access_of(spec: KeySpec, call: &[&[u8]]) -> Access {
+    if !spec.access.0.contains(&"variable_flags") {
+        return spec.access;
+    }
+    let mut options = call.iter().skip(3);
+    if options.any(|option| option.eq_ignore_ascii_case(b"GET")) {
+        return Access(&["RW", "access", "update"]);
+    }
+    Access(&["OW", "update"])
 }

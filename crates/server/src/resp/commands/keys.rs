@@ -169,9 +169,11 @@ pub(super) fn scan<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> 
     Ok(Parsed::Session(Command::Scan { cursor, count, pattern }, Shape::Plain))
 }
 
-/// Reads a cursor as the C library reads an unsigned number: an empty text is 0, a sign may stand
-/// in front.
+/// Reads a cursor as the C library reads an unsigned number: a zero byte ends the text, an empty
+/// text is 0, a sign may stand in front.
 fn parse_cursor(text: &[u8]) -> Result<u64, CommandError> {
+    let end = text.iter().position(|byte| *byte == 0).unwrap_or(text.len());
+    let text = &text[..end];
     let invalid = CommandError::fixed("ERR invalid cursor");
     let (is_negative, digits) = match text {
         [] => return Ok(0),

@@ -236,8 +236,14 @@ pub(super) fn getex<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError>
             return Err(CommandError::Syntax);
         }
     }
-    if let Some((unit, number)) = expiry {
-        ttl = Ttl::Until(call.deadline(number, unit)?);
+    match expiry.map(|(unit, number)| call.deadline(number, unit)) {
+        None => {}
+        Some(Ok(deadline)) => ttl = Ttl::Until(deadline),
+        Some(Err(error)) => {
+            let operation = Operation { key: call.key(1)?, action: Action::Get };
+            let shape = Shape::NilOrError(error.line());
+            return Ok(Parsed::Session(Command::One(operation), shape));
+        }
     }
     call.on_key(1, Action::GetAndExpire { ttl })
 }

@@ -251,9 +251,10 @@ fn keys_of_a_call_are_told_from_the_table() {
         ("COMMAND GETKEYS PING a", "-ERR The command has no key arguments\r\n"),
         ("COMMAND GETKEYS FOO a", "-ERR Invalid command specified\r\n"),
         ("COMMAND GETKEYS GET a b", "-ERR Invalid number of arguments specified for command\r\n"),
+        ("COMMAND GETKEYSANDFLAGS SET k v", "*1\r\n*2\r\n$1\r\nk\r\n*2\r\n+OW\r\n+update\r\n"),
         (
-            "COMMAND GETKEYSANDFLAGS SET k v",
-            "*1\r\n*2\r\n$1\r\nk\r\n*4\r\n+RW\r\n+access\r\n+update\r\n+variable_flags\r\n",
+            "COMMAND GETKEYSANDFLAGS SET k v get",
+            "*1\r\n*2\r\n$1\r\nk\r\n*3\r\n+RW\r\n+access\r\n+update\r\n",
         ),
         ("COMMAND LIST FILTERBY MODULE m", "*0\r\n"),
         ("COMMAND DOCS nosuch", "*0\r\n"),

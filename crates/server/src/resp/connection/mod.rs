@@ -270,7 +270,7 @@ impl Connection {
         if is_other_protocol(name) {
             return Outcome::Close;
         }
-        if self.transaction.is_some() && name.eq_ignore_ascii_case(b"exec") {
+        if name.eq_ignore_ascii_case(b"exec") {
             let before = b"EXECABORT Transaction discarded because of: ".as_slice();
             let line = error.line();
             let reason = line.strip_prefix(b"ERR ").unwrap_or(&line);
@@ -408,9 +408,9 @@ impl Connection {
 
     /// Ends a transaction with an error at once, and what was watched with it.
     fn end_transaction_with<'a>(&mut self, line: &[u8], replies: &mut Replies) -> Outcome<'a> {
-        self.transaction = None;
+        let was_open = self.transaction.take().is_some();
         self.reply(replies, |_, reply| reply.error(line));
-        if self.watched_count == 0 {
+        if !was_open || self.watched_count == 0 {
             return Outcome::Answered;
         }
         self.watched_count = 0;

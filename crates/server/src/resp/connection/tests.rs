@@ -206,6 +206,11 @@ fn a_refused_request_breaks_the_transaction() {
              command\r\n",
         ),
         ("EXEC", "-ERR EXEC without MULTI\r\n"),
+        (
+            "EXEC now",
+            "-EXECABORT Transaction discarded because of: wrong number of arguments for 'exec' \
+             command\r\n",
+        ),
         ("MULTI", "+OK\r\n"),
         (
             "KEYS a",
