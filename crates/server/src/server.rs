@@ -304,6 +304,15 @@ impl RunningServer {
             // An aborted task is what is wanted; a panic was reported when it happened.
             drop(task.await);
         }
+        // Tasks of single connections end a moment later; the last one to go frees the log's lock.
+        let ended = async {
+            while 1 < Arc::strong_count(&node) {
+                tokio::time::sleep(DRAIN_INTERVAL).await;
+            }
+        };
+        if tokio::time::timeout(DRAIN_TIMEOUT, ended).await.is_err() {
+            warn!(node = %node.id, "a task does not end; the data folder stays locked");
+        }
         info!(node = %node.id, "stopped");
     }
 }

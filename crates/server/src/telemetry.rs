@@ -78,6 +78,7 @@ pub(crate) struct Telemetry {
     dropped_bodies: Counter,
     diverged: Counter,
     refusals: Mutex<BTreeMap<&'static str, Counter>>,
+    commands: Mutex<BTreeMap<&'static str, Counter>>,
 }
 
 impl fmt::Debug for Telemetry {
@@ -143,6 +144,7 @@ impl Telemetry {
             dropped_bodies: counter("antecede_dropped_bodies_total"),
             diverged: counter("antecede_diverged_total"),
             refusals: Mutex::default(),
+            commands: Mutex::default(),
             handle: recorder.handle(),
             recorder,
         };
@@ -169,11 +171,19 @@ impl Telemetry {
         }
     }
 
-    /// The counter of a command, by its name in lower case.
-    pub(crate) fn command(&self, name: &'static str) -> Counter {
-        let labels = vec![Label::new("command", name)];
-        self.recorder
-            .register_counter(&Key::from_parts("antecede_commands_total", labels), &METADATA)
+    /// Counts commands by name.
+    pub(crate) fn commands(&self, counts: impl Iterator<Item = (&'static str, u64)>) {
+        let mut commands = self.commands.lock();
+        for (name, count) in counts {
+            commands
+                .entry(name)
+                .or_insert_with(|| {
+                    let labels = vec![Label::new("command", name)];
+                    let key = Key::from_parts("antecede_commands_total", labels);
+                    self.recorder.register_counter(&key, &METADATA)
+                })
+                .increment(count);
+        }
     }
 
     /// Counts a request that was not served.
@@ -315,7 +325,8 @@ mod tests {
         let config = Config::dev("127.0.0.1:0", None, None).unwrap();
         let telemetry = Telemetry::new(&config);
         telemetry.refused(&Refusal::DiskFull);
-        telemetry.command("get").increment(2);
+        telemetry.commands([("get", 1), ("set", 4)].into_iter());
+        telemetry.commands([("get", 1)].into_iter());
         telemetry.flush_seconds.record(0.001);
         let text = telemetry.render();
         assert!(text.contains("antecede_refusals_total{reason=\"disk_full\"} 1"), "{text}");

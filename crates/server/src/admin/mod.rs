@@ -34,7 +34,9 @@ pub(crate) struct Admin {
 /// Answers requests until its task is ended.
 pub(crate) async fn serve(node: Arc<Node>, shaper: LinkShaper, listener: TcpListener) {
     let id = node.id;
-    if let Err(error) = axum::serve(listener, router(node, shaper)).await {
+    let router = router(Arc::clone(&node), shaper);
+    let stopped = async move { node.stopped().await };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
         warn!(node = %id, %error, "the admin port has ended");
     }
 }

@@ -184,7 +184,7 @@ impl Task<'_> {
         let mut mail = Mail::default();
         loop {
             let progress = self.turn(&mut mail).await?;
-            if mail.is_killed {
+            if self.conversation.is_killed {
                 return Ok(());
             }
             let is_over = progress == Progress::Closing && !self.conversation.is_waiting();
@@ -314,8 +314,7 @@ impl Task<'_> {
 
     /// Tells the registry from time to time what the connection is doing.
     fn tell(&mut self) {
-        if 0 < self.conversation.commands {
-            self.conversation.count_commands();
+        if self.conversation.tell_counts() {
             let now = self.conversation.work.now().steady;
             if self.told_at == self.client.opened
                 || TELL_INTERVAL <= now.0.saturating_sub(self.told_at.0)

@@ -37,6 +37,10 @@ use super::backlog::{Backlog, OwnedArguments, Waiting};
 
 /// Requests that are parsed before the first of them is run.
 const BATCH_MAX: usize = 64;
+/// Bytes of a command's name by which it is counted.
+const NAME_BYTES: usize = 16;
+/// Names that a connection remembers.
+const NAMES_MAX: usize = 16;
 /// How long `CAUSAL.AFTER` waits if the client does not say.
 const AFTER_TIMEOUT_MILLIS: u64 = 1_000;
 
@@ -63,8 +67,10 @@ pub(crate) struct Conversation {
     pub(crate) work: Work,
     pub(crate) input: Vec<u8>,
     pub(crate) wake_at: Option<Steady>,
-    /// Commands since the connection last told its state.
-    pub(crate) commands: u64,
+    /// Commands of this turn.
+    counts: Counts,
+    /// Somebody wants the connection to end.
+    pub(crate) is_killed: bool,
     id: SessionId,
     parser: FrameParser,
     backlog: Backlog,
@@ -122,7 +128,8 @@ impl Conversation {
             work: Work::begin(),
             input: Vec::new(),
             wake_at: None,
-            commands: 0,
+            counts: Counts::default(),
+            is_killed: false,
             id,
             parser: FrameParser::default(),
             backlog: Backlog::default(),
@@ -161,6 +168,7 @@ impl Conversation {
         if std::mem::take(&mut mail.is_poked) {
             self.tell(SessionInput::Wake);
         }
+        self.is_killed |= std::mem::take(&mut mail.is_killed);
     }
 
     /// Wakes the session if it asked for that.
@@ -237,7 +245,7 @@ impl Conversation {
             if self.is_closing {
                 return; // What comes behind a QUIT is not looked at.
             }
-            self.commands += 1;
+            self.counts.add(arguments);
             if !self.backlog.is_empty() {
                 let arguments = OwnedArguments::of(arguments);
                 self.backlog.push_back(Waiting::Request { arguments, is_taken: false });
@@ -422,15 +430,54 @@ impl Conversation {
         }
     }
 
-    /// Adds the commands that were run to the node's count.
-    pub(crate) fn count_commands(&mut self) {
-        let count = std::mem::take(&mut self.commands);
-        self.node.registry.commands.fetch_add(count, Ordering::Relaxed);
+    /// Adds the commands of this turn to the node's counts; whether there were any.
+    pub(crate) fn tell_counts(&mut self) -> bool {
+        let total = self.counts.of_turn.iter().map(|(_, _, count)| count).sum();
+        if total == 0 {
+            return false;
+        }
+        self.node.registry.commands.fetch_add(total, Ordering::Relaxed);
+        let counts = self.counts.of_turn.iter_mut();
+        let taken = counts.map(|(_, name, count)| (*name, std::mem::take(count)));
+        self.node.telemetry.commands(taken.filter(|(_, count)| 0 < *count));
+        true
     }
 
     /// How many more bytes the request that is being read needs at least.
     pub(crate) fn missing_bytes(&self) -> usize {
         self.parser.missing(self.input.len())
+    }
+}
+
+/// Counts commands by name, without a search in the table of commands for each.
+#[derive(Debug, Default)]
+struct Counts {
+    /// The first bytes of the name as it was sent, the command, and how often.
+    of_turn: SmallVec<[([u8; NAME_BYTES], &'static str, u64); 4]>,
+}
+
+impl Counts {
+    fn add(&mut self, arguments: &[&[u8]]) {
+        let name = arguments.first().copied().unwrap_or_default();
+        let mut sent = [0; NAME_BYTES];
+        for (place, byte) in sent.iter_mut().zip(name) {
+            *place = *byte;
+        }
+        if let Some((_, _, count)) = self.of_turn.iter_mut().find(|(found, _, _)| *found == sent) {
+            *count += 1;
+            return;
+        }
+        let is_cut = NAME_BYTES <= name.len();
+        let command = match commands::find(arguments) {
+            Ok(row) if !is_cut => row.name.split('|').next().unwrap_or(row.name),
+            Ok(_) | Err(_) => "other",
+        };
+        if NAMES_MAX <= self.of_turn.len() || command == "other" {
+            // Not remembered: it may be a command after all, with other arguments.
+            sent = [0; NAME_BYTES];
+        }
+        self.of_turn.retain(|(found, _, count)| 0 < *count || *found != [0; NAME_BYTES]);
+        self.of_turn.push((sent, command, 1));
     }
 }
 

@@ -297,6 +297,10 @@ impl Storage for Appender<'_> {
         self.log.append(write)
     }
 
+    fn reached(&self) -> Persisted {
+        self.log.persisted()
+    }
+
     fn room(&self) -> Result<(), Refusal> {
         if self.log.is_disk_full() || PENDING_BYTES_REFUSED < self.log.pending_bytes() {
             return Err(Refusal::DiskFull);

@@ -1,0 +1,114 @@
+//! Several nodes: links, chains, datacenters.
+
+use std::time::Duration;
+
+use antecede_server::LinkShape;
+
+use crate::harness::{Client, Cluster, block, now, wait_until};
+
+#[test]
+fn a_chain_of_three_answers_at_every_node() {
+    let cluster = Cluster::of(1, 3, true);
+    cluster.settle();
+    for writer in 0..3 {
+        let mut client = cluster.client(writer);
+        for number in 0..50 {
+            let key = format!("{writer}:{number}");
+            assert_eq!(client.ask(&["SET", &key, &key]), "OK");
+            for reader in 0..3 {
+                assert_eq!(cluster.client(reader).ask(&["GET", &key]), key);
+            }
+        }
+    }
+    for node in 0..3 {
+        assert_eq!(cluster.client(node).ask(&["DBSIZE"]), "150");
+    }
+}
+
+#[test]
+fn a_write_of_one_datacenter_is_read_in_another() {
+    let cluster = Cluster::of(2, 1, false);
+    cluster.settle();
+    let mut here = cluster.client(0);
+    let mut there = cluster.client(1);
+    for number in 0..20 {
+        let key = format!("k{number}");
+        assert_eq!(here.ask(&["SET", &key, "v"]), "OK");
+        wait_until("the write has arrived", || there.ask(&["GET", &key]) == "v");
+    }
+    let metrics = cluster.node(1).metrics();
+    assert!(metrics.contains("antecede_visibility_seconds_count{origin=\"dc1\"} 20"), "{metrics}");
+}
+
+#[test]
+fn a_delayed_path_delays_by_what_was_set() {
+    let cluster = Cluster::of(2, 1, false);
+    cluster.settle();
+    let mut here = cluster.client(0);
+    let mut there = cluster.client(1);
+    let delay = Duration::from_millis(40);
+    cluster.shaper.set("dc1", "dc2", LinkShape { delay, ..LinkShape::default() });
+    for number in 0..5 {
+        let key = format!("k{number}");
+        let began = now();
+        assert_eq!(here.ask(&["SET", &key, "v"]), "OK");
+        assert!(began.elapsed() < delay, "a write waits for no other datacenter");
+        wait_until("the write has arrived", || there.ask(&["GET", &key]) == "v");
+        assert!(delay <= began.elapsed());
+    }
+}
+
+#[test]
+fn a_cut_path_lets_both_sides_work_and_heals() {
+    let cluster = Cluster::of(2, 1, false);
+    cluster.settle();
+    let mut here = cluster.client(0);
+    let mut there = cluster.client(1);
+    let cut = |is_cut| {
+        cluster.shaper.change("dc1", "dc2", |shape| shape.is_cut = is_cut);
+        cluster.shaper.change("dc2", "dc1", |shape| shape.is_cut = is_cut);
+    };
+    cut(true);
+    assert_eq!(here.ask(&["SET", "a", "1"]), "OK");
+    assert_eq!(there.ask(&["SET", "b", "2"]), "OK");
+    assert_eq!(there.ask(&["GET", "a"]), "(nil)");
+    assert!(cluster.node(0).status().verdict.contains("cut off on purpose from 2.1"));
+    cut(false);
+    wait_until("both have both", || {
+        there.ask(&["GET", "a"]) == "1" && here.ask(&["GET", "b"]) == "2"
+    });
+}
+
+#[test]
+fn a_node_that_crashed_comes_back_with_everything() {
+    let mut cluster = Cluster::of(1, 3, true);
+    cluster.settle();
+    let mut client = cluster.client(0);
+    for number in 0..50 {
+        assert_eq!(client.ask(&["SET", &format!("k{number}"), "v"]), "OK");
+    }
+    cluster.kill(1);
+    cluster.restart(1);
+    cluster.settle();
+    wait_until("writes are taken again", || client.ask(&["SET", "again", "v"]) == "OK");
+    for node in 0..3 {
+        let mut client = cluster.client(node);
+        for number in 0..50 {
+            let key = format!("k{number}");
+            wait_until("the key is there", || client.ask(&["GET", &key]) == "v");
+        }
+    }
+}
+
+#[test]
+fn a_node_of_another_deployment_is_refused() {
+    let cluster = Cluster::of(1, 2, false);
+    cluster.settle();
+    // Whoever does not say hello is hung up on, and the node goes on.
+    let address = cluster.addresses(0).peer.parse().unwrap();
+    let mut stranger = Client::connect(address);
+    stranger.send_bytes(b"GET / HTTP/1.1\r\n\r\n");
+    let mut client = cluster.client(0);
+    assert_eq!(client.ask(&["PING"]), "PONG");
+    block(async {});
+}
