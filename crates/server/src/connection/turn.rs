@@ -17,7 +17,7 @@ use antecede_model::{
     token::SessionToken,
 };
 use antecede_protocol::{
-    chain::{Cuts, Input},
+    chain::Cuts,
     message::{Body, LocalRequest, Message, Reply, Request, ShardMessage},
     session::{Answers, Handover, Requests, Session, SessionInput, View, command::Command},
 };
@@ -533,21 +533,4 @@ fn hand(
 ) {
     let view = view(node, cuts, work);
     session.handle(&view, input, &mut Handing { node, work }, answers);
-}
-
-impl Node {
-    /// Hands a session's request to the replica of a shard on this node.
-    fn request(&self, shard: ShardId, request: LocalRequest<'_>, work: &mut Work) -> Handover {
-        if !self.holds(shard) {
-            return Handover::NoLink;
-        }
-        self.input(shard, Input::Request(request), work);
-        Handover::UnderWay
-    }
-
-    /// Loads what a key's index needs, if it is here.
-    fn prefetch(&self, key: &[u8]) {
-        let shard = self.configuration.shard_count.shard_of(key);
-        self.look(shard, |replica| replica.prefetch(key));
-    }
 }

@@ -28,7 +28,8 @@ use antecede_protocol::{
     chain::{Cuts, Input, Shard, Watermarks},
     geo::cuts::{CutInput, CutKeeper},
     machine::{Envelope, Here, Outputs, Persisted},
-    message::{Message, Reply},
+    message::{LocalRequest, Message, Reply},
+    session::Handover,
 };
 
 use crate::clock;
@@ -262,6 +263,38 @@ impl Node {
         let mut replica = replica.lock();
         self.handle(shard, &mut replica, input, work);
         self.follow_log(shard, &mut replica, work);
+    }
+
+    /// Hands a session's request to the replica of a shard on this node.
+    pub(crate) fn request(
+        &self,
+        shard: ShardId,
+        request: LocalRequest<'_>,
+        work: &mut Work,
+    ) -> Handover {
+        let Some(replica) = self.replica(shard) else {
+            return Handover::NoLink;
+        };
+        let mut replica = replica.lock();
+        let before = replica.shard.end();
+        let id = request.id;
+        self.handle(shard, &mut replica, Input::Request(request), work);
+        let end = replica.shard.end();
+        let stamp = if before < end { replica.shard.entry_at(end) } else { None }
+            .map(|entry| entry.stamp);
+        self.follow_log(shard, &mut replica, work);
+        match stamp {
+            Some(stamp) if work.replies.iter().all(|(answered, _)| *answered != id) => {
+                Handover::Stamped(stamp)
+            }
+            Some(_) | None => Handover::UnderWay,
+        }
+    }
+
+    /// Loads what a key's index needs, if it is here.
+    pub(crate) fn prefetch(&self, key: &[u8]) {
+        let shard = self.configuration.shard_count.shard_of(key);
+        self.look(shard, |replica| replica.prefetch(key));
     }
 
     fn handle(&self, shard: ShardId, replica: &mut Replica, input: Input<'_>, work: &mut Work) {
