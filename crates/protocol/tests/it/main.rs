@@ -1,0 +1,144 @@
+//! Integration tests of the protocol: its stories, played by machines in virtual time.
+//!
+//! Each story is a file in `tests/scenarios` and a test of the same name here.
+
+#[cfg(test)]
+mod scenario;
+
+/// One test for each story of a folder.
+macro_rules! stories {
+    ($folder:ident { $($story:ident)* }) => {
+        #[cfg(test)]
+        mod $folder {
+            $(
+                #[test]
+                fn $story() {
+                    crate::scenario::play(concat!(stringify!($folder), "/", stringify!($story)));
+                }
+            )*
+
+            /// Names of the stories that are played.
+            pub(crate) const STORIES: &[&str] =
+                &[$(concat!(stringify!($folder), "/", stringify!($story))),*];
+        }
+    };
+}
+
+stories! {
+    chain {
+        dirty_read_asks_the_tail
+        expired_key_is_hidden_once
+        forward_repeated_and_lost
+        head_takes_back
+        middle_and_tail_restart
+        power_loss_of_the_chain
+        reply_without_effect_waits
+        stale_boot_refused
+        stale_epoch_refused
+        tail_persists_first
+        write_and_commit
+    }
+}
+stories! {
+    geo {
+        concurrent_writes_converge
+        dependency_in_another_shard
+        floor_waits_for_the_cut
+        gap_is_sent_again
+        headers_only_above_the_limit
+        receiver_resumes_at_the_watermark
+        repeated_replicate_is_ignored
+        replicate_with_previous
+        same_key_waits_for_seen
+        ticks_make_stable_and_stop
+        tombstone_goes_at_second_stability
+        unrelated_write_goes_on
+    }
+}
+stories! {
+    session {
+        eventual_write_carries_nothing
+        exec_over_two_shards_refused
+        pipeline_to_one_shard
+        pipeline_to_two_shards
+        pipelined_writes_over_a_slow_link
+        read_behind_a_write
+        token_at_home_never_waits
+        token_refused_at_the_time_out
+        token_waits_until_covered
+        unknown_outcome_keeps_the_context
+        watch_aborts
+    }
+}
+
+#[cfg(test)]
+mod stories {
+    use crate::{chain, geo, scenario, session};
+
+    /// A beginning that later lines say true and false things about.
+    const BEGINNING: &str = "\
+datacenters 2, chain of 2, shards 4
+session s1 at A: SET {2}y 1
+cut A - B
+put {1}x = v at A, as w
+pass 1 ms
+put {3}z = u at A, as later
+hold disk of A tail
+put {1}x = dirty at A, as open
+";
+
+    #[test]
+    fn every_file_is_played() {
+        let mut played = [chain::STORIES, geo::STORIES, session::STORIES].concat();
+        played.sort_unstable();
+        assert_eq!(played, scenario::all());
+    }
+
+    #[test]
+    fn of_each_expectation_the_true_one_holds_and_the_false_one_does_not() {
+        let pairs = [
+            ("w = OK", "w = nil"),
+            ("open waits", "w waits"),
+            ("{1}x = v at A", "{1}x = dirty at A"),
+            ("{1}x = nil at B", "{1}x = v everywhere"),
+            ("{1}x dirty at A", "{1}x clean at A"),
+            ("{2}y clean at A", "{2}y dirty at A"),
+            ("log of {1}x at A ends at #2", "log of {1}x at A ends at #1"),
+            ("line A head -> A tail * <w> {1}x = v", "line A head -> A tail * <w> {1}x = dirty"),
+            ("no line question", "no line forward"),
+            ("1 lines forward #2", "2 lines forward #2"),
+            ("order w OK | later OK", "order later OK | w OK"),
+            ("0 blocked of {1}x at B", "1 blocked of {1}x at B"),
+            ("0 conflicts everywhere", "1 conflicts at A tail"),
+            ("0 tombstones everywhere", "1 tombstones at A"),
+            ("A settled", "A settling"),
+            ("w unstable at A", "w stable at A"),
+            ("later stamped above w", "w stamped above later"),
+            ("s1 told OK", "s1 told nil"),
+            ("s1 waits for 0", "s1 waits for 1"),
+            ("s1 depends on {2}y", "s1 depends on {1}x"),
+            ("s1 depends on 1 writes", "s1 depends on nothing"),
+        ];
+        for (right, wrong) in pairs {
+            let story = |expected: &str| format!("{BEGINNING}expect {expected}\n----\n");
+            assert!(scenario::holds(&story(right)).is_ok(), "{:?}", scenario::holds(&story(right)));
+            let said = scenario::holds(&story(wrong)).unwrap_err();
+            assert!(said.contains(&format!("expected {wrong}")), "{wrong} is not refused: {said}");
+        }
+        let wrong = scenario::holds(&format!("{BEGINNING}expect nothing written\n----\n"));
+        assert!(wrong.unwrap_err().contains("records were"));
+    }
+
+    #[test]
+    fn the_same_story_passes_in_the_same_way() {
+        let text = format!("{BEGINNING}heal\nrelease disk of A tail\npass 2 s\n----\n");
+        assert_eq!(scenario::holds(&text), scenario::holds(&text));
+    }
+
+    #[test]
+    fn a_command_that_there_is_not_is_refused() {
+        for command in ["puts {1}x = v at A", "put {1}x = v at D", "pass 5 hours", "expect so"] {
+            assert!(scenario::holds(&format!("{BEGINNING}{command}\n----\n")).is_err());
+        }
+    }
+}

@@ -1,0 +1,483 @@
+//! Runs the machines of all nodes in virtual time, and writes down all that passes between them.
+//!
+//! Every datacenter has as many nodes as its chains have replicas, and node 1 is the head of every
+//! shard, so that "A head" means one node. Messages take no time; time passes only when the script
+//! says so, from one timer to the next.
+//!
+//! Ensures: the same script gives the same lines. After every input: what a tail commits is
+//! persisted by its whole chain, replicas of a chain hold the same committed entries, no two
+//! replicas have diverged.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use antecede_model::{
+    clock::{Now, Steady, Timestamp, Wall},
+    configuration::{Configuration, Datacenter},
+    ids::{Boot, DatacenterId, DeploymentId, Epoch, LogIndex, MembershipEpoch, NodeId, ShardId},
+    key::ShardCount,
+};
+use antecede_protocol::{
+    chain::{Input, Shard, ShardOptions, Watermarks},
+    event::Event,
+    geo::cuts::{CUTS_EVERY, CutInput, CutKeeper},
+    machine::{Here, Outputs, Persisted},
+    message::{Message, Reply},
+    mutation::Mutations,
+    wire,
+};
+
+use super::{
+    client::Clients,
+    disk::Disk,
+    network::{Fate, Network, Packet},
+    telling::{self, EPOCH_MILLIS},
+};
+
+/// Messages at one moment after which a deployment is taken to talk in a circle.
+const MESSAGES_MAX: usize = 2_000;
+
+/// One process and its disk.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) boot: Boot,
+    pub(super) shards: BTreeMap<ShardId, Shard>,
+    pub(super) keeper: CutKeeper,
+    pub(super) disk: Disk,
+    pub(super) configuration: Arc<Configuration>,
+    pub(super) is_up: bool,
+    /// Added to the true time.
+    pub(super) clock_offset_millis: i64,
+    /// When shards want to be woken.
+    wakes: BTreeMap<ShardId, Steady>,
+    /// Messages that wait for the disk.
+    durable: Vec<(LogIndex, NodeId, Message)>,
+    /// The largest timestamp that left the node; its ceiling is as tight as can be.
+    ceiling: Timestamp,
+}
+
+/// All of it.
+#[derive(Debug)]
+pub(super) struct Deployment {
+    pub(super) configuration: Arc<Configuration>,
+    pub(super) nodes: BTreeMap<NodeId, Node>,
+    pub(super) network: Network,
+    pub(super) clients: Clients,
+    /// True time since the beginning.
+    pub(super) millis: u64,
+    /// What passed since the block began.
+    pub(super) lines: Vec<String>,
+    /// What happened since the beginning, with the node.
+    pub(super) events: Vec<(NodeId, Event)>,
+}
+
+/// What a deployment is made of.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Size {
+    pub(super) datacenters: u16,
+    pub(super) chain_length: u16,
+    pub(super) shards: u32,
+}
+
+fn configuration(size: Size) -> Configuration {
+    let shard_count = ShardCount::new(size.shards).unwrap();
+    let datacenters = (1..=size.datacenters).map(|id| {
+        let datacenter = DatacenterId(id);
+        let nodes: Vec<NodeId> =
+            (1..=size.chain_length).map(|number| NodeId { datacenter, number }).collect();
+        let chains = shard_count.shards().map(|_| nodes.clone()).collect();
+        let name = telling::datacenter(datacenter).to_string();
+        (datacenter, Datacenter { name, epoch: Epoch(1), nodes, chains })
+    });
+    Configuration {
+        deployment: DeploymentId::default(),
+        membership: MembershipEpoch(1),
+        shard_count,
+        datacenters: datacenters.collect(),
+    }
+}
+
+impl Deployment {
+    /// All nodes running and settled, one second after the beginning.
+    pub(super) fn of(size: Size) -> Self {
+        let configuration = Arc::new(configuration(size));
+        let all = configuration.datacenters.values().flat_map(|datacenter| &datacenter.nodes);
+        let nodes = all.map(|node| {
+            let keeper = CutKeeper::new(Arc::clone(&configuration), node.datacenter);
+            let state = Node {
+                boot: Boot(0),
+                shards: BTreeMap::new(),
+                keeper,
+                disk: Disk::default(),
+                configuration: Arc::clone(&configuration),
+                is_up: false,
+                clock_offset_millis: 0,
+                wakes: BTreeMap::new(),
+                durable: Vec::new(),
+                ceiling: Timestamp::ZERO,
+            };
+            (*node, state)
+        });
+        let nodes: BTreeMap<NodeId, Node> = nodes.collect();
+        let mut deployment = Self {
+            configuration: Arc::clone(&configuration),
+            nodes,
+            network: Network::default(),
+            clients: Clients::default(),
+            millis: 0,
+            lines: Vec::new(),
+            events: Vec::new(),
+        };
+        for node in deployment.all_nodes() {
+            deployment.start(node);
+        }
+        deployment.drain();
+        deployment.pass(1000);
+        deployment
+    }
+
+    pub(super) fn all_nodes(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub(super) fn node(&mut self, node: NodeId) -> &mut Node {
+        self.nodes.get_mut(&node).expect("the script names nodes that there are")
+    }
+
+    /// What people call a node.
+    pub(super) fn name(&self, node: NodeId) -> String {
+        let datacenter = telling::datacenter(node.datacenter);
+        let count = self.configuration.datacenters[&node.datacenter].nodes.len();
+        match (usize::from(node.number), count) {
+            (_, 1) => datacenter.to_string(),
+            (1, _) => format!("{datacenter} head"),
+            (number, _) if number == count => format!("{datacenter} tail"),
+            (_, 3) => format!("{datacenter} middle"),
+            (number, _) => format!("{datacenter} {number}"),
+        }
+    }
+
+    pub(super) fn tell_line(&mut self, who: &str, what: &str) {
+        self.lines.push(format!("{who:<20}  {what}"));
+    }
+
+    fn tell_at(&mut self, node: NodeId, what: &str) {
+        let name = self.name(node);
+        self.tell_line(&name, what);
+    }
+
+    fn tell_message(&mut self, packet: &Packet, fate: &str) {
+        let asker = match &packet.message {
+            Message::Reply(request, _) => self.clients.name_of(*request),
+            Message::Shard(_) | Message::Cut(_) => String::new(),
+        };
+        let what = telling::message(&packet.message, &asker);
+        let who = format!("{} -> {}", self.name(packet.from), self.name(packet.to));
+        self.tell_line(&who, &format!("{what}{fate}"));
+    }
+
+    pub(super) fn here(&self, node: NodeId) -> Here {
+        let state = &self.nodes[&node];
+        Here { node, boot: state.boot, now: self.now(node), hlc_floor: state.ceiling }
+    }
+
+    pub(super) fn now(&self, node: NodeId) -> Now {
+        let wall = (EPOCH_MILLIS + self.millis)
+            .checked_add_signed(self.nodes[&node].clock_offset_millis)
+            .expect("clocks differ by little");
+        Now { steady: Steady(Duration::from_millis(self.millis)), wall: Wall(wall * 1000) }
+    }
+
+    /// Starts a process on what its disk holds.
+    pub(super) fn start(&mut self, node: NodeId) {
+        let options = ShardOptions {
+            max_clock_drift: Duration::from_millis(500),
+            hash_secret: 7,
+            mutations: Mutations::NONE,
+        };
+        let configuration = Arc::clone(&self.node(node).configuration);
+        let state = self.node(node);
+        state.boot = Boot(state.boot.0 + 1);
+        state.is_up = true;
+        state.keeper = CutKeeper::new(Arc::clone(&configuration), node.datacenter);
+        let make = |shard| (shard, Shard::new(shard, node, Arc::clone(&configuration), options));
+        let mut shards: BTreeMap<ShardId, Shard> =
+            configuration.shards_of(node).map(make).collect();
+        for (shard, committed_to, entry) in state.disk.entries() {
+            shards.get_mut(&shard).unwrap().recover(committed_to, entry);
+        }
+        let here = self.here(node);
+        for (shard, mut machine) in shards {
+            let mut out = Outputs::default();
+            machine.start(&here, &mut out);
+            self.node(node).shards.insert(shard, machine);
+            self.take(node, Some(shard), out);
+        }
+    }
+
+    /// Ends a process; what its disk has not persisted is gone.
+    pub(super) fn crash(&mut self, node: NodeId) {
+        let state = self.node(node);
+        state.is_up = false;
+        state.shards.clear();
+        state.wakes.clear();
+        state.durable.clear();
+        let lost = state.disk.crash();
+        self.tell_at(node, &format!("crashes, {lost} records are lost"));
+        self.lose_links_to(node);
+    }
+
+    pub(super) fn tell(&mut self, node: NodeId, shard: ShardId, input: Input<'_>) {
+        let here = self.here(node);
+        let mut out = Outputs::default();
+        let state = self.node(node);
+        if let Some(machine) = state.shards.get_mut(&shard) {
+            machine.handle(&here, input, &mut state.disk, &mut out);
+        }
+        self.take(node, Some(shard), out);
+    }
+
+    fn take(&mut self, node: NodeId, shard: Option<ShardId>, out: Outputs) {
+        for event in out.events {
+            let told = telling::event(&event, |other| self.name(other));
+            self.tell_at(node, &told);
+            self.check_event(node, &event);
+            self.events.push((node, event));
+        }
+        for (to, message) in out.early {
+            self.send(node, to, message);
+        }
+        for (request, reply) in out.replies {
+            self.send(node, request.node, Message::Reply(request, reply));
+        }
+        let state = self.node(node);
+        state.durable.extend(out.durable);
+        if let (Some(shard), Some(at)) = (shard, out.wake) {
+            let wake = state.wakes.entry(shard).or_insert(at);
+            *wake = at.min(*wake);
+        }
+    }
+
+    pub(super) fn send(&mut self, from: NodeId, to: NodeId, message: Message) {
+        let state = self.node(from);
+        let boot = state.boot;
+        let hlc = match &message {
+            Message::Shard(message) => message.hlc,
+            Message::Cut(report) => report.hlc,
+            Message::Reply(_, reply) => reply.visible_at,
+        };
+        state.ceiling = state.ceiling.max(hlc);
+        self.network.send(Packet { from, to, boot, message });
+    }
+
+    /// Delivers and persists until nothing moves any more; time stands still.
+    pub(super) fn drain(&mut self) {
+        let mut count = 0;
+        loop {
+            while let Some(fate) = self.network.next() {
+                count += 1;
+                assert!(count < MESSAGES_MAX, "messages run in a circle at {} ms", self.millis);
+                match fate {
+                    Fate::Arrives(packet) => self.deliver(packet),
+                    Fate::Lost(packet) => self.tell_message(&packet, "  (lost)"),
+                    Fate::Held(packet) => self.tell_message(&packet, "  (held)"),
+                }
+            }
+            for node in self.all_nodes() {
+                self.persist(node);
+            }
+            if self.network.is_quiet() {
+                self.check_prefixes();
+                return;
+            }
+        }
+    }
+
+    pub(super) fn deliver(&mut self, packet: Packet) {
+        if !self.nodes[&packet.to].is_up {
+            self.tell_message(&packet, "  (lost)");
+            return;
+        }
+        self.tell_message(&packet, "");
+        let Packet { from, to, boot, message } = packet;
+        let mut bytes = Vec::new();
+        wire::write_message(&message, &mut bytes);
+        match wire::read_message(&bytes).expect("what a machine says can be read") {
+            Message::Shard(message) => {
+                self.tell(to, message.shard, Input::Message { from, boot, message });
+            }
+            Message::Reply(request, reply) => self.answer(request, reply),
+            Message::Cut(report) => {
+                let here = self.here(to);
+                let mut out = Outputs::default();
+                self.node(to).keeper.handle(&here, CutInput::Report { from, report }, &mut out);
+                self.take(to, None, out);
+            }
+        }
+    }
+
+    fn answer(&mut self, request: antecede_model::ids::RequestId, reply: Reply) {
+        if !self.clients.is_session(request) {
+            let (name, told) = (self.clients.name_of(request), telling::response(&reply.response));
+            self.tell_line(&name, &told);
+        }
+        self.reply_to_client(request, reply);
+    }
+
+    fn persist(&mut self, node: NodeId) {
+        let state = self.node(node);
+        if !state.is_up {
+            return;
+        }
+        let count = state.disk.persist();
+        let to = state.disk.persisted();
+        let (released, durable): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut state.durable).into_iter().partition(|(after, ..)| *after <= to);
+        state.durable = durable;
+        for (_, target, message) in released {
+            self.send(node, target, message);
+        }
+        if count == 0 {
+            return;
+        }
+        let plural = if count == 1 { "" } else { "s" };
+        self.tell_at(node, &format!("persists {count} record{plural}"));
+        let shards: Vec<ShardId> = self.nodes[&node].shards.keys().copied().collect();
+        for shard in shards {
+            self.tell(node, shard, Input::Persisted(Persisted { to, synced_to: to }));
+        }
+    }
+
+    /// Lets time pass, from one timer to the next.
+    pub(super) fn pass(&mut self, millis: u64) {
+        let until = self.millis + millis;
+        while self.millis < until {
+            self.millis = self.next_moment().min(until);
+            for node in self.all_nodes() {
+                self.wake_node(node);
+            }
+            self.wake_clients();
+            self.drain();
+        }
+    }
+
+    fn next_moment(&self) -> u64 {
+        let every = millis_of(CUTS_EVERY);
+        let exchange = (self.millis / every + 1) * every;
+        let wakes = self.nodes.values().flat_map(|node| node.wakes.values().copied());
+        let next = wakes.chain(self.clients.wakes()).map(|at| millis_of(at.0)).min();
+        next.map_or(exchange, |next| next.max(self.millis + 1).min(exchange))
+    }
+
+    fn wake_node(&mut self, node: NodeId) {
+        if !self.nodes[&node].is_up {
+            return;
+        }
+        let now = Steady(Duration::from_millis(self.millis));
+        let wakes = &self.nodes[&node].wakes;
+        let due: Vec<ShardId> =
+            wakes.iter().filter(|(_, at)| **at <= now).map(|(shard, _)| *shard).collect();
+        for shard in due {
+            self.node(node).wakes.remove(&shard);
+            self.tell(node, shard, Input::Wake);
+        }
+        if self.millis.is_multiple_of(millis_of(CUTS_EVERY)) {
+            self.exchange_cuts(node);
+        }
+    }
+
+    fn exchange_cuts(&mut self, node: NodeId) {
+        let here = self.here(node);
+        let mut out = Outputs::default();
+        let state = self.node(node);
+        let watermarks: Vec<(ShardId, Watermarks)> = state
+            .shards
+            .iter()
+            .filter_map(|(id, shard)| shard.watermarks().map(|marks| (*id, marks)))
+            .collect();
+        state.keeper.handle(&here, CutInput::Watermarks(&watermarks), &mut out);
+        let cuts = Arc::clone(state.keeper.cuts());
+        let shards: Vec<ShardId> = state.shards.keys().copied().collect();
+        self.take(node, None, out);
+        for shard in shards {
+            self.tell(node, shard, Input::Cuts(&cuts));
+        }
+        self.cuts_moved(node);
+    }
+
+    /// Gives a new configuration of a datacenter to some nodes.
+    pub(super) fn reconfigure(&mut self, datacenter: DatacenterId, epoch: u64, reached: &[NodeId]) {
+        let mut next = (*self.configuration).clone();
+        next.datacenters.get_mut(&datacenter).unwrap().epoch = Epoch(epoch);
+        let next = Arc::new(next);
+        self.configuration = Arc::clone(&next);
+        for node in reached {
+            self.tell_at(*node, &format!("hears of epoch {epoch}"));
+            let state = self.node(*node);
+            state.configuration = Arc::clone(&next);
+            state.keeper.configure(Arc::clone(&next));
+            let shards: Vec<ShardId> = state.shards.keys().copied().collect();
+            for shard in shards {
+                self.tell(*node, shard, Input::Configuration(Arc::clone(&next)));
+            }
+        }
+    }
+
+    /// What a tail commits must be on every disk of the chain.
+    fn check_event(&self, node: NodeId, event: &Event) {
+        let name = match event {
+            Event::Committed { shard, origin, stamp, .. }
+            | Event::Applied { shard, origin, stamp, .. } => (*shard, *origin, *stamp),
+            Event::Diverged { .. } => panic!("replicas diverged: {event:?}"),
+            Event::Waiting { .. }
+            | Event::Conflict { .. }
+            | Event::Drift { .. }
+            | Event::Settled { .. }
+            | Event::StaleMessage { .. }
+            | Event::BodiesDropped { .. } => return,
+        };
+        for replica in self.configuration.chain(node.datacenter, name.0) {
+            let is_persisted = self.nodes[replica].disk.has_persisted(name);
+            assert!(is_persisted, "{event:?} at {node}, but {replica} has not persisted it");
+        }
+    }
+
+    /// Replicas of a chain hold the same entries wherever both have committed.
+    fn check_prefixes(&self) {
+        for (node, state) in &self.nodes {
+            for (other, peer) in &self.nodes {
+                if node.datacenter != other.datacenter || node.number <= other.number {
+                    continue;
+                }
+                for (shard, left) in &state.shards {
+                    let Some(right) = peer.shards.get(shard) else { continue };
+                    let to = left.committed_to().min(right.committed_to());
+                    let mut position = to;
+                    while let (Some(one), Some(two)) =
+                        (left.entry_at(position), right.entry_at(position))
+                    {
+                        let same = one.identity == two.identity;
+                        assert!(same, "{node} and {other} differ at #{position} of s{shard}");
+                        position.0 -= 1;
+                    }
+                }
+            }
+        }
+    }
+
+    pub(super) fn shard_of(&self, key: &str) -> ShardId {
+        self.configuration.shard_count.shard_of(key.as_bytes())
+    }
+
+    pub(super) fn links(&self, from: &[NodeId], to: &[NodeId]) -> BTreeSet<(NodeId, NodeId)> {
+        let pairs = from.iter().flat_map(|from| to.iter().map(move |to| (*from, *to)));
+        pairs.filter(|(from, to)| from != to).collect()
+    }
+}
+
+pub(super) fn millis_of(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).expect("stories are short")
+}

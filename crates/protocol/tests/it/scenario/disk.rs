@@ -1,0 +1,104 @@
+//! One node's log in memory, which persists only when the script lets it.
+//!
+//! Assumes: records are appended by machines only, so that each of them can be read back.
+//! Ensures: what was not persisted is gone after a crash; where an entry stands is known, so that
+//! every commit can be checked against the disks of the whole chain.
+
+use std::collections::BTreeMap;
+
+use antecede_model::{
+    clock::Timestamp,
+    ids::{DatacenterId, LogIndex, ShardId},
+    refusal::Refusal,
+};
+use antecede_protocol::{
+    entry::Entry,
+    machine::{Persisted, Storage},
+    record::Record,
+};
+
+/// Names an entry wherever it stands.
+type EntryName = (ShardId, DatacenterId, Timestamp);
+
+/// A node's log.
+#[derive(Debug, Default)]
+pub(super) struct Disk {
+    records: Vec<Vec<u8>>,
+    persisted: usize,
+    places: BTreeMap<EntryName, usize>,
+    /// How many records were ever appended.
+    pub(super) appended: usize,
+    /// Whether nothing is persisted for now.
+    pub(super) is_held: bool,
+    /// Whether no new writes are taken.
+    pub(super) is_full: bool,
+}
+
+impl Storage for Disk {
+    fn append(&mut self, write: &mut dyn FnMut(&mut Vec<u8>)) -> LogIndex {
+        let mut bytes = Vec::new();
+        write(&mut bytes);
+        let place = self.records.len() + 1;
+        if let Record::Entry { shard, entry, .. } = Record::read(&bytes).unwrap() {
+            self.places.insert((shard, entry.origin, entry.stamp), place);
+        }
+        self.records.push(bytes);
+        self.appended += 1;
+        LogIndex(place as u64)
+    }
+
+    fn reached(&self) -> Persisted {
+        let to = LogIndex(self.persisted as u64);
+        Persisted { to, synced_to: to }
+    }
+
+    fn room(&self) -> Result<(), Refusal> {
+        if self.is_full { Err(Refusal::DiskFull) } else { Ok(()) }
+    }
+
+    fn has_memory(&self) -> bool {
+        true
+    }
+}
+
+impl Disk {
+    /// Everything up to here survives a crash.
+    pub(super) fn persisted(&self) -> LogIndex {
+        LogIndex(self.persisted as u64)
+    }
+
+    /// Whether an entry survives a crash.
+    pub(super) fn has_persisted(&self, name: EntryName) -> bool {
+        self.places.get(&name).is_some_and(|place| *place <= self.persisted)
+    }
+
+    /// Persists everything, if it may; tells how many records that were.
+    pub(super) fn persist(&mut self) -> usize {
+        let count = self.records.len() - self.persisted;
+        if self.is_held {
+            return 0;
+        }
+        self.persisted = self.records.len();
+        count
+    }
+
+    /// Loses what is not persisted; tells how many records that were.
+    pub(super) fn crash(&mut self) -> usize {
+        let lost = self.records.len() - self.persisted;
+        self.records.truncate(self.persisted);
+        let persisted = self.persisted;
+        self.places.retain(|_, place| *place <= persisted);
+        lost
+    }
+
+    /// What a restarted node finds.
+    pub(super) fn entries(&self) -> Vec<(ShardId, antecede_model::ids::Position, Entry)> {
+        let records = self.records.iter().map(|bytes| Record::read(bytes).unwrap());
+        records
+            .filter_map(|record| match record {
+                Record::Entry { shard, committed_to, entry } => Some((shard, committed_to, entry)),
+                Record::Ceiling(_) => None,
+            })
+            .collect()
+    }
+}
