@@ -60,7 +60,7 @@ impl Chance {
         let uniform = self.between(1, 1 << 20);
         let doublings = 20 - u64::from(63 - uniform.leading_zeros()); // Geometric, 2 in the mean.
         let within = self.below(1 << 20);
-        mean * doublings * 3 / 8 + (mean * within >> 20) / 2
+        mean * doublings * 3 / 8 + ((mean * within) >> 20) / 2
     }
 }
 

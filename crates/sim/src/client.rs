@@ -6,9 +6,9 @@
 //!
 //! Invariant: answers come in the order of what was asked.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 
-use antecede_check::{Kind, Level, Outcome, Record};
+use antecede_check::{History, Kind, Level, Outcome, Record};
 use antecede_model::{
     context::Context,
     ids::{DatacenterId, NodeId, SessionId},
@@ -249,6 +249,33 @@ fn with_seen(mut record: Record, seen: Seen) -> Record {
         Kind::Read | Kind::Increment => {}
     }
     record
+}
+
+/// The history that records come to.
+///
+/// A tombstone's version tells which removal a read has seen; where the outcome of a removal is
+/// unknown its version is, too, so that the versions of that key's tombstones tell nothing.
+#[must_use]
+pub fn history_of(records: &[Record]) -> History {
+    let is_removal = |record: &&Record| {
+        record.op == Kind::Delete || record.op == Kind::Exchange && record.value.is_none()
+    };
+    let unclear: BTreeSet<&str> = records
+        .iter()
+        .filter(is_removal)
+        .filter(|record| record.outcome == Outcome::Unknown)
+        .map(|record| record.key.as_str())
+        .collect();
+    let mut history = History::new();
+    for record in records {
+        let is_absent = record.op == Kind::Read && record.value.is_none();
+        if is_absent && record.version.is_some() && unclear.contains(record.key.as_str()) {
+            history.push(&Record { version: None, ..record.clone() });
+        } else {
+            history.push(record);
+        }
+    }
+    history
 }
 
 /// A version as histories write it.

@@ -62,9 +62,8 @@ impl Taps {
     /// Takes note of a reply.
     pub fn reply(&mut self, id: RequestId, reply: &Reply) {
         let Some(tap) = self.requests.get_mut(&id.number) else { return };
-        let wrote = reply
-            .wrote
-            .map(|write| Version { timestamp: write.stamp, origin: write.origin });
+        let wrote =
+            reply.wrote.map(|write| Version { timestamp: write.stamp, origin: write.origin });
         let tombstone = if reply.response == Response::Nil {
             reply.observed.iter().copied().max()
         } else {
@@ -88,8 +87,7 @@ impl Taps {
             self.requests.retain(|_, tap| tap.operation != bytes || tap.reply.is_none());
             return Seen::default();
         }
-        let answered =
-            same.into_iter().find(|number| self.requests[number].reply.is_some());
+        let answered = same.into_iter().find(|number| self.requests[number].reply.is_some());
         answered
             .and_then(|number| self.requests.remove(&number))
             .and_then(|tap| tap.reply)
@@ -133,28 +131,16 @@ impl Requests for Handing<'_> {
 }
 
 impl Handing<'_> {
-    fn send_request(
-        &mut self,
-        to: NodeId,
-        shard: ShardId,
-        request: LocalRequest<'_>,
-    ) -> Handover {
+    fn send_request(&mut self, to: NodeId, shard: ShardId, request: LocalRequest<'_>) -> Handover {
         if self.node.no_link.contains(&to) {
             return Handover::NoLink;
         }
         let mut operation = Vec::new();
         request.operation.write(&mut Writer::new(&mut operation));
-        let body = Body::Request(Request {
-            id: request.id,
-            operation,
-            carried: request.carried.clone(),
-        });
-        let message = ShardMessage {
-            shard,
-            epoch: self.node.epoch(),
-            hlc: request.carried.time,
-            body,
-        };
+        let body =
+            Body::Request(Request { id: request.id, operation, carried: request.carried.clone() });
+        let message =
+            ShardMessage { shard, epoch: self.node.epoch(), hlc: request.carried.time, body };
         self.node.out.early.push((to, Message::Shard(message)));
         Handover::UnderWay
     }

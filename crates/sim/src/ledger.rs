@@ -14,7 +14,11 @@ use antecede_model::{
 use antecede_protocol::entry::{Change, Entry, Identity};
 use rustc_hash::FxHashMap;
 
-use crate::{check::Failure, plan::Durability, workload::{KeyId, KeyTable}};
+use crate::{
+    check::Failure,
+    plan::Durability,
+    workload::{KeyId, KeyTable},
+};
 
 /// One entry in a node's log.
 #[derive(Clone, Copy, Debug)]
@@ -129,10 +133,7 @@ impl Ledger {
     #[must_use]
     pub fn new(nodes: impl Iterator<Item = NodeId>, shards: u16, durability: Durability) -> Self {
         let shards = usize::from(shards);
-        let empty = NodeLedger {
-            images: vec![Image::default(); shards],
-            ..NodeLedger::default()
-        };
+        let empty = NodeLedger { images: vec![Image::default(); shards], ..NodeLedger::default() };
         Self {
             nodes: nodes.map(|node| (node, empty.clone())).collect(),
             durability,
@@ -182,8 +183,7 @@ impl Ledger {
         keys: &KeyTable,
     ) -> Result<(), Failure> {
         let identity = entry.identity;
-        let name =
-            (node.datacenter, shard, identity.epoch.0, identity.boot.0, identity.position);
+        let name = (node.datacenter, shard, identity.epoch.0, identity.boot.0, identity.position);
         let known = *self.identities.entry(name).or_insert(identity.checksum);
         if known != identity.checksum {
             return Err(Failure::new(

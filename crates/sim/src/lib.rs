@@ -64,3 +64,7 @@ pub mod trace;
 
 /// Runs and their outcomes.
 pub mod run;
+
+/// Deliberate bugs and the scenarios that catch them.
+#[cfg(feature = "mutations")]
+pub mod mutations;

@@ -124,13 +124,18 @@ fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let choice = cli.choice;
     match cli.command {
-        None => work::fresh(&choice, &work::Extent {
-            first: cli.seed.unwrap_or_else(draw_seed),
-            count: cli.seeds.unwrap_or(if cli.minutes.is_some() { u64::MAX } else { 1 }),
-            minutes: cli.minutes,
-            jobs: cli.jobs.max(1),
-            keeps_going: cli.keep_going,
-        }),
+        None => work::fresh(
+            &choice,
+            &work::Extent {
+                first: cli.seed.unwrap_or_else(draw_seed),
+                count: cli
+                    .seeds
+                    .unwrap_or_else(|| if cli.minutes.is_some() { u64::MAX } else { 1 }),
+                minutes: cli.minutes,
+                jobs: cli.jobs.max(1),
+                keeps_going: cli.keep_going,
+            },
+        ),
         Some(Command::Replay { seed }) => replay(&choice, seed),
         Some(Command::Twice { seeds }) => twice(&choice, &seeds),
         Some(Command::Shrink { seed }) => shrink::shrink(&choice, seed),

@@ -59,10 +59,7 @@ impl NodeClock {
         let micros = moment.0 / MICRO;
         let drift = i64::try_from(micros / 1_000).unwrap_or(i64::MAX) * self.rate_ppm / 1_000;
         let wall = (BEGINNING_MICROS + micros).saturating_add_signed(self.offset_micros + drift);
-        Now {
-            steady: Steady(Duration::from_nanos(moment.since(self.born))),
-            wall: Wall(wall),
-        }
+        Now { steady: Steady(Duration::from_nanos(moment.since(self.born))), wall: Wall(wall) }
     }
 
     /// The moment at which the steady clock says this.

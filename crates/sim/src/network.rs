@@ -12,9 +12,12 @@ use antecede_model::ids::{DatacenterId, NodeId};
 
 use crate::{
     chance::Chance,
-    moment::{MICRO, Moment},
+    moment::{MICRO, Moment, SECOND},
     plan::{Shape, Weather},
 };
+
+/// How much later a message comes that was overtaken or repeated, at most.
+const LATER_MAX: u64 = 3 * SECOND;
 
 /// How a message must be treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,14 +107,14 @@ impl Network {
         }
         let at = now.after(self.delay(from, to));
         if is_resent && self.chance.per_mille(self.weather.overtaken_per_mille) {
-            let later = self.delay(from, to) * self.chance.between(1, 20);
+            let later = (self.delay(from, to) * self.chance.between(1, 20)).min(LATER_MAX);
             return Fate::Arrives(at.after(later));
         }
         let link = self.link(from, to);
         let at = at.max(Moment(link.last.0 + 1));
         link.last = at;
         if is_resent && self.chance.per_mille(self.weather.repeated_per_mille) {
-            let later = self.delay(from, to) * self.chance.between(1, 50);
+            let later = (self.delay(from, to) * self.chance.between(1, 50)).min(LATER_MAX);
             return Fate::Twice(at, at.after(later));
         }
         Fate::Arrives(at)

@@ -6,7 +6,10 @@
 //! Ensures: durable messages leave only after the log was persisted up to them; nothing of a run
 //! survives its end but what the disk holds.
 
-use std::{collections::{BTreeMap, BTreeSet}, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use antecede_model::{
     clock::Timestamp,
@@ -15,7 +18,7 @@ use antecede_model::{
     refusal::Refusal,
 };
 use antecede_protocol::{
-    chain::{Input, Shard, ShardOptions},
+    chain::{Cuts, Input, Shard, ShardOptions},
     geo::cuts::{CutInput, CutKeeper},
     machine::{Here, Outputs, Persisted, Storage},
     record::Record,
@@ -27,6 +30,7 @@ use crate::{
     faults::Trigger,
     moment::{Moment, NodeClock},
     plan::Durability,
+    world::Arrival,
 };
 
 /// Settings of the logs: small segments, so that a run fills several.
@@ -89,6 +93,10 @@ impl Storage for NodeLog {
         index
     }
 
+    fn reached(&self) -> Persisted {
+        self.persisted()
+    }
+
     fn room(&self) -> Result<(), Refusal> {
         if self.log.is_full() { Err(Refusal::DiskFull) } else { Ok(()) }
     }
@@ -115,6 +123,8 @@ pub struct Node {
     pub shards: Vec<Option<Shard>>,
     /// Its keeper of cuts.
     pub keeper: CutKeeper,
+    /// What its replicas were told of the cuts.
+    told_cuts: Arc<Cuts>,
     /// Its log, while it runs.
     pub log: NodeLog,
     /// What its machines want done.
@@ -139,8 +149,8 @@ pub struct Node {
     pub trigger: Option<(Trigger, bool, u64)>,
     /// Nanoseconds that a message takes.
     pub cost: u64,
-    /// Until when it is busy.
-    pub busy_to: Moment,
+    /// Messages that it has not got to.
+    pub(crate) inbox: VecDeque<Box<Arrival>>,
     /// How many times as long its disk takes.
     pub disk_factor: u64,
     /// Nodes that it has no link to at this moment.
@@ -176,6 +186,7 @@ impl Node {
             shards: Vec::new(),
             keeper: CutKeeper::new(Arc::clone(&configuration), id.datacenter)
                 .with_mutations(options.mutations),
+            told_cuts: Arc::default(),
             log: closed(durability),
             out: Outputs::default(),
             wakes: Vec::new(),
@@ -188,7 +199,7 @@ impl Node {
             unsynced: BTreeMap::new(),
             trigger: None,
             cost: 0,
-            busy_to: Moment::default(),
+            inbox: VecDeque::new(),
             disk_factor: 1,
             no_link: BTreeSet::new(),
             disk: SimulatedDisk::new(),
@@ -246,13 +257,12 @@ impl Node {
         let identity = Identity { deployment: *b"simulated deploy", node: self.id.to_bits() };
         let mut damaged = None;
         let disk = self.disk.clone();
-        let (log, _) = Log::open(disk, LOG_OPTIONS, identity, |index, bytes| {
-            match Record::read(bytes) {
+        let (log, _) =
+            Log::open(disk, LOG_OPTIONS, identity, |index, bytes| match Record::read(bytes) {
                 Ok(record) => recovered.records.push((index.get(), record)),
                 Err(error) => damaged = Some(format!("record {index}: {error}")),
-            }
-        })
-        .map_err(|error| error.to_string())?;
+            })
+            .map_err(|error| error.to_string())?;
         match damaged {
             Some(damage) => Err(damage),
             None => Ok(NodeLog { log, ..closed(self.durability) }),
@@ -266,9 +276,10 @@ impl Node {
 
     fn new_replica(&self, shard: ShardId) -> Option<Shard> {
         let configuration = &self.configuration;
-        configuration.chain(self.id.datacenter, shard).contains(&self.id).then(|| {
-            Shard::new(shard, self.id, Arc::clone(configuration), self.options)
-        })
+        configuration
+            .chain(self.id.datacenter, shard)
+            .contains(&self.id)
+            .then(|| Shard::new(shard, self.id, Arc::clone(configuration), self.options))
     }
 
     /// Ends a run: what is in memory is gone, and what the disk has not synced perhaps too.
@@ -283,7 +294,7 @@ impl Node {
         self.unsynced.clear();
         self.is_flushing = false;
         self.trigger = None;
-        self.busy_to = Moment::default();
+        self.inbox.clear();
     }
 
     /// Where and when the machines run.
@@ -325,8 +336,8 @@ impl Node {
     }
 
     /// Gathers the watermarks of the tails here, and tells the replicas what the keeper makes of
-    /// them.
-    pub fn exchange_cuts(&mut self, now: Moment) {
+    /// them; true if that is something new.
+    pub fn exchange_cuts(&mut self, now: Moment) -> bool {
         let here = self.here(now);
         let watermarks: Vec<_> = (0..)
             .map(ShardId)
@@ -340,6 +351,9 @@ impl Node {
             let shard = ShardId(u16::try_from(number).expect("few shards"));
             self.tell(now, shard, Input::Cuts(&cuts));
         }
+        let has_moved = *self.told_cuts != *cuts;
+        self.told_cuts = cuts;
+        has_moved
     }
 
     /// Takes a new configuration.

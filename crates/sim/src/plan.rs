@@ -169,8 +169,8 @@ impl Plan {
     #[must_use]
     pub fn configuration(&self) -> Configuration {
         let shape = self.shape;
-        let shard_count = ShardCount::new(u32::from(shape.shards))
-            .expect("shapes have a power of two of shards");
+        let shard_count =
+            ShardCount::new(u32::from(shape.shards)).expect("shapes have a power of two of shards");
         Configuration::of(&Layout {
             deployment: DeploymentId(*b"simulated deploy"),
             shard_count,

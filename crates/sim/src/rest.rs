@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use antecede_model::{
     clock::Timestamp,
-    ids::{NodeId, RequestId, SessionId, ShardId},
+    ids::{DatacenterId, NodeId, RequestId, SessionId, ShardId},
     operation::{Action, Operation, ShardOperation},
     response::Response,
 };
@@ -21,9 +21,13 @@ use crate::{
         session,
     },
     moment::{MILLI, Moment},
+    node::Node,
     workload::KeyId,
     world::World,
 };
+
+/// The largest stamp of a write of each origin.
+type Newest = BTreeMap<DatacenterId, Timestamp>;
 
 /// The session in whose name the world reads what replicas hold.
 pub(crate) const PROBE: SessionId = SessionId(u64::MAX);
@@ -88,7 +92,9 @@ impl World {
             if let Some(asked) = client.waiting.front() {
                 let (at, node) = (asked.call, client.node);
                 let what = asked.ask.tell(&self.keys);
-                unrest.clients.push(format!("client {} at {node} since {at}: {what}", client.number));
+                unrest
+                    .clients
+                    .push(format!("client {} at {node} since {at}: {what}", client.number));
             }
         }
         let newest = self.newest_writes();
@@ -99,6 +105,7 @@ impl World {
                     unrest.unsettled.push(format!("{} shard {number}", node.id));
                 }
             }
+            self.add_behind(node, &newest, &mut unrest);
             let stable = &node.keeper.cuts().stable;
             for (origin, stamp) in &newest {
                 if !stable.covers(*origin, *stamp) {
@@ -110,13 +117,26 @@ impl World {
         unrest
     }
 
+    /// Adds the tails here that have not applied everything.
+    fn add_behind(&self, node: &Node, newest: &Newest, unrest: &mut Unrest) {
+        for (number, replica) in node.shards.iter().enumerate() {
+            let watermarks = replica.as_ref().and_then(Shard::watermarks);
+            for (origin, at) in watermarks.unwrap_or_default().applied {
+                if newest.get(&origin).is_some_and(|newest| at < *newest) {
+                    let what = format!("{} shard {number}: {origin} applied to {at}", node.id);
+                    unrest.behind.push(what);
+                }
+            }
+        }
+    }
+
     fn is_member(&self, node: NodeId, shard: usize) -> bool {
         let shard = ShardId(u16::try_from(shard).expect("few shards"));
         self.configuration.chain(node.datacenter, shard).contains(&node)
     }
 
     /// The largest stamp of a write of each origin that is in its tails' logs.
-    fn newest_writes(&self) -> BTreeMap<antecede_model::ids::DatacenterId, Timestamp> {
+    fn newest_writes(&self) -> Newest {
         let mut newest = BTreeMap::new();
         for origin in self.configuration.datacenters.keys() {
             for shard in self.configuration.shard_count.shards() {
@@ -148,10 +168,8 @@ impl World {
         let carried = Carried::default();
         for (place, (key, node)) in self.rest.asked.clone().into_iter().enumerate() {
             let facts = self.keys.of_id(key).clone();
-            let operation = ShardOperation::One(Operation {
-                key: facts.name.as_bytes(),
-                action: Action::Get,
-            });
+            let operation =
+                ShardOperation::One(Operation { key: facts.name.as_bytes(), action: Action::Get });
             let number = self.rest.first + place as u64;
             let id = RequestId { node, session: PROBE, number };
             let request = LocalRequest { id, operation: &operation, carried: &carried };
@@ -192,15 +210,16 @@ impl World {
             }
         }
         durable::at_rest(&self.ledger, &self.configuration)?;
+        let mut history = self.history();
         converged::check(
-            &mut self.history,
+            &mut history,
             &self.ledger,
             &self.configuration,
             &self.keys,
             &self.rest.answered,
         )?;
-        linearizable::check(&self.history)?;
-        session::check(&self.history)?;
-        causal::check(&self.history)
+        linearizable::check(&history)?;
+        session::check(&history)?;
+        causal::check(&history)
     }
 }

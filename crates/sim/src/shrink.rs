@@ -36,7 +36,11 @@ pub(crate) fn shrink(choice: &Choice, seed: u64) -> anyhow::Result<ExitCode> {
     }
     let plan = smallest.plan(seed)?;
     let why = fails(&smallest, seed)?.map_or_else(String::new, |failure| failure.why);
-    say(&format!("smallest: {} faults, {} clients, {most} commands each", plan.faults.len(), plan.clients.len()));
+    say(&format!(
+        "smallest: {} faults, {} clients, {most} commands each",
+        plan.faults.len(),
+        plan.clients.len()
+    ));
     for fault in &plan.faults {
         say(&format!("  {} for {} ms: {:?}", fault.at, fault.lasts / 1_000_000, fault.kind));
     }

@@ -15,7 +15,7 @@ use crate::{
     check::{Failure, chain_prefix, durable},
     faults::Trigger,
     ledger::Stored,
-    moment::{MILLI, Moment},
+    moment::MILLI,
     network::{Class, Fate},
     parcel::Parcel,
     plan::Durability,
@@ -116,9 +116,9 @@ impl World {
         match event {
             Event::Committed { shard, position, origin, stamp } => {
                 let found = self.ledger.image(id, *shard).at(*position).copied();
-                let Some(stored) = found.filter(|found| {
-                    (found.origin, found.stamp) == (*origin, *stamp)
-                }) else {
+                let Some(stored) =
+                    found.filter(|found| (found.origin, found.stamp) == (*origin, *stamp))
+                else {
                     let what = format!("{id} commits {event:?}, its log has {found:?} there");
                     return self.fail(Failure::new("chain_prefix", what));
                 };
@@ -188,7 +188,7 @@ impl World {
         };
         let class = if from == to { Class::Connected } else { class };
         let fate = self.network.send(self.now, from, to, class);
-        if self.trace.is_on() && !matches!(message, Message::Cut(_)) {
+        if self.trace.is_on() {
             let line = format_args!("{from} -> {to} {fate:?} {message:?}");
             self.trace.line(self.now, line);
         }
@@ -260,16 +260,32 @@ impl World {
             return;
         }
         let node = &mut self.nodes[number];
-        if node.cost == 0 && node.busy_to <= self.now {
+        if node.cost == 0 && node.inbox.is_empty() {
             return self.handle(&arrival);
         }
-        node.busy_to = Moment(node.busy_to.max(self.now).0 + node.cost + 1);
-        let at = node.busy_to;
-        self.queue.add(at, Happening::Handle(arrival));
+        node.inbox.push_back(arrival);
+        if node.inbox.len() == 1 {
+            let at = self.now.after(node.cost + 1);
+            self.queue.add(at, Happening::Work(self.present(number)));
+        }
+    }
+
+    /// A busy node gets to the next message.
+    pub(crate) fn work(&mut self, place: Place) {
+        if !self.is_present(place) {
+            return;
+        }
+        let Some(arrival) = self.nodes[place.node].inbox.pop_front() else { return };
+        self.handle(&arrival);
+        let node = &self.nodes[place.node];
+        if self.is_present(place) && !node.inbox.is_empty() {
+            let at = self.now.after(node.cost + 1);
+            self.queue.add(at, Happening::Work(place));
+        }
     }
 
     /// A node handles a message.
-    pub(crate) fn handle(&mut self, arrival: &Arrival) {
+    fn handle(&mut self, arrival: &Arrival) {
         let number = self.place_of(arrival.to);
         if !self.nodes[number].is_up
             || arrival.connection != self.network.connection(arrival.from, arrival.to)
@@ -416,8 +432,7 @@ impl World {
         if !self.can_reach(id, of) {
             self.nodes[place.node].no_link.insert(of);
         }
-        let sessions: Vec<SessionId> =
-            self.nodes[place.node].connections.keys().copied().collect();
+        let sessions: Vec<SessionId> = self.nodes[place.node].connections.keys().copied().collect();
         for session in sessions {
             self.pump(place.node, session, Some(SessionInput::LinkLost(of)));
         }

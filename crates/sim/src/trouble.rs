@@ -165,10 +165,8 @@ impl World {
     fn remove(&mut self, node: NodeId) {
         let mut configuration = (*self.configuration).clone();
         let Some(datacenter) = configuration.datacenters.get_mut(&node.datacenter) else { return };
-        let has_others = datacenter
-            .chains
-            .iter()
-            .all(|chain| !chain.contains(&node) || 1 < chain.len());
+        let has_others =
+            datacenter.chains.iter().all(|chain| !chain.contains(&node) || 1 < chain.len());
         if !has_others || !datacenter.nodes.contains(&node) {
             return;
         }

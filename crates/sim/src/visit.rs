@@ -66,6 +66,7 @@ impl World {
         let session = SessionId(node.last_session);
         client.node = node.id;
         client.home = datacenter;
+        client.last_write = None; // `WAIT` speaks of this connection's writes.
         client.standing = Standing::Connected(session);
         let connection = Connection {
             session: Session::new(session, node.id, self.session_options),
@@ -107,6 +108,7 @@ impl World {
             workload,
             datacenter: client.node.datacenter,
             client: number,
+            may_delete: !client.is_eventual,
             values: &mut client.values,
             wall_millis: node.clock.at(self.now).wall.millis(),
         };
@@ -234,16 +236,14 @@ impl World {
         let ledger = &self.ledger;
         let version_of = |value: &[u8]| ledger.version_of(value);
         let records = client.records(asked, response, self.now, seen, (&self.keys, &version_of));
-        for record in &records {
-            self.history.push(record);
-        }
-        if !asked.ask.is_write() || outcome_of(response) != Outcome::Ok {
-            return;
-        }
         let written = records
             .iter()
             .filter(|record| record.op != antecede_check::Kind::Read)
             .find_map(|record| record.version);
+        self.records.extend(records);
+        if !asked.ask.is_write() || outcome_of(response) != Outcome::Ok {
+            return;
+        }
         let (Some(version), Some(key)) = (written, keys_of(&asked.ask).first().copied()) else {
             return;
         };
@@ -254,7 +254,7 @@ impl World {
             stamp: antecede_model::clock::Timestamp(version.0),
         };
         let place = self.ledger.acknowledged().len();
-        self.ledger.acknowledge(write, self.history.operations().len());
+        self.ledger.acknowledge(write, self.records.len());
         self.clients.get_mut(&number).expect("it is there").last_write = Some(place);
         let result = durable::at_acknowledgement(&self.ledger, write);
         self.hold(result);
@@ -326,15 +326,11 @@ impl World {
         let client = self.clients.get_mut(&number).expect("it is there");
         client.standing = Standing::Apart;
         let waiting = std::mem::take(&mut client.waiting);
-        let mut records = Vec::new();
         for asked in &waiting {
-            records.extend(client.unanswered(asked, &self.keys));
+            self.records.extend(client.unanswered(asked, &self.keys));
         }
         let pause = client.chance.between(5, 300) * MILLI;
         self.tally.operations += waiting.len() as u64;
-        for record in &records {
-            self.history.push(record);
-        }
         self.turn_after(number, pause);
     }
 

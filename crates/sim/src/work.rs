@@ -10,8 +10,8 @@ use std::{
     time::Duration,
 };
 
-use anyhow::Context;
 use antecede_storage::{Clock, MachineClock};
+use anyhow::Context;
 use sim::{run, trace::Trace};
 
 use crate::{Choice, say};
@@ -38,7 +38,12 @@ pub(crate) struct Extent {
 static SEED: AtomicU64 = AtomicU64::new(0);
 
 /// Runs seeds one after the other; a line for each.
-pub(crate) fn work(choice: &Choice, first: u64, every: u64, count: u64) -> anyhow::Result<ExitCode> {
+pub(crate) fn work(
+    choice: &Choice,
+    first: u64,
+    every: u64,
+    count: u64,
+) -> anyhow::Result<ExitCode> {
     std::panic::set_hook(Box::new(|panic| {
         let what = panic.to_string().replace('\n', " ");
         say(&format!("failed {} {what}", SEED.load(Ordering::Relaxed)));
@@ -194,8 +199,7 @@ pub(crate) fn first_failure(row: &sim::mutations::Row) -> anyhow::Result<Option<
         mutation: Some(row.name.to_owned()),
         ..Choice::default()
     };
-    let extent =
-        Extent { first: 1, count: row.seeds, minutes: None, jobs: 1, keeps_going: false };
+    let extent = Extent { first: 1, count: row.seeds, minutes: None, jobs: 1, keeps_going: false };
     let (_, failed) = gather(&choice, &extent, |_| true)?;
     Ok(failed.first().map(|failed| failed.seed))
 }

@@ -212,10 +212,8 @@ impl Ask {
     /// The command as a session takes it.
     #[must_use]
     pub fn command<'a>(&'a self, keys: &'a KeyTable) -> Command<'a> {
-        let operation = |key: &KeyId, action| Operation {
-            key: keys.of_id(*key).name.as_bytes(),
-            action,
-        };
+        let operation =
+            |key: &KeyId, action| Operation { key: keys.of_id(*key).name.as_bytes(), action };
         match self {
             Self::One(step) => Command::One(step.operation(keys)),
             Self::ReadSeveral(several) => Command::Several {
@@ -244,7 +242,9 @@ impl Ask {
                 Command::Wait { count: *count, timeout_millis: *timeout_millis }
             }
             Self::Token => Command::Token,
-            Self::After(context) => Command::After { context: context.clone(), timeout_millis: 4000 },
+            Self::After(context) => {
+                Command::After { context: context.clone(), timeout_millis: 4000 }
+            }
             Self::Eventual => Command::Level(Some(Consistency::Eventual)),
         }
     }
@@ -300,6 +300,9 @@ pub struct Drawer<'a> {
     pub datacenter: DatacenterId,
     /// The client's number.
     pub client: u32,
+    /// Whether it removes keys: what removed a key cannot be told from a read, so that those who
+    /// promise no order must not.
+    pub may_delete: bool,
     /// Values given so far by this client.
     pub values: &'a mut u32,
     /// Milliseconds since 1970 on the client's node.
@@ -371,7 +374,7 @@ impl Drawer<'_> {
     }
 
     fn write(&mut self, chance: &mut Chance, key: KeyId) -> Deed {
-        if chance.per_mille(self.workload.delete_per_mille) {
+        if self.may_delete && chance.per_mille(self.workload.delete_per_mille) {
             return if chance.per_mille(800) { Deed::Delete } else { Deed::Take };
         }
         if !chance.per_mille(self.workload.conditional_per_mille) {
@@ -426,23 +429,25 @@ mod tests {
             workload: &plan.workload,
             datacenter: DatacenterId(2),
             client: 1,
+            may_delete: true,
             values: &mut values,
             wall_millis: 0,
         };
         for _ in 0..1000 {
-            match drawer.draw(&mut chance) {
-                Ask::WriteSeveral(several) => {
-                    let shard = keys.of_id(several[0].0).shard;
-                    for (key, value) in several {
-                        assert_eq!(keys.of_id(key).shard, shard);
-                        assert!(seen.insert(value));
-                    }
-                }
-                Ask::One(Step { key, deed: Deed::Set(value) | Deed::SetIfAbsent(value) }) => {
-                    assert!(keys.of_id(key).home.is_none_or(|home| home == DatacenterId(2)));
+            let ask = drawer.draw(&mut chance);
+            if let Ask::WriteSeveral(several) = ask {
+                let shard = keys.of_id(several[0].0).shard;
+                for (key, value) in several {
+                    assert_eq!(keys.of_id(key).shard, shard);
                     assert!(seen.insert(value));
                 }
-                _ => {}
+            } else if let Ask::One(Step {
+                key,
+                deed: Deed::Set(value) | Deed::SetIfAbsent(value),
+            }) = ask
+            {
+                assert!(keys.of_id(key).home.is_none_or(|home| home == DatacenterId(2)));
+                assert!(seen.insert(value));
             }
         }
         assert!(300 < seen.len());

@@ -14,7 +14,7 @@ use std::{
     time::Duration,
 };
 
-use antecede_check::History;
+use antecede_check::{History, Record};
 use antecede_model::{
     configuration::Configuration,
     ids::{Boot, NodeId, SessionId, ShardId},
@@ -60,7 +60,7 @@ pub(crate) enum Happening {
     /// A message reaches a node.
     Arrive(Box<Arrival>),
     /// A busy node gets to a message.
-    Handle(Box<Arrival>),
+    Work(Place),
     /// A replica is woken.
     Wake(Place, ShardId),
     /// A session is woken.
@@ -126,7 +126,8 @@ pub struct World {
     pub(crate) clients: BTreeMap<u32, Client>,
     pub(crate) keys: KeyTable,
     pub(crate) ledger: Ledger,
-    pub(crate) history: History,
+    /// What clients asked and were told.
+    pub(crate) records: Vec<Record>,
     pub(crate) trace: Trace,
     pub(crate) chance: Chance,
     pub(crate) failure: Option<Failure>,
@@ -146,13 +147,11 @@ impl World {
     #[must_use]
     pub fn new(plan: Plan, trace: Trace) -> Self {
         let configuration = Arc::new(plan.configuration());
-        let keys =
-            KeyTable::of(&plan.workload, plan.shape.datacenters, configuration.shard_count);
+        let keys = KeyTable::of(&plan.workload, plan.shape.datacenters, configuration.shard_count);
         let mut chance = Chance::new(plan.seed, streams::NODES);
         let shape = plan.shape;
         let mutations = plan.mutations;
-        let options =
-            ShardOptions { max_clock_drift: MAX_CLOCK_DRIFT, hash_secret: 7, mutations };
+        let options = ShardOptions { max_clock_drift: MAX_CLOCK_DRIFT, hash_secret: 7, mutations };
         let session_options = SessionOptions {
             request_timeout: REQUEST_TIMEOUT,
             max_clock_drift: MAX_CLOCK_DRIFT,
@@ -176,7 +175,7 @@ impl World {
             clients: BTreeMap::new(),
             keys,
             ledger,
-            history: History::new(),
+            records: Vec::new(),
             trace,
             chance,
             failure: None,
@@ -259,7 +258,7 @@ impl World {
             self.tally.steps += 1;
             if STEPS_MAX < self.tally.steps {
                 let what = format!("{STEPS_MAX} steps were not enough");
-                self.failure.get_or_insert(Failure::new("no_stuck", what));
+                self.fail(Failure::new("no_stuck", what));
             }
             self.happen(happening);
             if let Some(failure) = self.failure.take() {
@@ -274,7 +273,7 @@ impl World {
     fn happen(&mut self, happening: Happening) {
         match happening {
             Happening::Arrive(arrival) => self.arrive(arrival),
-            Happening::Handle(arrival) => self.handle(&arrival),
+            Happening::Work(place) => self.work(place),
             Happening::Wake(place, shard) => self.wake(place, shard),
             Happening::WakeSession(place, session) => self.wake_session(place, session),
             Happening::Write(place) => self.write(place),
@@ -310,7 +309,9 @@ impl World {
 
     /// Takes note of a property that does not hold; the first counts.
     pub(crate) fn fail(&mut self, failure: Failure) {
-        self.failure.get_or_insert(failure);
+        if self.failure.is_none() {
+            self.failure = Some(failure);
+        }
     }
 
     /// Takes note of a property that may not hold.
@@ -333,9 +334,11 @@ impl World {
             return;
         }
         let node = &mut self.nodes[place.node];
-        let before = Arc::clone(node.keeper.cuts());
-        node.exchange_cuts(self.now);
-        let has_moved = before != *node.keeper.cuts();
+        let has_moved = node.exchange_cuts(self.now);
+        if has_moved && self.trace.is_on() {
+            let line = format_args!("{} knows {:?}", node.id, node.keeper);
+            self.trace.line(self.now, line);
+        }
         let every = u64::try_from(CUTS_EVERY.as_nanos()).expect("a short time");
         self.queue.add(self.now.after(every), Happening::Cuts(place));
         self.absorb(place.node);
@@ -400,11 +403,7 @@ impl World {
     /// What the run came to.
     #[must_use]
     pub fn tally(&self) -> Tally {
-        Tally {
-            virtual_time: self.now.0,
-            records: self.ledger.appended(),
-            ..self.tally.clone()
-        }
+        Tally { virtual_time: self.now.0, records: self.ledger.appended(), ..self.tally.clone() }
     }
 
     /// The trace.
@@ -415,8 +414,8 @@ impl World {
 
     /// The history of the clients.
     #[must_use]
-    pub const fn history(&self) -> &History {
-        &self.history
+    pub fn history(&self) -> History {
+        crate::client::history_of(&self.records)
     }
 
     /// Measures the delays of these shards.

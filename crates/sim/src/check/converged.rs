@@ -28,9 +28,9 @@ pub fn expected(
 ) -> Option<Expected> {
     let shard = keys.of_id(key).shard;
     let survives = |version: &Version| {
-        configuration
-            .tail(version.origin, shard)
-            .is_some_and(|tail| ledger.image(tail, shard).named(version.origin, version.timestamp).is_some())
+        configuration.tail(version.origin, shard).is_some_and(|tail| {
+            ledger.image(tail, shard).named(version.origin, version.timestamp).is_some()
+        })
     };
     let written = ledger.written(key)?;
     let (version, value) = written.iter().rev().find(|(version, _)| survives(version))?;

@@ -9,5 +9,8 @@ use super::{Failure, accept};
 /// # Errors
 /// A register whose answers no order in real time explains.
 pub fn check(history: &History) -> Result<(), Failure> {
-    accept("linearizable", &linearizable::check(history, linearizable::LinearizableOptions::default()))
+    accept(
+        "linearizable",
+        &linearizable::check(history, linearizable::LinearizableOptions::default()),
+    )
 }

@@ -59,8 +59,9 @@ impl fmt::Display for Failure {
 /// Takes the verdict of a checker for a property.
 fn accept(property: &'static str, verdict: &antecede_check::Verdict) -> Result<(), Failure> {
     match verdict {
-        antecede_check::Verdict::Passed { .. }
-        | antecede_check::Verdict::NothingToCheck { .. } => Ok(()),
+        antecede_check::Verdict::Passed { .. } | antecede_check::Verdict::NothingToCheck { .. } => {
+            Ok(())
+        }
         antecede_check::Verdict::Violated { .. } | antecede_check::Verdict::Undecided { .. } => {
             Err(Failure::new(property, verdict.to_string()))
         }

@@ -14,6 +14,8 @@ pub struct Unrest {
     pub clients: Vec<String>,
     /// Replicas that have not settled.
     pub unsettled: Vec<String>,
+    /// Tails that have not applied every write, or do not know that no more will come.
+    pub behind: Vec<String>,
     /// Nodes whose stable cut does not cover every write.
     pub unstable: Vec<String>,
     /// Replicas that do not hold what they should.

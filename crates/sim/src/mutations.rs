@@ -1,0 +1,61 @@
+//! Lists the deliberate protocol bugs, each with the kind of trouble that must catch it.
+//!
+//! A simulator that has never failed is not trusted: with each bug switched on some seed of the
+//! scenario must fail, and the same seeds must pass without it.
+
+use antecede_protocol::mutation::{Mutation, Mutations};
+
+use crate::{plan::Plan, profiles::Profile};
+
+/// One deliberate bug and its scenario.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// How it is called.
+    pub name: &'static str,
+    /// The bug.
+    pub mutation: Mutation,
+    /// The kind of trouble that catches it.
+    pub profile: Profile,
+    /// Seeds within which it must be caught.
+    pub seeds: u64,
+}
+
+const fn row(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
+    Row { name, mutation, profile, seeds: 200 }
+}
+
+/// All of them.
+pub const TABLE: &[Row] = &[
+    row("skip-dependency-checks", Mutation::SkipDependencyChecks, Profile::OutOfOrder),
+    row("newer-version-satisfies", Mutation::NewerVersionSatisfies, Profile::OutOfOrder),
+    row("dirty-reads-at-the-middle", Mutation::DirtyReadsAtTheMiddle, Profile::TailDeath),
+    row("tail-commits-on-its-own-sync", Mutation::TailCommitsOnItsOwnSync, Profile::TailDeath),
+    row("acknowledge-before-persisting", Mutation::AcknowledgeBeforePersisting, Profile::TailDeath),
+    row("reply-from-dirty-state", Mutation::ReplyFromDirtyState, Profile::DirtyReplies),
+    row("restart-without-settling", Mutation::RestartWithoutSettling, Profile::FastRestart),
+    row("lose-dependencies-on-resend", Mutation::LoseDependenciesOnResend, Profile::OutOfOrder),
+    row("ignore-previous", Mutation::IgnorePrevious, Profile::OutOfOrder),
+    row("tail-clock-as-tick", Mutation::TailClockAsTick, Profile::Ticks),
+    row("new-head-ignores-ticks", Mutation::NewHeadIgnoresTicks, Profile::Ticks),
+    row("minima-without-shards", Mutation::MinimaWithoutShards, Profile::ChainReplaced),
+    row("collect-at-first-stability", Mutation::CollectAtFirstStability, Profile::GcRace),
+    row("forget-exceptions-on-restart", Mutation::ForgetExceptionsOnRestart, Profile::OutOfOrder),
+    row("token-misses-last-write", Mutation::TokenMissesLastWrite, Profile::Sessions),
+    row("token-without-hlc", Mutation::TokenWithoutHlc, Profile::Sessions),
+    row("ignore-logical-time", Mutation::IgnoreLogicalTime, Profile::Sessions),
+    row("no-wait-in-pipelines", Mutation::NoWaitInPipelines, Profile::Pipelines),
+    row("stop-reading-when-blocked", Mutation::StopReadingWhenBlocked, Profile::BackPressure),
+];
+
+/// The row of a name.
+#[must_use]
+pub fn named(name: &str) -> Option<&'static Row> {
+    TABLE.iter().find(|row| row.name == name)
+}
+
+/// The plan with the bug of this name switched on.
+#[must_use]
+pub fn with(mut plan: Plan, name: &str) -> Option<Plan> {
+    plan.mutations = Mutations::only(named(name)?.mutation);
+    Some(plan)
+}

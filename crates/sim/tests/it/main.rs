@@ -1,0 +1,8 @@
+//! Tests of the simulator itself: that a seed says everything, and that deliberate bugs are caught.
+
+/// The same seed gives the same trace.
+mod determinism;
+
+/// Deliberate bugs are caught.
+#[cfg(feature = "mutations")]
+mod mutations;
