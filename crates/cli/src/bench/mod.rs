@@ -1,0 +1,138 @@
+//! `antecede bench`: puts load on servers that speak the Redis protocol, and measures.
+//!
+//! Read `lane` first: one connection, from drawing operations to counting answers.
+
+/// Numbers from a seed.
+mod chance;
+/// Which keys are asked for.
+mod distribution;
+/// What everybody holds in the end.
+mod finals;
+/// Names of keys and values.
+mod keys;
+/// One connection.
+mod lane;
+/// Threads and what they share.
+mod load;
+/// The cost of replication.
+mod metadata;
+/// The options.
+pub(crate) mod options;
+/// What a run is to do.
+mod plan;
+/// The history file.
+mod recorder;
+/// What is told.
+mod report;
+/// Latencies and counts.
+mod tally;
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::anyhow;
+
+use antecede_server::clock;
+
+use crate::{ending, screen};
+
+use load::{Outcome, Shared, Span};
+use metadata::Metadata;
+use options::BenchOptions;
+use plan::Plan;
+use recorder::Recorder;
+use report::{Report, Run};
+
+/// How long is measured if nothing is said.
+const DURATION_DEFAULT: Duration = Duration::from_secs(10);
+
+/// How often the line on how things stand changes.
+const PROGRESS_EVERY: Duration = Duration::from_secs(1);
+
+/// Runs the command.
+///
+/// # Errors
+/// When an endpoint is not there, or a file cannot be written.
+pub(crate) async fn run(options: &BenchOptions) -> anyhow::Result<ExitCode> {
+    let run_name = format!("h{:x}", clock::wall().millis());
+    let plan = Plan::of(options, &run_name).await?;
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let threads = options.threads.map_or(cores, usize::from).min(plan.lane_count());
+    let recorder = options.history.as_deref().map(Recorder::begin).transpose()?;
+    let bytes_before = if options.admin.is_empty() {
+        None
+    } else {
+        Some(metadata::sent_bytes(&options.admin).await?)
+    };
+    let duration = match (options.requests, options.duration) {
+        (Some(_), _) => None,
+        (None, given) => Some(given.unwrap_or(DURATION_DEFAULT)),
+    };
+    let span = Span { warmup: options.warmup, duration, requests: options.requests };
+    let shared = Shared::new(plan, span);
+    let records = recorder.as_ref().map(Recorder::records);
+    let outcome = watched(&shared, span, threads, records).await?;
+    let plan = &shared.plan;
+    let finals = if options.final_state {
+        let used = (0_u64..).zip(&outcome.used).filter(|(_, used)| **used);
+        let keys: Vec<u64> = used.map(|(key, _)| key).collect();
+        Some(finals::take(plan, &keys, options.final_timeout).await)
+    } else {
+        None
+    };
+    if let Some(recorder) = recorder {
+        let records = finals.as_ref().map_or(&[][..], |finals| &finals.records);
+        recorder.finish(records)?;
+    }
+    let metadata = match bytes_before {
+        Some(before) => {
+            let sent = metadata::sent_bytes_when_quiet(&options.admin).await?;
+            let (tally, dcs) = (&outcome.tally, plan.datacenters.len() as u64);
+            Metadata::of(sent.saturating_sub(before), tally.writes, tally.payload_bytes, dcs)
+        }
+        None => None,
+    };
+    screen::progress("");
+    let run = Run::of(options, plan, threads);
+    let report = Report::of(run, &outcome, metadata, finals.as_ref());
+    if options.json {
+        screen::json(&report)?;
+    } else {
+        screen::answer(&report.to_text());
+    }
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Runs the load on threads of its own; the user can end it early, and sees how it stands.
+async fn watched(
+    shared: &Arc<Shared>,
+    span: Span,
+    threads: usize,
+    records: Option<recorder::Records>,
+) -> anyhow::Result<Outcome> {
+    let load = {
+        let shared = Arc::clone(shared);
+        tokio::task::spawn_blocking(move || load::run(&shared, span, threads, records))
+    };
+    tokio::pin!(load);
+    let end = ending::asked();
+    tokio::pin!(end);
+    let mut is_ending = false;
+    let mut before = 0;
+    loop {
+        tokio::select! {
+            outcome = &mut load => return outcome.map_err(|_| anyhow!("the load died"))?,
+            () = &mut end, if !is_ending => {
+                is_ending = true;
+                shared.stop.store(true, Ordering::Relaxed);
+            }
+            () = tokio::time::sleep(PROGRESS_EVERY) => {
+                let served = shared.served.load(Ordering::Relaxed);
+                screen::progress(&format!("{served} operations, {}/s", served - before));
+                before = served;
+            }
+        }
+    }
+}
