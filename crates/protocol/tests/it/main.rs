@@ -42,6 +42,8 @@ stories! {
 stories! {
     geo {
         concurrent_writes_converge
+        cut_covers_only_what_is_committed
+        cut_waits_for_every_shard
         dependency_in_another_shard
         floor_waits_for_the_cut
         gap_is_sent_again
@@ -50,6 +52,7 @@ stories! {
         repeated_replicate_is_ignored
         replicate_with_previous
         same_key_waits_for_seen
+        stamps_stay_above_ticks
         ticks_make_stable_and_stop
         tombstone_goes_at_second_stability
         unrelated_write_goes_on
@@ -63,6 +66,7 @@ stories! {
         pipeline_to_two_shards
         pipelined_writes_over_a_slow_link
         read_behind_a_write
+        stamp_exceeds_what_was_shown
         token_at_home_never_waits
         token_refused_at_the_time_out
         token_waits_until_covered
@@ -139,6 +143,42 @@ put {1}x = dirty at A, as open
     fn a_command_that_there_is_not_is_refused() {
         for command in ["puts {1}x = v at A", "put {1}x = v at D", "pass 5 hours", "expect so"] {
             assert!(scenario::holds(&format!("{BEGINNING}{command}\n----\n")).is_err());
+        }
+    }
+}
+
+/// That the stories notice deliberate bugs.
+#[cfg(all(test, feature = "mutations"))]
+mod mutations {
+    use antecede_protocol::mutation::Mutation;
+
+    use crate::scenario;
+
+    /// Bugs, and a story whose expectations each of them breaks.
+    const CAUGHT: &[(Mutation, &str)] = &[
+        (Mutation::SkipDependencyChecks, "geo/dependency_in_another_shard"),
+        (Mutation::NewerVersionSatisfies, "geo/unrelated_write_goes_on"),
+        (Mutation::DirtyReadsAtTheMiddle, "chain/dirty_read_asks_the_tail"),
+        (Mutation::TailCommitsOnItsOwnSync, "chain/tail_persists_first"),
+        (Mutation::AcknowledgeBeforePersisting, "chain/middle_and_tail_restart"),
+        (Mutation::ReplyFromDirtyState, "chain/reply_without_effect_waits"),
+        (Mutation::RestartWithoutSettling, "chain/head_takes_back"),
+        (Mutation::LoseDependenciesOnResend, "geo/receiver_resumes_at_the_watermark"),
+        (Mutation::IgnorePrevious, "geo/gap_is_sent_again"),
+        (Mutation::TailClockAsTick, "geo/cut_covers_only_what_is_committed"),
+        (Mutation::NewHeadIgnoresTicks, "geo/stamps_stay_above_ticks"),
+        (Mutation::MinimaWithoutShards, "geo/cut_waits_for_every_shard"),
+        (Mutation::CollectAtFirstStability, "geo/tombstone_goes_at_second_stability"),
+        (Mutation::TokenMissesLastWrite, "session/token_waits_until_covered"),
+        (Mutation::TokenWithoutHlc, "session/stamp_exceeds_what_was_shown"),
+        (Mutation::IgnoreLogicalTime, "session/stamp_exceeds_what_was_shown"),
+        (Mutation::NoWaitInPipelines, "session/pipeline_to_two_shards"),
+    ];
+
+    #[test]
+    fn each_is_caught_by_what_a_story_expects() {
+        for (mutation, story) in CAUGHT {
+            assert!(!scenario::holds_with(story, *mutation), "{story} holds with {mutation:?}");
         }
     }
 }

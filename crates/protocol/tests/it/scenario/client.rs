@@ -22,7 +22,6 @@ use antecede_protocol::{
     chain::Input,
     entry::Entry,
     message::{Body, Carried, LocalRequest, Message, Reply, Request, ShardMessage},
-    mutation::Mutations,
     session::{
         Answers, Handover, Requests, Session, SessionInput, SessionOptions, View, command::Command,
     },
@@ -180,7 +179,7 @@ impl Deployment {
         let options = SessionOptions {
             request_timeout: Duration::from_secs(5),
             max_clock_drift: Duration::from_millis(500),
-            mutations: Mutations::NONE,
+            mutations: self.mutations,
         };
         let client = Client {
             name: name.to_owned(),

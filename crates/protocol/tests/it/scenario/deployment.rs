@@ -24,7 +24,7 @@ use antecede_protocol::{
     chain::{Input, Shard, ShardOptions, Watermarks},
     event::Event,
     geo::cuts::{CUTS_EVERY, CutInput, CutKeeper},
-    machine::{Here, Outputs, Persisted},
+    machine::{Here, Outputs, Storage},
     message::{Message, Reply},
     mutation::Mutations,
     wire,
@@ -72,6 +72,10 @@ pub(super) struct Deployment {
     pub(super) lines: Vec<String>,
     /// What happened since the beginning, with the node.
     pub(super) events: Vec<(NodeId, Event)>,
+    /// What must never be and was.
+    pub(super) violations: Vec<String>,
+    /// A deliberate bug, to see that the stories notice it.
+    pub(super) mutations: Mutations,
 }
 
 /// What a deployment is made of.
@@ -102,11 +106,12 @@ fn configuration(size: Size) -> Configuration {
 
 impl Deployment {
     /// All nodes running and settled, one second after the beginning.
-    pub(super) fn of(size: Size) -> Self {
+    pub(super) fn of(size: Size, mutations: Mutations) -> Self {
         let configuration = Arc::new(configuration(size));
         let all = configuration.datacenters.values().flat_map(|datacenter| &datacenter.nodes);
         let nodes = all.map(|node| {
             let keeper = CutKeeper::new(Arc::clone(&configuration), node.datacenter);
+            let keeper = keeper.with_mutations(mutations);
             let state = Node {
                 boot: Boot(0),
                 shards: BTreeMap::new(),
@@ -130,6 +135,8 @@ impl Deployment {
             millis: 0,
             lines: Vec::new(),
             events: Vec::new(),
+            violations: Vec::new(),
+            mutations,
         };
         for node in deployment.all_nodes() {
             deployment.start(node);
@@ -196,13 +203,14 @@ impl Deployment {
         let options = ShardOptions {
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,
-            mutations: Mutations::NONE,
+            mutations: self.mutations,
         };
         let configuration = Arc::clone(&self.node(node).configuration);
         let state = self.node(node);
         state.boot = Boot(state.boot.0 + 1);
         state.is_up = true;
-        state.keeper = CutKeeper::new(Arc::clone(&configuration), node.datacenter);
+        let keeper = CutKeeper::new(Arc::clone(&configuration), node.datacenter);
+        state.keeper = keeper.with_mutations(options.mutations);
         let make = |shard| (shard, Shard::new(shard, node, Arc::clone(&configuration), options));
         let mut shards: BTreeMap<ShardId, Shard> =
             configuration.shards_of(node).map(make).collect();
@@ -333,7 +341,8 @@ impl Deployment {
             return;
         }
         let count = state.disk.persist();
-        let to = state.disk.persisted();
+        let reached = state.disk.reached();
+        let to = reached.to;
         let (released, durable): (Vec<_>, Vec<_>) =
             std::mem::take(&mut state.durable).into_iter().partition(|(after, ..)| *after <= to);
         state.durable = durable;
@@ -347,7 +356,7 @@ impl Deployment {
         self.tell_at(node, &format!("persists {count} record{plural}"));
         let shards: Vec<ShardId> = self.nodes[&node].shards.keys().copied().collect();
         for shard in shards {
-            self.tell(node, shard, Input::Persisted(Persisted { to, synced_to: to }));
+            self.tell(node, shard, Input::Persisted(reached));
         }
     }
 
@@ -427,11 +436,14 @@ impl Deployment {
     }
 
     /// What a tail commits must be on every disk of the chain.
-    fn check_event(&self, node: NodeId, event: &Event) {
+    fn check_event(&mut self, node: NodeId, event: &Event) {
         let name = match event {
             Event::Committed { shard, origin, stamp, .. }
             | Event::Applied { shard, origin, stamp, .. } => (*shard, *origin, *stamp),
-            Event::Diverged { .. } => panic!("replicas diverged: {event:?}"),
+            Event::Diverged { .. } => {
+                self.violations.push(format!("replicas diverged: {event:?}"));
+                return;
+            }
             Event::Waiting { .. }
             | Event::Conflict { .. }
             | Event::Drift { .. }
@@ -440,13 +452,16 @@ impl Deployment {
             | Event::BodiesDropped { .. } => return,
         };
         for replica in self.configuration.chain(node.datacenter, name.0) {
-            let is_persisted = self.nodes[replica].disk.has_persisted(name);
-            assert!(is_persisted, "{event:?} at {node}, but {replica} has not persisted it");
+            if !self.nodes[replica].disk.has_persisted(name) {
+                let found = format!("{event:?} at {node}, but {replica} has not persisted it");
+                self.violations.push(found);
+            }
         }
     }
 
     /// Replicas of a chain hold the same entries wherever both have committed.
-    fn check_prefixes(&self) {
+    fn check_prefixes(&mut self) {
+        let mut violations = Vec::new();
         for (node, state) in &self.nodes {
             for (other, peer) in &self.nodes {
                 if node.datacenter != other.datacenter || node.number <= other.number {
@@ -459,13 +474,16 @@ impl Deployment {
                     while let (Some(one), Some(two)) =
                         (left.entry_at(position), right.entry_at(position))
                     {
-                        let same = one.identity == two.identity;
-                        assert!(same, "{node} and {other} differ at #{position} of s{shard}");
+                        if one.identity != two.identity {
+                            let place = format!("#{position} of s{shard}");
+                            violations.push(format!("{node} and {other} differ at {place}"));
+                        }
                         position.0 -= 1;
                     }
                 }
             }
         }
+        self.violations.extend(violations);
     }
 
     pub(super) fn shard_of(&self, key: &str) -> ShardId {

@@ -62,11 +62,6 @@ impl Storage for Disk {
 }
 
 impl Disk {
-    /// Everything up to here survives a crash.
-    pub(super) fn persisted(&self) -> LogIndex {
-        LogIndex(self.persisted as u64)
-    }
-
     /// Whether an entry survives a crash.
     pub(super) fn has_persisted(&self, name: EntryName) -> bool {
         self.places.get(&name).is_some_and(|place| *place <= self.persisted)

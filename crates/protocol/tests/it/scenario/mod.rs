@@ -28,6 +28,8 @@ mod telling;
 
 use std::{fs, path::PathBuf};
 
+use antecede_protocol::mutation::Mutations;
+
 use self::{script::Block, story::Story};
 
 fn path(name: &str) -> PathBuf {
@@ -41,7 +43,7 @@ pub(crate) fn play(name: &str) {
     assert!(text.starts_with("# "), "{name} begins without saying what it shows");
     assert!(text.contains("\nexpect "), "{name} asserts nothing");
     let blocks = script::blocks(&text);
-    let passed = run(&blocks).unwrap_or_else(|found| panic!("{name}.txt {found}"));
+    let passed = run(&blocks, Mutations::NONE).unwrap_or_else(|found| panic!("{name}.txt {found}"));
     if is_update() {
         fs::write(&path, script::with_expected(&blocks, &passed)).unwrap();
         return;
@@ -59,8 +61,8 @@ pub(crate) fn play(name: &str) {
 }
 
 /// Plays commands; tells for each block what passed, or the first expectation that does not hold.
-fn run(blocks: &[Block]) -> Result<Vec<Vec<String>>, String> {
-    let mut story = Story::default();
+fn run(blocks: &[Block], mutations: Mutations) -> Result<Vec<Vec<String>>, String> {
+    let mut story = Story::with(mutations);
     let mut passed = Vec::new();
     for block in blocks {
         for line in &block.commands {
@@ -74,7 +76,16 @@ fn run(blocks: &[Block]) -> Result<Vec<Vec<String>>, String> {
 
 /// Whether a story given as text holds what it expects; what passed, or what does not hold.
 pub(crate) fn holds(text: &str) -> Result<Vec<Vec<String>>, String> {
-    run(&script::blocks(text))
+    run(&script::blocks(text), Mutations::NONE)
+}
+
+/// Whether a story file's expectations hold with a deliberate bug; a machine that stops counts as
+/// one that does not.
+#[cfg(feature = "mutations")]
+pub(crate) fn holds_with(name: &str, mutation: antecede_protocol::mutation::Mutation) -> bool {
+    let blocks = script::blocks(&fs::read_to_string(path(name)).unwrap());
+    let played = std::panic::catch_unwind(|| run(&blocks, Mutations::only(mutation)));
+    played.is_ok_and(|said| said.is_ok())
 }
 
 /// Names of all story files, without their ending.

@@ -27,6 +27,7 @@ use antecede_model::{
     response::Response,
     token::SessionToken,
 };
+use antecede_protocol::mutation::Mutations;
 
 use super::{
     asking::{self, Ask},
@@ -46,9 +47,16 @@ pub(super) struct Story {
     pub(super) block_lines: Vec<String>,
     /// Records appended by all nodes when this block began.
     pub(super) appended_before: usize,
+    /// A deliberate bug, to see that the story notices it.
+    mutations: Mutations,
 }
 
 impl Story {
+    /// A story that begins with its first command.
+    pub(super) fn with(mutations: Mutations) -> Self {
+        Self { mutations, ..Self::default() }
+    }
+
     pub(super) fn deployment(&mut self) -> &mut Deployment {
         self.deployment.as_mut().expect("the story begins with its datacenters")
     }
@@ -75,7 +83,10 @@ impl Story {
             self.shown.extend(lines.iter().map(|line| line.trim_end().to_owned()));
         }
         self.block_lines.extend(lines);
-        Ok(())
+        match self.deployment().violations.first() {
+            Some(violation) => Err(format!("after {text}: {violation}")),
+            None => Ok(()),
+        }
     }
 
     /// Ends a block; tells what the file shows of it.
@@ -104,7 +115,7 @@ impl Story {
             chain_length: u16::try_from(chain_length).unwrap(),
             shards,
         };
-        let mut deployment = Deployment::of(size);
+        let mut deployment = Deployment::of(size, self.mutations);
         deployment.lines.clear();
         deployment.tell_line("all nodes", "are settled");
         self.deployment = Some(deployment);
