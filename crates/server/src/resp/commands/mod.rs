@@ -99,7 +99,7 @@ pub enum ConnectionCommand<'a> {
     AclList,
     /// A reply that never changes.
     Fixed(FixedReply),
-    /// `… HELP`: the subcommands of a command.
+    /// `HELP`: the subcommands of a command.
     Help(&'static Row),
     /// `MULTI`
     Multi,

@@ -25,7 +25,7 @@ pub(super) fn container<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandEr
     Err(CommandError::WrongArity { name: call.row.name })
 }
 
-/// `… HELP` of any command that has subcommands.
+/// `HELP` of any command that has subcommands.
 pub(super) fn help<'a>(call: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> {
     let command = super::table::row_named(call.argument(0));
     answered(ConnectionCommand::Help(command.unwrap_or(call.row)))

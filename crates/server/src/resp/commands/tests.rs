@@ -279,6 +279,10 @@ fn command_info_has_the_form_of_redis() {
     assert_eq!(described("COMMAND INFO get"), expected);
     let count = format!(":{}\r\n", table().len());
     assert_eq!(described("COMMAND COUNT"), count);
+    assert!(
+        described("COMMAND INFO mset")
+            .contains(":-3\r\n*2\r\n+write\r\n+denyoom\r\n:1\r\n:-1\r\n:2\r\n")
+    );
     assert!(described("COMMAND LIST").contains("client|setinfo"));
     assert!(described("COMMAND DOCS client").contains("subcommands"));
 }

@@ -14,6 +14,7 @@ use super::{
 };
 
 const WRONG_PASSWORD: &[u8] = b"WRONGPASS invalid username-password pair or user is disabled.";
+const NOT_INSIDE: &[u8] = b"ERR this command is not available inside MULTI";
 const NO_PASSWORD: &[u8] = b"ERR AUTH <password> called without any password configured for the \
     default user. Are you sure your configuration is correct?";
 const HELLO_FIRST: &[u8] = b"NOAUTH HELLO must be called with the client already authenticated, \
@@ -77,7 +78,8 @@ impl Connection {
             | ConnectionCommand::After { .. }
             | ConnectionCommand::Reset
             | ConnectionCommand::Quit => {
-                unreachable!("these change the connection and are never queued")
+                // These change the connection: the table keeps them out of transactions.
+                reply.error(NOT_INSIDE);
             }
         }
         false
@@ -185,7 +187,7 @@ impl Connection {
                 }
                 return killed.is_caller_among;
             }
-            ClientCommand::Reply(_) => unreachable!("changes the connection and is never queued"),
+            ClientCommand::Reply(_) => reply.error(NOT_INSIDE),
         }
         false
     }

@@ -221,7 +221,7 @@ impl Connection {
                     Part::Several { count, gather }
                 }
                 Ok(Parsed::Session(_, _)) => Part::Written(self.written(|_, reply| {
-                    reply.error(b"ERR this command is not available inside MULTI yet");
+                    reply.error(b"ERR this command is not available inside MULTI");
                 })),
                 Ok(Parsed::Connection(command)) => Part::Written(self.written(|own, reply| {
                     own.answer(&command, environment, reply);
