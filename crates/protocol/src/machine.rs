@@ -34,6 +34,9 @@ pub trait Storage {
     /// Nothing is on disk yet: that is told by an input of its own, [`Persisted`].
     fn append(&mut self, write: &mut dyn FnMut(&mut Vec<u8>)) -> LogIndex;
 
+    /// How far the log has come by now; may be ahead of the last [`Persisted`] input.
+    fn reached(&self) -> Persisted;
+
     /// Whether new writes of clients may be appended.
     ///
     /// # Errors

@@ -198,8 +198,8 @@ pub struct Shard {
     pending: VecDeque<PendingReply>,
     reads: Reads,
     settling: Settling,
-    /// The last uncommitted entry of each session, which its next one depends on.
-    follows: BTreeMap<(NodeId, SessionId), (Position, Timestamp)>,
+    /// The last entry of each session, which its next one depends on, until it is stable.
+    follows: BTreeMap<(NodeId, SessionId), Timestamp>,
     pub(crate) cuts: Cuts,
     pub(crate) outboxes: BTreeMap<DatacenterId, Outbox>,
     pub(crate) inboxes: BTreeMap<DatacenterId, Inbox>,
@@ -282,6 +282,7 @@ impl Shard {
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
+        self.follow_log(here, storage, out);
         match input {
             Input::Request(request) => self.on_local_request(here, request, storage, out),
             Input::Message { from, boot, message } => {
@@ -295,6 +296,17 @@ impl Shard {
             Input::Wake => self.on_wake(here, storage, out),
         }
         self.check_invariants();
+    }
+
+    /// Catches up with the node's log before anything is answered: shards of one log are told one
+    /// after the other that it has come further, and none may look older than another.
+    fn follow_log(&mut self, here: &Here, storage: &dyn Storage, out: &mut Outputs) {
+        if let Some((index, _)) = self.unpersisted.front() {
+            let persisted = storage.reached();
+            if *index <= persisted.to {
+                self.on_persisted(here, persisted, out);
+            }
+        }
     }
 
     /// What the keeper of cuts needs; `None` unless this replica is the tail and has settled.
@@ -457,6 +469,7 @@ impl Shard {
             self.cuts = cuts.clone();
             self.release_floors(here, storage, out);
             self.trim();
+            self.forget_followed();
         }
         self.collect_when_stable();
         if self.neighbours.is_head() && self.is_settled() {

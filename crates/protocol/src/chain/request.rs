@@ -17,6 +17,7 @@ use antecede_model::{
     operation::ShardOperation,
     refusal::Refusal,
     response::Response,
+    version::Version,
 };
 use smallvec::SmallVec;
 
@@ -218,6 +219,7 @@ impl Shard {
         (storage, out): (&mut dyn Storage, &mut Outputs),
     ) {
         let Executed { response, effects, observed, visible_at } = executed;
+        let found = matches!(operation, ShardOperation::Batch { .. }).then(|| observed.clone());
         let mut reply = Reply { response, wrote: None, observed, shard: self.shard, visible_at };
         if effects.is_empty() {
             let is_dirty = self.is_any_dirty(operation);
@@ -229,7 +231,8 @@ impl Shard {
             }
             return;
         }
-        let position = self.write(here, id, &effects, carried, (storage, out));
+        let found = found.unwrap_or_default();
+        let position = self.write(here, id, (&effects, &found), carried, (storage, out));
         let entry = self.window.at(position).expect("what was just appended is held");
         reply.visible_at = entry.visible_at;
         if operation.is_read() {
@@ -263,12 +266,15 @@ impl Shard {
         &mut self,
         here: &Here,
         id: RequestId,
-        effects: &[NewEffect<'_>],
+        (effects, found): (&[NewEffect<'_>], &[Version]),
         carried: &Carried,
         (storage, out): (&mut dyn Storage, &mut Outputs),
     ) -> Position {
         let mut dependencies = carried.dependencies.clone();
-        self.depend_on_last_of_session(id, carried, &mut dependencies);
+        if carried.level != Consistency::Eventual {
+            self.depend_on_last_of_session(id, &mut dependencies);
+            self.depend_on_found(found, &mut dependencies);
+        }
         let seen = effects.iter().flat_map(|effect| effect.seen.iter());
         let seen = seen.map(|version| version.timestamp).max().unwrap_or_default();
         let mut floor = dependencies.newest().max(seen);
@@ -286,26 +292,31 @@ impl Shard {
         if !self.cuts.stable.covers(self.here_datacenter(), stamp)
             && carried.level != Consistency::Eventual
         {
-            self.follows.insert((id.node, id.session), (position, stamp));
+            self.follows.insert((id.node, id.session), stamp);
         }
         position
     }
 
-    /// Makes a write follow the session's last one that is not answered yet: the session cannot
-    /// name it, as it has not heard its stamp.
-    fn depend_on_last_of_session(
-        &self,
-        id: RequestId,
-        carried: &Carried,
-        dependencies: &mut Dependencies,
-    ) {
-        if carried.level == Consistency::Eventual {
-            return;
-        }
-        let Some((_, stamp)) = self.follows.get(&(id.node, id.session)) else { return };
+    /// Makes a write follow the session's last one of this shard: the session may have sent it
+    /// before it heard that one's stamp, and then could not name it.
+    fn depend_on_last_of_session(&self, id: RequestId, dependencies: &mut Dependencies) {
+        let Some(stamp) = self.follows.get(&(id.node, id.session)) else { return };
         let last = Dependency { origin: self.here_datacenter(), shard: self.shard, stamp: *stamp };
         if let Err(place) = dependencies.exact.binary_search(&last) {
             dependencies.exact.insert(place, last);
+        }
+    }
+
+    /// Makes a transaction depend on everything that it found, also on keys that it only read.
+    fn depend_on_found(&self, found: &[Version], dependencies: &mut Dependencies) {
+        for version in found {
+            let read =
+                Dependency { origin: version.origin, shard: self.shard, stamp: version.timestamp };
+            if !self.cuts.stable.covers(read.origin, read.stamp)
+                && let Err(place) = dependencies.exact.binary_search(&read)
+            {
+                dependencies.exact.insert(place, read);
+            }
         }
     }
 
@@ -392,10 +403,13 @@ impl Shard {
             let released = self.pending.pop_front().expect("there is a first one");
             out.reply(released.request, released.reply);
         }
-        if !self.follows.is_empty() {
-            let committed_to = self.committed_to;
-            self.follows.retain(|_, (position, _)| committed_to < *position);
-        }
+    }
+
+    /// A session's last write need not be named any more once it is stable.
+    pub(super) fn forget_followed(&mut self) {
+        let own = self.here_datacenter();
+        let stable = &self.cuts.stable;
+        self.follows.retain(|_, stamp| !stable.covers(own, *stamp));
     }
 
     /// After a change of epoch nobody knows here what became of what was not committed.

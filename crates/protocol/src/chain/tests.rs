@@ -34,6 +34,11 @@ impl Storage for Disk {
         LogIndex(self.records.len() as u64)
     }
 
+    fn reached(&self) -> Persisted {
+        let to = LogIndex(self.persisted as u64);
+        Persisted { to, synced_to: to }
+    }
+
     fn room(&self) -> Result<(), Refusal> {
         Ok(())
     }

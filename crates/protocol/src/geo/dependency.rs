@@ -22,7 +22,7 @@ use super::outbox::ReplicationWait;
 use crate::{
     chain::{RETRY_AFTER, Shard, after},
     machine::{Here, Outputs, Storage},
-    message::{Asker, Body, Carried, Message, Place, Request},
+    message::{Asker, Body, Carried, Message, Place, Reply, Request},
     mutation::Mutation,
 };
 
@@ -196,7 +196,7 @@ impl Shard {
         if let Asker::Session(request) = asker {
             if missing.is_empty() {
                 self.waiters.missing_of_session.remove(&request);
-                out.reply(request, self.plain_reply(Response::Ok));
+                out.reply(request, self.applied_reply());
                 return;
             }
             self.waiters.missing_of_session.insert(request, missing.len());
@@ -270,8 +270,13 @@ impl Shard {
         *missing = missing.saturating_sub(applied);
         if *missing == 0 {
             self.waiters.missing_of_session.remove(&request);
-            out.reply(request, self.plain_reply(Response::Ok));
+            out.reply(request, self.applied_reply());
         }
+    }
+
+    /// Tells a session that what it asked for is applied, with a logical time above its visible-at.
+    fn applied_reply(&self) -> Reply {
+        Reply { visible_at: self.hlc.last(), ..self.plain_reply(Response::Ok) }
     }
 
     /// Hands a session's `WAIT` on to the tail.

@@ -361,6 +361,7 @@ impl Shard {
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
+        let mut has_come_further = false;
         for mut entry in entries {
             let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
             if storage.room().is_err() || !inbox.fetching.remove(&entry.stamp) {
@@ -369,11 +370,13 @@ impl Shard {
             let Some(blocked) = inbox.blocked.remove(&entry.stamp) else { continue };
             entry.previous = blocked.entry.previous;
             self.enter_chain(here, entry, storage, out);
+            has_come_further = true;
         }
-        if let Some(inbox) = self.inboxes.get_mut(&origin) {
+        // Without room for a body the next one is asked for when the timer says so.
+        if has_come_further && let Some(inbox) = self.inboxes.get_mut(&origin) {
             inbox.again_at = None;
+            self.fetch(here, origin, out);
         }
-        self.fetch(here, origin, out);
     }
 
     pub(crate) fn inboxes_when_due(
