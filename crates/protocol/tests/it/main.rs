@@ -45,9 +45,13 @@ stories! {
         cut_covers_only_what_is_committed
         cut_waits_for_every_shard
         dependency_in_another_shard
+        drift_is_refused_and_nothing_lost
+        expired_key_leaves_nothing
         floor_waits_for_the_cut
         gap_is_sent_again
         headers_only_above_the_limit
+        new_epoch_goes_on
+        question_survives_the_tail
         receiver_resumes_at_the_watermark
         repeated_replicate_is_ignored
         replicate_with_previous
@@ -66,11 +70,14 @@ stories! {
         pipeline_to_two_shards
         pipelined_writes_over_a_slow_link
         read_behind_a_write
+        read_of_nothing_depends_on_the_tombstone
+        several_shards_in_one_command
         stamp_exceeds_what_was_shown
         token_at_home_never_waits
         token_refused_at_the_time_out
         token_waits_until_covered
         unknown_outcome_keeps_the_context
+        wait_counts_datacenters
         watch_aborts
     }
 }
