@@ -10,7 +10,7 @@ use antecede_model::{
     context::Dependencies,
     cut::Cut,
     dependency::Dependency,
-    ids::{DatacenterId, Epoch, Lineage, MembershipEpoch, Position, RequestId, ShardId},
+    ids::{Boot, DatacenterId, Epoch, Lineage, MembershipEpoch, Position, RequestId, ShardId},
     operation::ShardOperation,
     response::Response,
     version::Version,
@@ -90,6 +90,10 @@ pub enum Body {
         last: Option<Identity>,
         /// Whether the log is complete.
         is_complete: bool,
+        /// The run of the predecessor that has asked; `None` if nobody has. Only an answer to its
+        /// own question tells a predecessor that nothing of an earlier run of its is still on its
+        /// way: what is refused from then on was refused by someone who knows the newer one.
+        asked_by: Option<Boot>,
     },
     /// To the successor: entries that it still has and this replica has lost.
     TakeBack {

@@ -403,13 +403,13 @@ impl Shard {
             self.refuse_as_stranger(message.body, out);
             return;
         }
-        self.on_body(here, from, message.body, storage, out);
+        self.on_body(here, (from, boot), message.body, storage, out);
     }
 
     fn on_body(
         &mut self,
         here: &Here,
-        from: NodeId,
+        (from, boot): (NodeId, Boot),
         body: Body,
         storage: &mut dyn Storage,
         out: &mut Outputs,
@@ -423,9 +423,13 @@ impl Shard {
             Body::Answer { number, committed_to } => {
                 self.on_answer(here, number, committed_to, out);
             }
-            Body::SettleAsk => self.on_settle_ask(from, out),
-            Body::SettleTell { last, is_complete } => {
-                self.on_settle_tell(here, from, last, is_complete, out);
+            Body::SettleAsk => self.on_settle_ask(from, boot, out),
+            Body::SettleTell { last, is_complete, asked_by } => {
+                if asked_by == Some(here.boot) {
+                    self.on_settle_tell(here, from, last, is_complete, out);
+                } else {
+                    self.ask_at_once(here, out);
+                }
             }
             Body::TakeBack { from: position } => self.on_take_back(from, position, out),
             Body::Returned { entries } => self.on_returned(here, from, entries, storage, out),

@@ -97,6 +97,12 @@ impl Shard {
         }
     }
 
+    /// Numbers of questions are far from those of other runs: an answer to one of theirs is old.
+    pub(super) fn number_questions_from(&mut self, boot: antecede_model::ids::Boot) {
+        const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+        self.reads.number = boot.0.wrapping_mul(SPREAD);
+    }
+
     fn ask_if_free(&mut self, here: &Here, out: &mut Outputs) {
         if self.reads.asked.is_empty() && !self.reads.next.is_empty() {
             self.reads.asked = std::mem::take(&mut self.reads.next);
@@ -106,7 +112,7 @@ impl Shard {
 
     fn ask(&mut self, here: &Here, out: &mut Outputs) {
         let Some(tail) = self.tail() else { return };
-        self.reads.number += 1;
+        self.reads.number = self.reads.number.wrapping_add(1);
         out.early(tail, self.message(Body::Question { number: self.reads.number }));
         let at = after(here.now.steady, RETRY_AFTER);
         self.reads.again_at = Some(at);

@@ -221,6 +221,14 @@ impl Shard {
         let Executed { response, effects, observed, visible_at } = executed;
         let found = matches!(operation, ShardOperation::Batch { .. }).then(|| observed.clone());
         let mut reply = Reply { response, wrote: None, observed, shard: self.shard, visible_at };
+        if operation.is_read()
+            && !effects.is_empty()
+            && let Err(refusal) = storage.room()
+        {
+            // An expired key may be told absent only once its hiding is in the log.
+            self.refuse(id, refusal, out);
+            return;
+        }
         if effects.is_empty() {
             let is_dirty = self.is_any_dirty(operation);
             if is_dirty && !self.options.mutations.has(Mutation::ReplyFromDirtyState) {

@@ -12,7 +12,7 @@
 
 use antecede_model::{
     clock::{Hlc, Steady},
-    ids::{NodeId, Position},
+    ids::{Boot, NodeId, Position},
 };
 
 use super::{Neighbours, SETTLE_EVERY, Shard, after};
@@ -63,6 +63,7 @@ impl Shard {
         if self.options.mutations.has(Mutation::ForgetExceptionsOnRestart) {
             self.forget_exceptions();
         }
+        self.number_questions_from(here.boot);
         let end = self.window.end();
         self.own = Progress { persisted_to: end, synced_to: end };
         self.settle_anew(here, out);
@@ -99,7 +100,7 @@ impl Shard {
             self.sent_to = self.window.end();
         }
         if let Some(previous) = self.neighbours.previous {
-            let message = self.settle_tell();
+            let message = self.settle_tell(None);
             out.early(previous, message);
         } else {
             self.settling.has_heard_before = true;
@@ -109,8 +110,12 @@ impl Shard {
         self.settle_again(here, out);
     }
 
-    fn settle_tell(&self) -> Message {
-        self.message(Body::SettleTell { last: self.window.last(), is_complete: self.is_complete() })
+    fn settle_tell(&self, asked_by: Option<Boot>) -> Message {
+        self.message(Body::SettleTell {
+            last: self.window.last(),
+            is_complete: self.is_complete(),
+            asked_by,
+        })
     }
 
     /// Whether the log holds everything that those further down hold. The tail's always does.
@@ -139,7 +144,7 @@ impl Shard {
         if let Some(previous) = self.neighbours.previous
             && !self.settling.has_heard_before
         {
-            let message = self.settle_tell();
+            let message = self.settle_tell(None);
             out.early(previous, message);
         }
         let at = after(here.now.steady, SETTLE_EVERY);
@@ -159,10 +164,16 @@ impl Shard {
         }
     }
 
-    pub(super) fn on_settle_ask(&self, from: NodeId, out: &mut Outputs) {
+    pub(super) fn on_settle_ask(&self, from: NodeId, boot: Boot, out: &mut Outputs) {
         if self.neighbours.previous == Some(from) {
-            out.early(from, self.settle_tell());
+            out.early(from, self.settle_tell(Some(boot)));
         }
+    }
+
+    /// The successor is there: asks it without waiting for the timer.
+    pub(super) fn ask_at_once(&mut self, here: &Here, out: &mut Outputs) {
+        self.settling.again_at = None;
+        self.settle_again(here, out);
     }
 
     pub(super) fn on_settle_tell(
@@ -263,7 +274,7 @@ impl Shard {
         if self.settling.is_settled {
             out.event(Event::Settled { shard: self.shard });
             if let Some(previous) = self.neighbours.previous {
-                out.early(previous, self.settle_tell());
+                out.early(previous, self.settle_tell(None));
             }
         }
     }

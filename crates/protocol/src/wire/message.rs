@@ -89,10 +89,11 @@ fn write_body(body: &Body, to: &mut Writer<'_>) {
             to.number(committed_to.0);
         }
         Body::SettleAsk => to.u8(6),
-        Body::SettleTell { last, is_complete } => {
+        Body::SettleTell { last, is_complete, asked_by } => {
             to.u8(7);
             to.option(*last, |to, identity| write_identity(identity, to));
             to.flag(*is_complete);
+            to.option(*asked_by, |to, boot| to.number(boot.0));
         }
         Body::TakeBack { from } => write_number(8, from.0, to),
         Body::Returned { entries } => write_entries(9, entries, to),
@@ -142,7 +143,11 @@ fn read_body(from: &mut Reader<'_>) -> Result<Body, DecodeError> {
         4 => Body::Question { number: from.number()? },
         5 => Body::Answer { number: from.number()?, committed_to: Position(from.number()?) },
         6 => Body::SettleAsk,
-        7 => Body::SettleTell { last: from.option(read_identity)?, is_complete: from.flag()? },
+        7 => Body::SettleTell {
+            last: from.option(read_identity)?,
+            is_complete: from.flag()?,
+            asked_by: from.option(|from| Ok(Boot(from.number()?)))?,
+        },
         8 => Body::TakeBack { from: Position(from.number()?) },
         9 => Body::Returned { entries: read_entries(from)? },
         10 => {

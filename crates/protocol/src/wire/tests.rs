@@ -126,8 +126,8 @@ mod golden {
         check(&of_shard(Body::SettleAsk), "001101000000505c18a30106");
         let last = Some(entries[0].identity);
         check(
-            &of_shard(Body::SettleTell { last, is_complete: true }),
-            "001101000000505c18a30107010103078fd3f55101",
+            &of_shard(Body::SettleTell { last, is_complete: true, asked_by: Some(Boot(3)) }),
+            "001101000000505c18a30107010103078fd3f551010103",
         );
         check(&of_shard(Body::TakeBack { from: Position(9) }), "001101000000505c18a3010809");
         check(
@@ -451,8 +451,11 @@ mod any {
             (any::<u64>(), position())
                 .prop_map(|(number, committed_to)| Body::Answer { number, committed_to }),
             Just(Body::SettleAsk),
-            (last, any::<bool>())
-                .prop_map(|(last, is_complete)| Body::SettleTell { last, is_complete }),
+            (last, any::<bool>()).prop_map(|(last, is_complete)| Body::SettleTell {
+                last,
+                is_complete,
+                asked_by: is_complete.then_some(Boot(7)),
+            }),
             position().prop_map(|from| Body::TakeBack { from }),
             vec(entry(), 0..4).prop_map(|entries| Body::Returned { entries }),
         ]

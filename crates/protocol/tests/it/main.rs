@@ -60,6 +60,7 @@ stories! {
         ticks_make_stable_and_stop
         tombstone_goes_at_second_stability
         unrelated_write_goes_on
+        zz_fetch
     }
 }
 stories! {
@@ -79,6 +80,7 @@ stories! {
         unknown_outcome_keeps_the_context
         wait_counts_datacenters
         watch_aborts
+        zz_mono
     }
 }
 

@@ -230,7 +230,7 @@ fn body(said: &Body, own: ShardId) -> String {
         Body::Question { number } => format!("{number}: what is committed?"),
         Body::Answer { number, committed_to } => format!("{number}: to #{committed_to}"),
         Body::SettleAsk => "where does your log end?".to_owned(),
-        Body::SettleTell { last, is_complete } => {
+        Body::SettleTell { last, is_complete, asked_by: _ } => {
             let end = last.map_or(0, |identity| identity.position.0);
             let complete = if *is_complete { "complete" } else { "not known to be complete" };
             format!("my log ends at #{end}, {complete}")
