@@ -29,6 +29,7 @@ stories! {
         dirty_read_asks_the_tail
         expired_key_is_hidden_once
         forward_repeated_and_lost
+        full_disk_of_the_tail
         head_takes_back
         middle_and_tail_restart
         power_loss_of_the_chain
@@ -60,7 +61,6 @@ stories! {
         ticks_make_stable_and_stop
         tombstone_goes_at_second_stability
         unrelated_write_goes_on
-        zz_fetch
     }
 }
 stories! {
@@ -80,7 +80,6 @@ stories! {
         unknown_outcome_keeps_the_context
         wait_counts_datacenters
         watch_aborts
-        zz_mono
     }
 }
 
