@@ -28,12 +28,14 @@ stories! {
     chain {
         dirty_read_asks_the_tail
         expired_key_is_hidden_once
+        expired_key_on_a_full_disk
         forward_repeated_and_lost
         full_disk_of_the_tail
         head_takes_back
         middle_and_tail_restart
         power_loss_of_the_chain
         reply_without_effect_waits
+        stale_boot_meets_a_new_run
         stale_boot_refused
         stale_epoch_refused
         tail_persists_first
@@ -49,6 +51,7 @@ stories! {
         drift_is_refused_and_nothing_lost
         expired_key_leaves_nothing
         floor_waits_for_the_cut
+        full_disk_does_not_fetch_in_a_circle
         gap_is_sent_again
         headers_only_above_the_limit
         new_epoch_goes_on
