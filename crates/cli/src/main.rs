@@ -14,18 +14,35 @@ mod bench;
 mod check;
 /// A client of the Redis protocol.
 mod client;
+/// `antecede demo`.
+mod demo;
+/// Nodes laid out on this machine.
+mod deployment;
 /// Ctrl-C and SIGTERM.
 mod ending;
 /// Questions to admin ports.
 mod http;
+/// Memory in use.
+mod memory;
 /// What is printed.
 mod screen;
+/// `antecede serve` and `antecede dev`.
+mod serve;
+/// `antecede config`.
+mod settings;
+/// `antecede status`.
+mod status;
+/// Words in columns.
+mod table;
+/// Log lines.
+mod telemetry;
 
 use std::future::Future;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{ArgAction, Parser, Subcommand};
+use tracing::level_filters::LevelFilter;
 
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
@@ -36,12 +53,25 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[derive(Debug, Parser)]
 #[command(name = "antecede", version, propagate_version = true)]
 struct Arguments {
+    /// Log more to standard error; -vv still more. ANTECEDE_LOG says it in detail
+    #[arg(long, short, global = true, action = ArgAction::Count)]
+    verbose: u8,
     #[command(subcommand)]
     command: Command,
 }
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Run three datacenters in this process, to try what active-active means
+    Demo(demo::DemoOptions),
+    /// Run one datacenter of one node, for a desk
+    Dev(serve::DevOptions),
+    /// Run one node of a deployment
+    Serve(serve::ServeOptions),
+    /// Show how a deployment is
+    Status(status::StatusOptions),
+    /// Write, check and show configuration files
+    Config(settings::ConfigOptions),
     /// Measure servers that speak the Redis protocol, and record what they answer
     Bench(Box<bench::options::BenchOptions>),
     /// Judge a recorded history by the consistency models
@@ -57,7 +87,22 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    let usual = match arguments.command {
+        Command::Serve(_) => LevelFilter::INFO,
+        Command::Demo(_) => LevelFilter::ERROR,
+        Command::Dev(_)
+        | Command::Status(_)
+        | Command::Config(_)
+        | Command::Bench(_)
+        | Command::Check(_) => LevelFilter::WARN,
+    };
+    telemetry::begin(usual, arguments.verbose);
     let done = match &arguments.command {
+        Command::Demo(options) => with_runtime(demo::run(options)),
+        Command::Dev(options) => with_runtime(serve::dev(options)),
+        Command::Serve(options) => with_runtime(serve::serve(options)),
+        Command::Status(options) => with_runtime(status::run(options)),
+        Command::Config(options) => settings::run(options),
         Command::Bench(options) => with_runtime(bench::run(options)),
         Command::Check(options) => check::run(options),
     };

@@ -43,6 +43,13 @@ pub(crate) fn progress(text: &str) {
     }
 }
 
+/// Makes room on a terminal for what comes next.
+pub(crate) fn clear() {
+    if std::io::stdout().is_terminal() {
+        answer("\x1b[2J\x1b[H");
+    }
+}
+
 /// Whether a person types at standard input.
 pub(crate) fn is_typed_at() -> bool {
     std::io::stdin().is_terminal()

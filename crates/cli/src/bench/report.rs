@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use comfy_table::{CellAlignment, Table, presets};
 use serde::Serialize;
+
+use crate::table;
 
 use super::finals::Finals;
 use super::load::Outcome;
@@ -138,7 +139,7 @@ impl Report {
             run.keys, run.key_bytes, run.distribution, run.value_bytes, self.seconds,
         ));
         lines.push(String::new());
-        lines.push(self.table().to_string());
+        lines.push(self.table());
         lines.push(String::new());
         if self.hits + self.misses != 0 {
             lines.push(format!("reads: {} found a value, {} nothing", self.hits, self.misses));
@@ -177,23 +178,10 @@ impl Report {
         lines.join("\n")
     }
 
-    fn table(&self) -> Table {
-        let mut table = Table::new();
-        table.load_style(presets::NOTHING);
-        table.set_header([
-            "",
-            "operations",
-            "per second",
-            "mean",
-            "p50",
-            "p90",
-            "p99",
-            "p99.9",
-            "max (ms)",
-        ]);
-        for figures in self.commands.iter().chain([&self.total]) {
+    fn table(&self) -> String {
+        let rows = self.commands.iter().chain([&self.total]).map(|figures| {
             let millis = |micros: f64| format!("{:.3}", micros / 1000.0);
-            table.add_row([
+            [
                 figures.command.to_owned(),
                 figures.operations.to_string(),
                 format!("{:.0}", figures.per_second),
@@ -203,12 +191,11 @@ impl Report {
                 millis(figures.p99_us),
                 millis(figures.p999_us),
                 millis(figures.max_us),
-            ]);
-        }
-        for column in table.column_iter_mut().skip(1) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-        table
+            ]
+        });
+        let headings =
+            ["", "operations", "per second", "mean", "p50", "p90", "p99", "p99.9", "max (ms)"];
+        table::of(headings, rows, 1)
     }
 }
 

@@ -160,6 +160,18 @@ impl Answer {
         }
     }
 
+    /// The answer as it is shown at a prompt, one line an element.
+    pub(crate) fn to_lines(&self) -> String {
+        match self {
+            Self::Text(text) => String::from_utf8_lossy(text).trim_end().to_owned(),
+            Self::Integer(number) => number.to_string(),
+            Self::Error(text) => format!("({text})"),
+            Self::Nil => "(nil)".to_owned(),
+            Self::List(items) if items.is_empty() => "(empty)".to_owned(),
+            Self::List(items) => items.iter().map(Self::to_lines).collect::<Vec<_>>().join("\n"),
+        }
+    }
+
     /// The value of a field, where the answer is a list of names and values in turn.
     pub(crate) fn field(&self, name: &str) -> Option<String> {
         let Self::List(items) = self else { return None };

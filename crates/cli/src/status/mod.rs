@@ -1,0 +1,261 @@
+//! `antecede status`: one screen on a deployment, from the admin ports of its nodes.
+//!
+//! Verdict first, then a row for each node, by datacenter.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use crate::{arguments, ending, http, screen, table};
+
+/// How a deployment is, on one screen.
+///
+/// Asks the admin port of each node (listen.admin in its configuration).
+#[derive(Clone, Debug, Args)]
+#[command(after_help = "Exit status: 0 healthy; 1 degraded; 2 no node answers, or wrong usage.")]
+pub(crate) struct StatusOptions {
+    /// Admin ports, such as 127.0.0.1:7200, separated by commas
+    #[arg(long, value_delimiter = ',', required = true, value_name = "URL,...")]
+    admin: Vec<String>,
+    /// Print everything as JSON
+    #[arg(long)]
+    json: bool,
+    /// Show it again and again, by default every second
+    #[arg(long, value_parser = arguments::time, value_name = "TIME", num_args = 0..=1,
+          default_missing_value = "1s")]
+    watch: Option<Duration>,
+}
+
+/// A node as it tells of itself; what this build does not know is passed over.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct NodeStatus {
+    verdict: String,
+    version: String,
+    datacenter: String,
+    node: String,
+    uptime_seconds: u64,
+    heads: u64,
+    tails: u64,
+    shards: u64,
+    settling: u64,
+    keys: u64,
+    connections: u64,
+    used_memory_bytes: u64,
+    lag: Vec<Lag>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Lag {
+    datacenter: String,
+    lag_ms: u64,
+}
+
+/// What one admin port answered.
+#[derive(Clone, Debug, Serialize)]
+struct Answered {
+    admin: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    status: Option<NodeStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+/// How bad it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+enum Health {
+    Healthy,
+    Degraded,
+    Unreachable,
+}
+
+impl Health {
+    fn to_exit(self) -> ExitCode {
+        match self {
+            Self::Healthy => ExitCode::SUCCESS,
+            Self::Degraded => ExitCode::from(1),
+            Self::Unreachable => ExitCode::from(2),
+        }
+    }
+}
+
+/// Everything, as `--json` prints it.
+#[derive(Clone, Debug, Serialize)]
+struct Overview {
+    health: Health,
+    verdict: String,
+    nodes: Vec<Answered>,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// When the answer has no form in JSON.
+pub(crate) async fn run(options: &StatusOptions) -> anyhow::Result<ExitCode> {
+    let Some(every) = options.watch else {
+        let overview = look(&options.admin).await?;
+        show(&overview, options.json)?;
+        return Ok(overview.health.to_exit());
+    };
+    let asked = ending::asked();
+    tokio::pin!(asked);
+    loop {
+        let overview = look(&options.admin).await?;
+        if !options.json {
+            screen::clear();
+        }
+        show(&overview, options.json)?;
+        tokio::select! {
+            () = &mut asked => return Ok(overview.health.to_exit()),
+            () = tokio::time::sleep(every) => {}
+        }
+    }
+}
+
+fn show(overview: &Overview, as_json: bool) -> anyhow::Result<()> {
+    if as_json {
+        return screen::json(overview);
+    }
+    screen::answer(&overview.to_text());
+    Ok(())
+}
+
+/// Asks all admin ports at the same time.
+async fn look(admins: &[String]) -> anyhow::Result<Overview> {
+    let mut questions = JoinSet::new();
+    for (place, admin) in admins.iter().cloned().enumerate() {
+        questions.spawn(async move {
+            let found = ask(&admin).await;
+            let error = found.as_ref().err().map(|error| format!("{error:#}"));
+            (place, Answered { admin, status: found.ok(), error })
+        });
+    }
+    let mut nodes = Vec::new();
+    while let Some(answered) = questions.join_next().await {
+        nodes.push(answered.context("a question to an admin port died")?);
+    }
+    nodes.sort_by_key(|(place, _)| *place);
+    Ok(Overview::of(nodes.into_iter().map(|(_, answered)| answered).collect()))
+}
+
+async fn ask(admin: &str) -> anyhow::Result<NodeStatus> {
+    let body = http::get(admin, "/v1/status").await?;
+    serde_json::from_str(&body)
+        .with_context(|| format!("{admin} answered something else than a status"))
+}
+
+impl Overview {
+    fn of(nodes: Vec<Answered>) -> Self {
+        let answering = nodes.iter().filter(|node| node.status.is_some()).count();
+        let mut reasons: Vec<String> = Vec::new();
+        for node in &nodes {
+            match &node.status {
+                None => reasons.push(format!("{} does not answer", node.admin)),
+                Some(status) if status.verdict != "healthy" => {
+                    let why = status.verdict.trim_start_matches("degraded: ");
+                    reasons.push(format!("{} {}: {why}", status.datacenter, status.node));
+                }
+                Some(_) => {}
+            }
+        }
+        let lags = nodes.iter().filter_map(|node| node.status.as_ref());
+        let lag = lags.flat_map(|status| &status.lag).map(|lag| lag.lag_ms).max().unwrap_or(0);
+        let count = nodes.len();
+        let (health, verdict) = if answering == 0 {
+            (Health::Unreachable, format!("unreachable: none of {count} nodes answers"))
+        } else if reasons.is_empty() {
+            let verdict = format!("healthy: {count} of {count} nodes, largest lag {lag} ms");
+            (Health::Healthy, verdict)
+        } else {
+            let verdict = format!(
+                "degraded: {answering} of {count} nodes answer, largest lag {lag} ms\n  {}",
+                reasons.join("\n  ")
+            );
+            (Health::Degraded, verdict)
+        };
+        Self { health, verdict, nodes }
+    }
+
+    fn to_text(&self) -> String {
+        let mut known: Vec<&NodeStatus> =
+            self.nodes.iter().filter_map(|node| node.status.as_ref()).collect();
+        known.sort_by(|one, other| one.node.cmp(&other.node));
+        let rows = known.into_iter().map(|status| {
+            let lags = status.lag.iter().map(|lag| format!("{} {}", lag.datacenter, lag.lag_ms));
+            [
+                status.datacenter.clone(),
+                status.node.clone(),
+                status.version.clone(),
+                format!("{} ({}/{})", status.shards, status.heads, status.tails),
+                status.keys.to_string(),
+                status.connections.to_string(),
+                format!("{:.1}", status.used_memory_bytes as f64 / f64::from(1 << 20)),
+                humantime::format_duration(Duration::from_secs(status.uptime_seconds)).to_string(),
+                lags.collect::<Vec<_>>().join(", "),
+            ]
+        });
+        let headings = [
+            "datacenter",
+            "node",
+            "version",
+            "shards (heads/tails)",
+            "keys",
+            "clients",
+            "MiB",
+            "up",
+            "behind by (ms)",
+        ];
+        format!("{}\n\n{}", self.verdict, table::of(headings, rows, usize::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(name: &str, verdict: &str, lag_ms: u64) -> Answered {
+        let status = NodeStatus {
+            verdict: verdict.to_owned(),
+            version: "0.0.0".to_owned(),
+            datacenter: "eu".to_owned(),
+            node: name.to_owned(),
+            uptime_seconds: 3,
+            heads: 1,
+            tails: 2,
+            shards: 3,
+            settling: 0,
+            keys: 4,
+            connections: 5,
+            used_memory_bytes: 6 << 20,
+            lag: vec![Lag { datacenter: "us".to_owned(), lag_ms }],
+        };
+        Answered { admin: format!("host:{name}"), status: Some(status), error: None }
+    }
+
+    fn silent() -> Answered {
+        let error = Some("cannot ask".to_owned());
+        Answered { admin: "host:gone".to_owned(), status: None, error }
+    }
+
+    #[test]
+    fn all_well_is_healthy_with_the_largest_lag() {
+        let overview = Overview::of(vec![node("1.1", "healthy", 3), node("1.2", "healthy", 70)]);
+        assert_eq!(overview.health, Health::Healthy);
+        assert_eq!(overview.verdict, "healthy: 2 of 2 nodes, largest lag 70 ms");
+        assert!(overview.to_text().contains("us 70"));
+    }
+
+    #[test]
+    fn a_silent_or_unwell_node_is_named() {
+        let unwell = node("1.2", "degraded: no link to 2.1", 0);
+        let overview = Overview::of(vec![node("1.1", "healthy", 3), unwell, silent()]);
+        assert_eq!(overview.health, Health::Degraded);
+        assert!(overview.verdict.contains("eu 1.2: no link to 2.1"), "{}", overview.verdict);
+        assert!(overview.verdict.contains("host:gone does not answer"), "{}", overview.verdict);
+        assert_eq!(Overview::of(vec![silent()]).health, Health::Unreachable);
+    }
+}
