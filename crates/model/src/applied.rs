@@ -40,6 +40,17 @@ impl AppliedSet {
         stamp <= self.watermark || self.stamps.contains(&stamp)
     }
 
+    /// Counts everything up to a stamp as applied, whatever is known to be missing below.
+    pub fn raise(&mut self, to: Timestamp) {
+        self.watermark = self.watermark.max(to);
+        self.stamps = self.stamps.split_off(&self.watermark.next());
+        self.above.retain(|_, stamp| self.watermark < *stamp);
+        while let Some(next) = self.above.remove(&self.watermark) {
+            self.stamps.remove(&next);
+            self.watermark = next;
+        }
+    }
+
     /// Takes note that the entry `stamp`, whose predecessor in the line is `previous`, is applied.
     ///
     /// Returns whether that was new.
@@ -80,6 +91,19 @@ mod tests {
         assert!(set.record(at(10), at(20)));
         assert_eq!(set.watermark(), at(40));
         assert_eq!(set.above().len(), 0);
+    }
+
+    #[test]
+    fn a_raised_watermark_forgets_what_was_missing_below() {
+        let mut set = AppliedSet::default();
+        set.record(at(20), at(30));
+        set.record(at(30), at(40));
+        set.record(at(50), at(60));
+        set.raise(at(30));
+        assert_eq!(set.watermark(), at(40));
+        assert!(set.contains(at(25)) && !set.contains(at(50)) && set.contains(at(60)));
+        assert!(set.record(at(40), at(50)));
+        assert_eq!(set.watermark(), at(60));
     }
 
     #[test]

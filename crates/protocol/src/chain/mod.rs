@@ -105,6 +105,8 @@ pub struct ShardOptions {
     pub max_clock_drift: Duration,
     /// The deployment's secret for the order of scans.
     pub hash_secret: u64,
+    /// Bytes of blocked bodies that are kept per shard and origin; past it only headers are.
+    pub blocked_bytes_max: usize,
     /// A deliberate bug, for the simulator's tests only.
     pub mutations: Mutations,
 }

@@ -74,8 +74,7 @@ impl Shard {
         for line in self.lines.values_mut() {
             for set in [&mut line.received, &mut line.applied, &mut line.durable] {
                 if let Some(newest) = set.above().last() {
-                    let watermark = set.watermark();
-                    set.record(watermark, newest);
+                    set.raise(newest);
                 }
             }
         }

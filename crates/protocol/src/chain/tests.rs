@@ -128,6 +128,7 @@ impl Deployment {
     fn start(&mut self, node: NodeId) {
         let configuration = Arc::clone(&self.configuration);
         let options = ShardOptions {
+            blocked_bytes_max: 1024,
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,
             mutations: Mutations::NONE,

@@ -3,7 +3,7 @@
 //! An entry names the stamp before it, so that a gap is seen and a repeat is known. An entry whose
 //! dependencies are all applied goes on to `apply` at once; any other waits, and nothing waits
 //! behind it but what depends on it. Reading a link never stops because of blocked entries: past
-//! [`BODIES_BYTES_MAX`] only their headers are kept, and the bodies are asked for again when their
+//! `blocked_bytes_max` only their headers are kept, and the bodies are asked for again when their
 //! turn has come (PITFALLS A18).
 //!
 //! Ensures: an entry of a line is admitted at most once while this head lives; after a restart
@@ -28,8 +28,8 @@ use crate::{
     mutation::Mutation,
 };
 
-/// Bytes of blocked bodies that are kept per shard and origin; past it only headers are.
-pub const BODIES_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// What `blocked_bytes_max` usually is.
+pub const BLOCKED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Entries that a sender may have on their way beyond what was received.
 pub const CREDIT: u32 = 8_192;
 /// Single applied stamps that a report names at most.
@@ -87,17 +87,7 @@ impl Shard {
         if !self.neighbours.is_head() || !self.is_settled() {
             return; // The sender tries again, with the configuration that it then has.
         }
-        let is_blocked_full = {
-            let inbox = self.inboxes.entry(origin).or_default();
-            inbox.sender = Some(from);
-            BODIES_BYTES_MAX <= inbox.blocked_bytes
-        };
-        if is_blocked_full
-            && !is_fetched
-            && self.options.mutations.has(Mutation::StopReadingWhenBlocked)
-        {
-            return;
-        }
+        self.inboxes.entry(origin).or_default().sender = Some(from);
         self.know_where_it_stands(origin);
         if is_fetched {
             self.take_bodies(here, origin, entries, storage, out);
@@ -173,7 +163,7 @@ impl Shard {
         }
         let inbox = self.inboxes.entry(origin).or_default();
         let bytes = entry.body_bytes();
-        let is_header_only = BODIES_BYTES_MAX < inbox.blocked_bytes + bytes;
+        let is_header_only = self.options.blocked_bytes_max < inbox.blocked_bytes + bytes;
         let mut entry = entry;
         if is_header_only {
             entry.body = EntryBody::Tick;
@@ -428,6 +418,13 @@ impl Shard {
             credit: CREDIT,
         };
         out.early(sender, self.message(Body::Received(received)));
+    }
+
+    /// Whether bodies of an origin's blocked entries had to be let go of.
+    #[must_use]
+    pub fn has_let_go_of_bodies(&self, origin: DatacenterId) -> bool {
+        let inbox = self.inboxes.get(&origin);
+        inbox.is_some_and(|inbox| inbox.blocked.values().any(|blocked| blocked.is_header_only))
     }
 
     /// How many entries wait here for what they depend on.

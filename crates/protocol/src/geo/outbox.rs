@@ -259,7 +259,13 @@ impl Shard {
                 && entry.identity.position <= self.durable_position()
                 && wanted.contains(&entry.stamp)
         });
-        let entries: Vec<Entry> = found.take(REPLICATE_MAX).cloned().collect();
+        let mut bytes = 0;
+        let fitting = found.take(REPLICATE_MAX).take_while(|entry| {
+            let fits = bytes < MESSAGE_BYTES_MAX;
+            bytes += entry.body_bytes();
+            fits
+        });
+        let entries: Vec<Entry> = fitting.cloned().collect();
         if entries.is_empty() {
             return;
         }

@@ -50,6 +50,7 @@ stories! {
         dependency_in_another_shard
         drift_is_refused_and_nothing_lost
         expired_key_leaves_nothing
+        fetch_is_bounded
         floor_waits_for_the_cut
         full_disk_does_not_fetch_in_a_circle
         gap_is_sent_again

@@ -129,7 +129,8 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         }
     })
     .map_err(|source| {
-        io_error("start the log's thread for", folder.unwrap_or("".as_ref()), source)
+        let path = folder.unwrap_or_else(|| Path::new("memory"));
+        io_error("start the log's thread for", path, source)
     })?;
     let log = NodeLog::new(shared, is_in_memory, config.max_clock_drift, recovered.floor);
     let id = config.node;
@@ -272,6 +273,7 @@ fn replicas(
     deployment: DeploymentId,
 ) -> Vec<Option<Shard>> {
     let options = ShardOptions {
+        blocked_bytes_max: antecede_protocol::geo::inbox::BLOCKED_BYTES_MAX,
         max_clock_drift: config.max_clock_drift,
         hash_secret: secret_of(deployment),
         mutations: Mutations::NONE,

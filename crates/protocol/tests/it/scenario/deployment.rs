@@ -201,6 +201,7 @@ impl Deployment {
     /// Starts a process on what its disk holds.
     pub(super) fn start(&mut self, node: NodeId) {
         let options = ShardOptions {
+            blocked_bytes_max: antecede_protocol::geo::inbox::BLOCKED_BYTES_MAX,
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,
             mutations: self.mutations,
