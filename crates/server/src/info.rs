@@ -16,8 +16,11 @@ use crate::resp::{
     environment::{ClientEntry, Environment, Identity, Killed, REDIS_VERSION, SettingError},
 };
 
+/// Writes the lines of one section of INFO.
+type Section = fn(&Node, &mut String);
+
 /// The sections of INFO in their order.
-const SECTIONS: [(&str, fn(&Node, &mut String)); 9] = [
+const SECTIONS: [(&str, Section); 9] = [
     ("server", server),
     ("clients", clients),
     ("memory", memory),

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{
@@ -79,6 +80,7 @@ pub(crate) struct Telemetry {
     diverged: Counter,
     refusals: Mutex<BTreeMap<&'static str, Counter>>,
     commands: Mutex<BTreeMap<&'static str, Counter>>,
+    has_told_ready: AtomicBool,
 }
 
 impl fmt::Debug for Telemetry {
@@ -145,6 +147,7 @@ impl Telemetry {
             diverged: counter("antecede_diverged_total"),
             refusals: Mutex::default(),
             commands: Mutex::default(),
+            has_told_ready: AtomicBool::new(false),
             handle: recorder.handle(),
             recorder,
         };
@@ -250,7 +253,7 @@ impl Telemetry {
             }
             Event::Settled { shard } => {
                 debug!(node = %here, %shard, "settled");
-                if node.unsettled() == 0 {
+                if node.unsettled() == 0 && !self.has_told_ready.swap(true, Ordering::Relaxed) {
                     info!(node = %here, "all shards have settled: ready");
                 }
             }

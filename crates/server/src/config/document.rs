@@ -80,7 +80,13 @@ impl Document<'_> {
                         self.walk(inner, &format!("{path}[{index}]"), &format!("{pattern}[]"))?;
                     }
                 }
-                found => {
+                found @ (DeValue::String(_)
+                | DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_)
+                | DeValue::Table(_)) => {
                     let Some(key) = keys::find(&pattern) else {
                         return Err(self.unknown(&name.span(), &path, &pattern));
                     };
@@ -118,7 +124,7 @@ impl Document<'_> {
         let marked = self.text.get(span.clone()).unwrap_or("");
         let width = marked.lines().next().unwrap_or("").chars().count();
         let line = self.text.lines().nth(line - 1).unwrap_or("").to_owned();
-        let excerpt = Some(Excerpt { line, column: *column, width });
+        let excerpt = Some(Box::new(Excerpt { line, column: *column, width }));
         ConfigError { excerpt, ..ConfigError::new(Some(origin), message) }
     }
 }

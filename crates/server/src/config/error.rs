@@ -53,7 +53,7 @@ pub struct ConfigError {
     /// What could not be done, and what to do.
     pub message: String,
     /// The place in the file.
-    pub excerpt: Option<Excerpt>,
+    pub excerpt: Option<Box<Excerpt>>,
     /// A key that was probably meant.
     pub suggestion: Option<String>,
 }

@@ -280,8 +280,8 @@ impl Node {
         let id = request.id;
         self.handle(shard, &mut replica, Input::Request(request), work);
         let end = replica.shard.end();
-        let stamp = if before < end { replica.shard.entry_at(end) } else { None }
-            .map(|entry| entry.stamp);
+        let stamp =
+            if before < end { replica.shard.entry_at(end) } else { None }.map(|entry| entry.stamp);
         self.follow_log(shard, &mut replica, work);
         match stamp {
             Some(stamp) if work.replies.iter().all(|(answered, _)| *answered != id) => {

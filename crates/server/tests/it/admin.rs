@@ -7,18 +7,18 @@ use crate::harness::{Client, alone, block};
 
 /// A request over HTTP; status line and body.
 fn http(address: SocketAddr, method: &str, path: &str, body: &str) -> (String, String) {
-    let mut stream = TcpStream::connect(address).unwrap();
+    let mut stream = TcpStream::connect(address).expect("a test's surroundings work");
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\
          Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
-    .unwrap();
+    .expect("a test's surroundings work");
     let mut text = String::new();
-    stream.read_to_string(&mut text).unwrap();
-    let (head, body) = text.split_once("\r\n\r\n").unwrap();
-    (head.lines().next().unwrap().to_owned(), body.to_owned())
+    stream.read_to_string(&mut text).expect("a test's surroundings work");
+    let (head, body) = text.split_once("\r\n\r\n").expect("a test's surroundings work");
+    (head.lines().next().expect("a test's surroundings work").to_owned(), body.to_owned())
 }
 
 #[test]

@@ -14,7 +14,11 @@ use antecede_server::{Config, LinkShaper, Listeners, RunningServer, Server, Serv
 const PATIENCE: Duration = Duration::from_secs(20);
 
 static RUNTIME: LazyLock<tokio::runtime::Runtime> = LazyLock::new(|| {
-    tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap()
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .expect("a test's surroundings work")
 });
 
 /// Runs something of the server's to its end.
@@ -40,21 +44,23 @@ pub(crate) fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
 /// Settings of one node, by path.
 pub(crate) fn config(settings: &[(&str, &str)]) -> Config {
     let flags = settings.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned()));
-    Config::load(&Layers { flags: flags.collect(), ..Layers::default() }).unwrap()
+    Config::load(&Layers { flags: flags.collect(), ..Layers::default() })
+        .expect("a test's surroundings work")
 }
 
 /// A node alone.
 pub(crate) fn alone(settings: &[(&str, &str)]) -> RunningServer {
     let mut all = vec![("listen.client", "127.0.0.1:0"), ("listen.admin", "127.0.0.1:0")];
     all.extend_from_slice(settings);
-    let server = block(Server::start(config(&all), ServerOptions::default())).unwrap();
+    let server = block(Server::start(config(&all), ServerOptions::default()))
+        .expect("a test's surroundings work");
     wait_until("the node is ready", || server.is_ready());
     server
 }
 
 /// A node alone with its log in a folder.
 pub(crate) fn alone_in(folder: &Path) -> RunningServer {
-    alone(&[("storage.folder", folder.to_str().unwrap())])
+    alone(&[("storage.folder", folder.to_str().expect("a test's surroundings work"))])
 }
 
 /// Nodes of a deployment that share a shaper of links.
@@ -79,20 +85,20 @@ impl Cluster {
                 "[[datacenter]]\nid = {datacenter}\nname = \"dc{datacenter}\"\n"
             ));
             for number in 1..=each {
-                let bind = || TcpListener::bind("127.0.0.1:0").unwrap();
+                let bind = || TcpListener::bind("127.0.0.1:0").expect("a test's surroundings work");
                 let (client, peer) = (bind(), bind());
                 text.push_str(&format!(
                     "[[datacenter.node]]\nnumber = {number}\nclient = \"{}\"\npeer = \"{}\"\n",
-                    client.local_addr().unwrap(),
-                    peer.local_addr().unwrap(),
+                    client.local_addr().expect("a test's surroundings work"),
+                    peer.local_addr().expect("a test's surroundings work"),
                 ));
                 let id = NodeId { datacenter: DatacenterId(datacenter), number };
                 listeners.push((id, Listeners { client, peer: Some(peer), admin: None }));
             }
         }
         let layers = Layers { file: Some(("test.toml".into(), text)), ..Layers::default() };
-        let config = Config::load(&layers).unwrap();
-        let folders = is_on_disk.then(|| tempfile::tempdir().unwrap());
+        let config = Config::load(&layers).expect("a test's surroundings work");
+        let folders = is_on_disk.then(|| tempfile::tempdir().expect("a test's surroundings work"));
         let mut cluster = Self { nodes: Vec::new(), shaper: LinkShaper::new(), config, folders };
         for (id, listeners) in listeners {
             let server = cluster.start(id, Some(listeners));
@@ -103,10 +109,10 @@ impl Cluster {
 
     fn start(&self, id: NodeId, listeners: Option<Listeners>) -> RunningServer {
         let folder = self.folders.as_ref().map(|folders| folders.path().join(id.to_string()));
-        let config = self.config.for_node(id, folder).unwrap();
+        let config = self.config.for_node(id, folder).expect("a test's surroundings work");
         let shaper = self.shaper.clone();
         let options = ServerOptions { shaper, listeners, ..ServerOptions::default() };
-        block(Server::start(config, options)).unwrap()
+        block(Server::start(config, options)).expect("a test's surroundings work")
     }
 
     /// Waits until all shards of all nodes that run have settled.
@@ -117,7 +123,7 @@ impl Cluster {
     }
 
     pub(crate) fn node(&self, index: usize) -> &RunningServer {
-        self.nodes[index].as_ref().unwrap()
+        self.nodes[index].as_ref().expect("a test's surroundings work")
     }
 
     pub(crate) fn client(&self, index: usize) -> Client {
@@ -126,18 +132,18 @@ impl Cluster {
 
     /// Ends a node as a crash would.
     pub(crate) fn kill(&mut self, index: usize) {
-        block(self.nodes[index].take().unwrap().kill());
+        block(self.nodes[index].take().expect("a test's surroundings work").kill());
     }
 
     /// Starts a node that has ended, at its old addresses.
     pub(crate) fn restart(&mut self, index: usize) {
-        let (id, _) = self.config.nodes().nth(index).unwrap();
+        let (id, _) = self.config.nodes().nth(index).expect("a test's surroundings work");
         self.nodes[index] = Some(self.start(id, None));
     }
 
     /// The addresses of a node.
     pub(crate) fn addresses(&self, index: usize) -> NodeAddresses {
-        self.config.nodes().nth(index).unwrap().1.clone()
+        self.config.nodes().nth(index).expect("a test's surroundings work").1.clone()
     }
 }
 
@@ -149,9 +155,9 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn connect(address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_nodelay(true).unwrap();
+        let stream = TcpStream::connect(address).expect("a test's surroundings work");
+        stream.set_read_timeout(Some(PATIENCE)).expect("a test's surroundings work");
+        stream.set_nodelay(true).expect("a test's surroundings work");
         Self { stream, unread: Vec::new() }
     }
 
@@ -165,7 +171,7 @@ impl Client {
     }
 
     pub(crate) fn send_bytes(&mut self, bytes: &[u8]) {
-        self.stream.write_all(bytes).unwrap();
+        self.stream.write_all(bytes).expect("a test's surroundings work");
     }
 
     /// Sends a request and takes its reply: simple strings and errors as they are, bulk strings as
@@ -185,13 +191,13 @@ impl Client {
             "_" => "(nil)".to_owned(),
             "$" if rest == "-1" => "(nil)".to_owned(),
             "$" => {
-                let length: usize = rest.parse().unwrap();
+                let length: usize = rest.parse().expect("a test's surroundings work");
                 let bytes = self.take(length + 2);
                 String::from_utf8_lossy(&bytes[..length]).into_owned()
             }
             "*" if rest == "-1" => "(nil)".to_owned(),
             "*" => {
-                let count: usize = rest.parse().unwrap();
+                let count: usize = rest.parse().expect("a test's surroundings work");
                 let items: Vec<String> = (0..count).map(|_| self.reply()).collect();
                 format!("[{}]", items.join(" "))
             }
@@ -203,7 +209,8 @@ impl Client {
         loop {
             if let Some(end) = self.unread.windows(2).position(|pair| pair == b"\r\n") {
                 let line: Vec<u8> = self.unread.drain(..end + 2).collect();
-                return String::from_utf8(line[..end].to_vec()).unwrap();
+                return String::from_utf8(line[..end].to_vec())
+                    .expect("a test's surroundings work");
             }
             self.fill();
         }
@@ -233,7 +240,10 @@ impl Client {
 impl Client {
     /// The same connection, for another thread to write to.
     pub(crate) fn clone_writer(&self) -> Self {
-        Self { stream: self.stream.try_clone().unwrap(), unread: Vec::new() }
+        Self {
+            stream: self.stream.try_clone().expect("a test's surroundings work"),
+            unread: Vec::new(),
+        }
     }
 
     /// How many more replies come before the server closes the connection.
