@@ -9,7 +9,7 @@ use antecede_model::ids::DatacenterId;
 use antecede_storage::Fsync;
 
 use crate::clock;
-use crate::connection::registry::Client;
+use crate::connection::{KEEPALIVE_TIME, registry::Client};
 use crate::node::{Node, open::draw};
 use crate::resp::{
     commands::ClientFilter,
@@ -313,7 +313,7 @@ fn settings(node: &Node) -> Vec<(&'static str, String)> {
         ("proto-max-bulk-len", limits.bulk_bytes_max.to_string()),
         ("protected-mode", "yes".to_owned()),
         ("save", String::new()),
-        ("tcp-keepalive", "0".to_owned()),
+        ("tcp-keepalive", KEEPALIVE_TIME.as_secs().to_string()),
         ("timeout", node.idle_timeout().as_secs().to_string()),
     ]
 }

@@ -12,6 +12,8 @@ use antecede_model::{
 };
 use antecede_storage::Fsync;
 
+use crate::resp::connection::password::PASSWORD_BYTES_MAX;
+
 use super::document::{self, Leaf, Leaves, Scalar};
 use super::error::{ConfigError, Origin, nearest};
 use super::keys::KEYS;
@@ -356,6 +358,18 @@ fn check_together(source: &Source<'_>, config: &Config) -> Result<(), ConfigErro
         let message =
             "limits.query_buffer is smaller than limits.bulk; raise it, or lower limits.bulk";
         return Err(source.error("limits.query_buffer", message));
+    }
+    if let Some(password) = &config.password
+        && !(1..=PASSWORD_BYTES_MAX).contains(&password.len())
+    {
+        let message = format!("security.password must have 1 to {PASSWORD_BYTES_MAX} bytes");
+        return Err(source.error("security.password", message));
+    }
+    let has_open_admin = config.listen.admin.as_deref().is_some_and(|admin| !is_loopback(admin));
+    if config.has_faults && has_open_admin {
+        let message = "faults.enabled lets everybody who reaches the admin port cut links; listen \
+                       for it on 127.0.0.1";
+        return Err(source.error("faults.enabled", message));
     }
     let is_open = !is_loopback(&config.listen.client);
     if is_open && config.password.is_none() {

@@ -133,6 +133,13 @@ fn what_must_not_be_combined_is_refused() {
     assert!(Config::load(&forgetful).unwrap_err().message.contains("storage.folder is missing"));
     let open = Layers { flags: flags(&[("listen.client", "0.0.0.0:6379")]), ..Layers::default() };
     assert!(Config::load(&open).unwrap_err().message.contains("protected mode"));
+    let silent = Layers { flags: flags(&[("security.password", "")]), ..Layers::default() };
+    assert!(Config::load(&silent).unwrap_err().message.contains("security.password must have"));
+    let faulty = Layers {
+        flags: flags(&[("faults.enabled", "true"), ("listen.admin", "0.0.0.0:1")]),
+        ..Layers::default()
+    };
+    assert!(Config::load(&faulty).unwrap_err().message.contains("faults.enabled"));
     let nameless = file(&TWO.replace("id = \"5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e\"", ""));
     assert!(Config::load(&nameless).unwrap_err().message.contains("deployment.id is missing"));
     let alone =

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -56,6 +57,9 @@ const TELL_INTERVAL: Duration = Duration::from_millis(100);
 const SLOW_PAUSE: Duration = Duration::from_millis(2);
 /// How long a client whose connection ends may take to read what it is still told.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// After this silence the system asks whether the client's machine is still there.
+pub(crate) const KEEPALIVE_TIME: Duration = Duration::from_secs(300);
 
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 
@@ -111,6 +115,7 @@ async fn serve(
     address: SocketAddr,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
     let local_address = stream.local_addr()?;
     let Some((session, mailbox)) = node.sessions.add() else {
         node.registry.refused.fetch_add(1, Ordering::Relaxed);
@@ -187,8 +192,7 @@ impl Task<'_> {
             if self.conversation.is_killed {
                 return Ok(());
             }
-            let is_over = progress == Progress::Closing && !self.conversation.is_waiting();
-            if is_over {
+            if progress == Progress::Closing && self.conversation.replies.missing_count() == 0 {
                 return self.farewell().await;
             }
             if progress == Progress::More && !self.is_output_full() {
@@ -227,10 +231,9 @@ impl Task<'_> {
         // What the flush has committed is answered in this turn, and may let more run.
         loop {
             self.mailbox.take(mail);
-            if mail.replies.is_empty() && !mail.is_poked && mail.lost.is_empty() {
+            if !conversation.on_mail(mail) {
                 break;
             }
-            conversation.on_mail(mail);
             if progress == Progress::Stalled {
                 progress = conversation.run();
             }

@@ -100,7 +100,13 @@ impl Requests for Handing<'_> {
         let epoch = self.node.configuration.epoch(self.node.id.datacenter);
         let hlc = request.carried.time;
         let message = Message::Shard(ShardMessage { shard, epoch, hlc, body });
-        if self.node.links.push(to, &message) { Handover::UnderWay } else { Handover::NoLink }
+        let link = self.node.links.to(to);
+        // Without a way back an answer would be lost, and the outcome unknown.
+        if link.is_some_and(|link| link.is_heard() && link.push(&message)) {
+            Handover::UnderWay
+        } else {
+            Handover::NoLink
+        }
     }
 
     fn send(&mut self, to: NodeId, message: Message) {
@@ -157,8 +163,9 @@ impl Conversation {
         !self.backlog.is_empty()
     }
 
-    /// Tells the session what has arrived in its mailbox.
-    pub(crate) fn on_mail(&mut self, mail: &mut Mail) {
+    /// Tells the session what has arrived in its mailbox; whether anything has.
+    pub(crate) fn on_mail(&mut self, mail: &mut Mail) -> bool {
+        let has_news = !mail.replies.is_empty() || !mail.lost.is_empty() || mail.is_poked;
         for (request, reply) in mail.replies.drain(..) {
             self.tell(SessionInput::Reply(request, reply));
         }
@@ -169,6 +176,7 @@ impl Conversation {
             self.tell(SessionInput::Wake);
         }
         self.is_killed |= std::mem::take(&mut mail.is_killed);
+        has_news
     }
 
     /// Wakes the session if it asked for that.
@@ -181,6 +189,9 @@ impl Conversation {
 
     /// Runs what waits and what has arrived.
     pub(crate) fn run(&mut self) -> Progress {
+        if self.is_closing {
+            return Progress::Closing;
+        }
         if let Some(progress) = self.run_backlog() {
             return progress;
         }

@@ -53,6 +53,8 @@ pub(crate) struct Mailbox {
 impl Mailbox {
     /// Takes everything; `into` is empty before.
     pub(crate) fn take(&self, into: &mut Mail) {
+        // What is put back would wake nobody.
+        debug_assert!(into.is_empty(), "mail that was taken before is still unread");
         std::mem::swap(&mut *self.mail.lock(), into);
     }
 

@@ -9,6 +9,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
@@ -22,12 +23,15 @@ use antecede_protocol::{
 
 use crate::node::{Node, Work};
 
-use super::link::{HANDSHAKE_TIMEOUT, HEARTBEAT_INTERVAL, LinkError, shake_hands};
+use super::link::{HANDSHAKE_TIMEOUT, HEARTBEAT_INTERVAL, Link, LinkError, shake_hands};
 
 /// How much is read from a connection at a time.
 const READ_BYTES: usize = 256 * 1024;
 /// How long to wait after a connection could not be accepted.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// After this silence the system asks whether the peer's machine is still there.
+const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
 
 #[derive(Debug, thiserror::Error)]
 enum InboundError {
@@ -69,12 +73,15 @@ pub(crate) async fn accept(node: Arc<Node>, listener: TcpListener) {
 
 async fn serve(node: &Node, mut stream: TcpStream) -> Result<(), InboundError> {
     stream.set_nodelay(true)?;
+    SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
     let hello = timeout(HANDSHAKE_TIMEOUT, shake_hands(node, &mut stream))
         .await
         .map_err(|_| LinkError::Silent(HANDSHAKE_TIMEOUT))??;
     node.learn_boot(hello.node, hello.boot)?;
     info!(node = %node.id, peer = %hello.node, boot = %hello.boot, "a peer has connected");
+    let hearing = node.links.to(hello.node).map(Link::hear);
     let result = receive(node, &stream, Sender { node: hello.node, boot: hello.boot }).await;
+    drop(hearing);
     // What the peer still had to answer may have been on this connection.
     node.sessions.link_lost(hello.node);
     result

@@ -14,7 +14,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -78,7 +78,21 @@ pub(crate) struct Link {
     /// Calls the task: the socket is full, or the connection has failed.
     call: Notify,
     random: AtomicU64,
+    /// Connections that the other node has dialled.
+    heard: AtomicUsize,
     since: Mutex<Option<Steady>>,
+}
+
+/// A connection that the other node has dialled.
+#[derive(Debug)]
+pub(crate) struct Hearing {
+    link: Arc<Link>,
+}
+
+impl Drop for Hearing {
+    fn drop(&mut self) {
+        self.link.heard.fetch_sub(1, Ordering::AcqRel);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -150,6 +164,7 @@ impl Link {
             has_pending: AtomicBool::new(false),
             call: Notify::new(),
             random,
+            heard: AtomicUsize::new(0),
             since: Mutex::new(None),
         }
     }
@@ -178,6 +193,17 @@ impl Link {
     pub(crate) fn queued_bytes(&self) -> usize {
         let state = self.state.lock();
         state.queued_bytes + state.frames.len()
+    }
+
+    /// Whether the other node can answer: it has dialled this one.
+    pub(crate) fn is_heard(&self) -> bool {
+        0 < self.heard.load(Ordering::Acquire)
+    }
+
+    /// Takes note of a connection that the other node has dialled, until the value is dropped.
+    pub(crate) fn hear(self: &Arc<Self>) -> Hearing {
+        self.heard.fetch_add(1, Ordering::AcqRel);
+        Hearing { link: Arc::clone(self) }
     }
 
     /// How the path is delayed or cut.

@@ -252,3 +252,22 @@ fn a_stop_lets_what_is_under_way_end() {
     block(server.shutdown());
     assert!(std::net::TcpStream::connect_timeout(&address, Duration::from_secs(1)).is_err());
 }
+
+#[test]
+fn what_comes_behind_a_quit_that_had_to_wait_is_not_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = alone_in(folder.path());
+    let mut client = Client::connect(server.client_address());
+    // The read waits for the log, and so does all that is behind it.
+    client.send_bytes(
+        b"SET {a}k v\r\nGET {a}k\r\nSET {b}k v\r\nQUIT\r\nSET {b}k w\r\nGET {b}k\r\n",
+    );
+    assert_eq!(client.reply(), "OK");
+    assert_eq!(client.reply(), "v");
+    assert_eq!(client.reply(), "OK");
+    assert_eq!(client.reply(), "OK");
+    assert!(client.is_closed());
+    let mut client = Client::connect(server.client_address());
+    assert_eq!(client.ask(&["GET", "{b}k"]), "v");
+    block(server.shutdown());
+}
