@@ -1,0 +1,59 @@
+//! A deployment with nothing to do does nothing: no records, no log lines, next to no processor.
+
+use std::time::Duration;
+
+use tests::demo::{changes_below, path_text};
+use tests::patience::Deadline;
+use tests::{Demo, Stage, eventually, watch};
+
+/// How long after the last write everything must have come to rest.
+const REST_PATIENCE: Duration = Duration::from_secs(20);
+
+/// So long nothing may change before it counts as rest.
+const REST_SPAN: Duration = Duration::from_secs(2);
+
+/// How long is measured.
+const SPAN: Duration = Duration::from_secs(5);
+
+/// The part of one core that nine nodes may use; the aim is 0.01, a busy machine makes it more.
+const CORE_PART_MAX: f64 = 0.03;
+
+/// Writes in each datacenter.
+const WRITES: usize = 300;
+
+#[test]
+fn an_idle_deployment_writes_nothing_and_hardly_runs() {
+    let stage = Stage::alone();
+    let data = stage.path("data");
+    let demo = Demo::start(&stage, &["--data", path_text(&data)]);
+    for dc in 0..demo.places.len() {
+        let mut client = demo.client(dc, 1);
+        for number in 0..WRITES {
+            client.set(&format!("key:{dc}:{number}"), "value");
+        }
+    }
+    // Rest is when the logs have stayed as they are for a while.
+    let mut positions = demo.log_positions();
+    let mut since = Deadline::after(REST_SPAN);
+    eventually("the logs come to rest", REST_PATIENCE, || {
+        let now = demo.log_positions();
+        if now != positions {
+            positions = now;
+            since = Deadline::after(REST_SPAN);
+        }
+        since.is_over().then_some(())
+    });
+    let changed = changes_below(&data);
+    let (printed, used) = (demo.process.printed_bytes(), demo.process.used_time());
+
+    // Nobody asks the nodes anything meanwhile, or the answers would be measured.
+    let span = watch(SPAN, || {});
+
+    let part = (demo.process.used_time() - used).as_secs_f64() / span.as_secs_f64();
+    println!("nine idle nodes use {:.2} % of a core", part * 100.0);
+    assert!(positions.iter().all(|[appended, _]| 0 < *appended), "all logs have records");
+    assert_eq!(demo.log_positions(), positions, "an idle log grows");
+    assert_eq!(changes_below(&data), changed, "an idle disk is written");
+    assert_eq!(demo.process.printed_bytes(), printed, "idle nodes print: {}", demo.process.notes());
+    assert!(part < CORE_PART_MAX, "nine idle nodes use {:.2} % of a core", part * 100.0);
+}

@@ -1,0 +1,19 @@
+//! Tests of the built binary: real processes, sockets, disks, signals and clients.
+//!
+//! Build it first: `cargo build --release -p antecede`. Loads with faults are short here;
+//! `ANTECEDE_TEST_SECONDS=600` makes them as long as one likes.
+
+/// Three datacenters in one process, with verbs.
+mod demo;
+/// One datacenter on a desk: durable, ends well, refuses what is wrong.
+mod dev;
+/// Nine processes under load and faults, judged.
+mod faults;
+/// A disk that is full and has room again.
+mod full_disk;
+/// Bytes from people who mean no good.
+mod hostile;
+/// Nothing to do, so nothing is done.
+mod idle;
+/// A client that many use from Rust.
+mod redis_rs;

@@ -1,0 +1,192 @@
+//! Runs a deployment of `antecede serve` processes, each with a file of `antecede config generate`.
+//!
+//! Links between datacenters are delayed and cut at the admin ports. A node shapes only what itself
+//! sends, so each wish is told to every node.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::demo::{Place, path_text};
+use crate::patience::{eventually, within};
+use crate::process::Start;
+use crate::{Client, Process, Stage, binary, http, ports};
+
+/// How long the start of all nodes may take.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// A node.
+#[derive(Debug)]
+pub struct Node {
+    /// Such as `eu-1`.
+    pub name: String,
+    /// Its datacenter.
+    pub datacenter: String,
+    /// Where it is.
+    pub place: Place,
+    /// Its process.
+    pub process: Process,
+    file: PathBuf,
+}
+
+/// All nodes of a deployment.
+#[derive(Debug)]
+pub struct Nodes {
+    /// By number.
+    pub all: Vec<Node>,
+    /// Names of the datacenters.
+    pub datacenters: Vec<String>,
+}
+
+/// How both ways between two datacenters are.
+#[derive(Clone, Copy, Debug)]
+pub struct Way {
+    /// One way, in milliseconds.
+    pub delay_ms: u32,
+    /// At most so much more.
+    pub jitter_ms: u32,
+    /// Whether nothing goes through.
+    pub is_cut: bool,
+}
+
+impl Nodes {
+    /// Starts datacenters with these names and numbers of nodes, and waits until all are ready.
+    ///
+    /// # Panics
+    /// If they are not.
+    #[must_use]
+    pub fn start(stage: &Stage, datacenters: &[(&str, u16)]) -> Self {
+        let count: u16 = datacenters.iter().map(|(_, count)| count).sum();
+        let offsets: Vec<u16> =
+            (0..count).flat_map(|node| [node, 100 + node, 200 + node]).collect();
+        let port = ports::base_with_free(&offsets).to_string();
+        let names: Vec<String> =
+            datacenters.iter().map(|(name, count)| format!("{name}:{count}")).collect();
+        let written = binary::answer_of(&[
+            "config",
+            "generate",
+            "--datacenters",
+            &names.join(","),
+            "--base-port",
+            &port,
+            "--data",
+            path_text(&stage.path("data")),
+            "--fsync",
+            "always",
+            "--faults",
+            "--out",
+            path_text(&stage.path("files")),
+            "--json",
+        ]);
+        let written: Value = serde_json::from_str(&written).expect("what was written is JSON");
+        let written = written.as_array().expect("it is a list");
+        assert_eq!(written.len(), usize::from(count), "a file for each node");
+        let all = written.iter().map(|value| Node::start(stage, value)).collect();
+        let datacenters = datacenters.iter().map(|(name, _)| (*name).to_owned()).collect();
+        let mut nodes = Self { all, datacenters };
+        for node in &mut nodes.all {
+            node.await_ready(START_TIMEOUT);
+        }
+        nodes
+    }
+
+    /// Addresses for clients, in the form of `bench --endpoints`.
+    #[must_use]
+    pub fn endpoints(&self) -> String {
+        self.all.iter().map(|node| node.place.client.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// Makes the way from one datacenter to another so, at all nodes that run.
+    ///
+    /// # Panics
+    /// If a node that runs refuses.
+    pub fn shape(&self, from: &str, to: &str, way: Way) {
+        let body = json!({
+            "from": from, "to": to,
+            "delay_ms": way.delay_ms, "jitter_ms": way.jitter_ms, "cut": way.is_cut,
+        });
+        for node in &self.all {
+            node.set_fault(&body.to_string());
+        }
+    }
+
+    /// Makes all ways so.
+    pub fn shape_all(&self, way: Way) {
+        for from in &self.datacenters {
+            for to in self.datacenters.iter().filter(|to| *to != from) {
+                self.shape(from, to, way);
+            }
+        }
+    }
+
+    /// Asserts that all nodes still run.
+    ///
+    /// # Panics
+    /// If one has ended.
+    pub fn assert_running(&mut self) {
+        for node in &mut self.all {
+            let ended = node.process.try_end();
+            assert!(ended.is_none(), "{} has ended: {ended:?}", node.name);
+        }
+    }
+
+    /// The sum of a metric over all nodes.
+    #[must_use]
+    pub fn metric(&self, name: &str) -> f64 {
+        self.all.iter().map(|node| http::metric(&node.place.admin, name)).sum()
+    }
+}
+
+impl Node {
+    fn start(stage: &Stage, value: &Value) -> Self {
+        let text = |name: &str| value[name].as_str().expect("it is text").to_owned();
+        let (name, file) = (text("node"), PathBuf::from(text("file")));
+        Self {
+            process: serve(stage, &name, &file),
+            place: Place::of(value),
+            datacenter: text("datacenter"),
+            name,
+            file,
+        }
+    }
+
+    /// Waits until it serves clients.
+    ///
+    /// # Panics
+    /// If that takes longer than `patience`, or its process ends.
+    pub fn await_ready(&mut self, patience: Duration) {
+        let what = format!("{} is ready", self.name);
+        let admin = self.place.admin.clone();
+        self.process.eventually(&what, patience, |_| http::is_ready(&admin).then_some(()));
+    }
+
+    /// Ends it as `kill -9` does and starts it again on the same folder.
+    pub fn crash_and_restart(&mut self, stage: &Stage, down_for: Duration) {
+        self.process.kill();
+        // Nobody is there meanwhile: the wait is for a node that must not answer.
+        let answered = within(down_for, || http::is_ready(&self.place.admin).then_some(()));
+        assert!(answered.is_none(), "{} answers after it was killed", self.name);
+        self.process = serve(stage, &self.name, &self.file);
+    }
+
+    /// A client of it.
+    #[must_use]
+    pub fn client(&self) -> Client {
+        Client::connect(&self.place.client)
+    }
+
+    fn set_fault(&self, body: &str) {
+        let what = format!("{} takes a fault", self.name);
+        eventually(&what, Duration::from_secs(20), || {
+            let answer = http::ask("PUT", &self.place.admin, "/v1/faults", body).ok()?;
+            assert!(answer.status < 300, "{}: {answer:?}", self.name);
+            Some(())
+        });
+    }
+}
+
+fn serve(stage: &Stage, name: &str, file: &std::path::Path) -> Process {
+    let words = ["serve", "--config", path_text(file)];
+    Process::start(stage, &Start { name, words: &words, environment: &[] })
+}

@@ -1,0 +1,42 @@
+//! Reads what the environment says about tests: the one place that does.
+//!
+//! | variable | what it says |
+//! |---|---|
+//! | `ANTECEDE_BINARY` | the binary that is tested |
+//! | `CARGO_TARGET_DIR` | where cargo builds, if not in `target` |
+//! | `ANTECEDE_TEST_SECONDS` | how long loads with faults last; the gate's is short |
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// How long loads with faults last in the gate.
+const LOAD_SECONDS: u64 = 15;
+
+fn variable(name: &str) -> Option<String> {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
+    let value = std::env::var(name);
+    value.ok().filter(|value| !value.is_empty())
+}
+
+/// The binary that is tested; it need not exist.
+#[must_use]
+pub fn binary() -> PathBuf {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    if let Some(binary) = variable("ANTECEDE_BINARY") {
+        return root.join(binary);
+    }
+    let target = variable("CARGO_TARGET_DIR").unwrap_or_else(|| "target".to_owned());
+    root.join(target).join("release").join("antecede")
+}
+
+/// How long loads with faults last.
+///
+/// # Panics
+/// If the environment says something that is no number.
+#[must_use]
+pub fn load_duration() -> Duration {
+    let seconds = variable("ANTECEDE_TEST_SECONDS").map_or(LOAD_SECONDS, |text| {
+        text.parse().unwrap_or_else(|_| panic!("ANTECEDE_TEST_SECONDS={text} is no number"))
+    });
+    Duration::from_secs(seconds)
+}
