@@ -10,6 +10,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use antecede_check::{History, Kind, Level, Outcome, Record};
 use antecede_model::{
+    clock::Timestamp,
     context::Context,
     ids::{DatacenterId, NodeId, SessionId},
     refusal::Refusal,
@@ -30,6 +31,8 @@ pub struct Asked {
     pub ask: Ask,
     /// When.
     pub call: Moment,
+    /// The largest visible-at that the session had been shown.
+    pub shown: Timestamp,
 }
 
 /// Where a client stands.
@@ -72,6 +75,8 @@ pub struct Client {
     pub waiting: VecDeque<Asked>,
     /// Counts its turns, so that an old time-out is known as such.
     pub turn: u64,
+    /// The largest visible-at that its session was shown.
+    pub shown: Timestamp,
     /// What it was acknowledged last: for `WAIT`.
     pub last_write: Option<usize>,
 }
@@ -98,6 +103,7 @@ impl Client {
         self.session = number;
         self.seq = 0;
         self.last_write = None;
+        self.shown = Timestamp::ZERO;
     }
 
     /// What the history says about a command that was answered.

@@ -29,6 +29,8 @@ pub struct Stored {
     pub origin: DatacenterId,
     /// Its stamp.
     pub stamp: Timestamp,
+    /// When it became readable in the node's datacenter.
+    pub visible_at: Timestamp,
     /// Its place in the node's log.
     pub index: u64,
     /// Whether it is a tick.
@@ -120,6 +122,8 @@ pub struct Ledger {
     /// Versions by value. Looked up, never walked.
     values: FxHashMap<Vec<u8>, Version>,
     committed: BTreeMap<(DatacenterId, ShardId), Committed>,
+    /// Visible-at by datacenter, shard, origin and stamp. Looked up, never walked.
+    visible: FxHashMap<(DatacenterId, ShardId, DatacenterId, Timestamp), Timestamp>,
     acknowledged: Vec<Acknowledged>,
     /// The largest version of each key among all entries in logs.
     newest: BTreeMap<KeyId, BTreeMap<Version, Option<Vec<u8>>>>,
@@ -140,6 +144,7 @@ impl Ledger {
             identities: FxHashMap::default(),
             values: FxHashMap::default(),
             committed: BTreeMap::new(),
+            visible: FxHashMap::default(),
             acknowledged: Vec::new(),
             newest: BTreeMap::new(),
             appended: 0,
@@ -207,6 +212,7 @@ impl Ledger {
             identity,
             origin: entry.origin,
             stamp: entry.stamp,
+            visible_at: entry.visible_at,
             index,
             is_tick: entry.is_tick(),
         };
@@ -257,20 +263,38 @@ impl Ledger {
 
     /// Takes note that a tail committed an entry.
     ///
+    /// Tells whether it is the first time.
+    ///
     /// # Errors
     /// When another one is committed there.
-    pub fn commit(&mut self, tail: NodeId, shard: ShardId, stored: Stored) -> Result<(), Failure> {
+    pub fn commit(
+        &mut self,
+        tail: NodeId,
+        shard: ShardId,
+        stored: Stored,
+    ) -> Result<bool, Failure> {
         let position = stored.identity.position;
         let what = (stored.identity, stored.origin, stored.stamp);
         let committed = self.committed.entry((tail.datacenter, shard)).or_default();
-        let known = committed.entry(position).or_insert(what);
+        let Some(known) = committed.get(&position) else {
+            committed.insert(position, what);
+            self.visible
+                .insert((tail.datacenter, shard, stored.origin, stored.stamp), stored.visible_at);
+            return Ok(true);
+        };
         if *known != what {
             return Err(Failure::new(
                 "chain_prefix",
                 format!("{tail} commits {what:?} in shard {shard}, but {known:?} is committed"),
             ));
         }
-        Ok(())
+        Ok(false)
+    }
+
+    /// When a committed write became visible in a datacenter.
+    #[must_use]
+    pub fn visible_at(&self, datacenter: DatacenterId, write: Dependency) -> Option<Timestamp> {
+        self.visible.get(&(datacenter, write.shard, write.origin, write.stamp)).copied()
     }
 
     /// What is committed in a datacenter's shard.

@@ -275,7 +275,18 @@ fn mutations(name: Option<&str>) -> anyhow::Result<ExitCode> {
     for row in sim::mutations::TABLE.iter().filter(|row| name.is_none_or(|name| row.name == name)) {
         let found = work::first_failure(row)?;
         match found {
-            Some(seed) => say(&format!("{:<28} caught at seed {seed}", row.name)),
+            Some((caught, None)) => {
+                let (seed, why) = (caught.seed, &caught.why);
+                let why: String = why.chars().take(100).collect();
+                say(&format!("{:<30} caught at seed {seed}: {why}", row.name));
+            }
+            Some((caught, Some(without))) => {
+                say(&format!(
+                    "{:<30} seed {} fails without it, too: {}",
+                    row.name, caught.seed, without.why
+                ));
+                code = ExitCode::FAILURE;
+            }
             None => {
                 say(&format!("{:<28} NOT CAUGHT in {} seeds", row.name, row.seeds));
                 code = ExitCode::FAILURE;

@@ -39,10 +39,10 @@ pub const TABLE: &[Row] = &[
     row("new-head-ignores-ticks", Mutation::NewHeadIgnoresTicks, Profile::Ticks),
     row("minima-without-shards", Mutation::MinimaWithoutShards, Profile::ChainReplaced),
     row("collect-at-first-stability", Mutation::CollectAtFirstStability, Profile::GcRace),
-    row("forget-exceptions-on-restart", Mutation::ForgetExceptionsOnRestart, Profile::OutOfOrder),
+    row("forget-exceptions-on-restart", Mutation::ForgetExceptionsOnRestart, Profile::Gaps),
     row("token-misses-last-write", Mutation::TokenMissesLastWrite, Profile::Sessions),
-    row("token-without-hlc", Mutation::TokenWithoutHlc, Profile::Sessions),
-    row("ignore-logical-time", Mutation::IgnoreLogicalTime, Profile::Sessions),
+    row("token-without-hlc", Mutation::TokenWithoutHlc, Profile::LogicalTime),
+    row("ignore-logical-time", Mutation::IgnoreLogicalTime, Profile::LogicalTime),
     row("no-wait-in-pipelines", Mutation::NoWaitInPipelines, Profile::Pipelines),
     row("stop-reading-when-blocked", Mutation::StopReadingWhenBlocked, Profile::BackPressure),
 ];

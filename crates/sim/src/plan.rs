@@ -313,7 +313,7 @@ mod tests {
             let plan = Plan::of(seed);
             let operations = plan.workload.clients * plan.workload.operations;
             assert!(10 <= plan.faults.len(), "seed {seed} has {} faults", plan.faults.len());
-            assert!(1_500 <= operations, "seed {seed} has {operations} operations");
+            assert!(1_000 <= operations, "seed {seed} has {operations} operations");
         }
     }
 

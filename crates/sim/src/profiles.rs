@@ -8,7 +8,7 @@ use antecede_model::ids::{DatacenterId, NodeId};
 use crate::{
     chance::Chance,
     faults::{Fault, FaultKind, Trigger},
-    moment::{MILLI, Moment, SECOND},
+    moment::{MICRO, MILLI, Moment, SECOND},
     plan::{ACTIVE, Durability, Plan},
 };
 
@@ -35,6 +35,10 @@ pub enum Profile {
     ChainReplaced,
     /// Sessions that move between nodes and datacenters with tokens.
     Sessions,
+    /// Sessions that hurry from a fast clock to a slow one.
+    LogicalTime,
+    /// Nodes that restart while single writes are applied above a gap.
+    Gaps,
     /// Far more blocked writes than a datacenter may hold.
     BackPressure,
 }
@@ -76,6 +80,8 @@ impl Profile {
         Self::OutOfOrder,
         Self::ChainReplaced,
         Self::Sessions,
+        Self::LogicalTime,
+        Self::Gaps,
         Self::BackPressure,
     ];
 
@@ -93,6 +99,8 @@ impl Profile {
             Self::OutOfOrder => "out-of-order",
             Self::ChainReplaced => "chain-replaced",
             Self::Sessions => "sessions",
+            Self::LogicalTime => "logical-time",
+            Self::Gaps => "gaps",
             Self::BackPressure => "back-pressure",
         }
     }
@@ -146,8 +154,11 @@ impl Profile {
             },
             Self::Pipelines => Bias { crash: 3, cut: 1, slow: 8, ..usual },
             Self::OutOfOrder => Bias { faults_max: 30, crash: 1, cut: 6, slow: 4, ..usual },
+            Self::Gaps => Bias { faults_max: 30, crash: 8, cut: 2, slow: 2, ..usual },
             Self::ChainReplaced => Bias { faults_max: 14, crash: 1, cut: 3, slow: 3, ..usual },
-            Self::Sessions => Bias { crash: 2, cut: 4, slow: 4, clock: 2, ..usual },
+            Self::Sessions | Self::LogicalTime => {
+                Bias { crash: 2, cut: 4, slow: 4, clock: 2, ..usual }
+            }
             Self::BackPressure => Bias { faults_max: 10, crash: 0, cut: 4, slow: 1, ..usual },
         }
     }
@@ -159,50 +170,29 @@ impl Profile {
         }
         match self {
             Self::Mixed => {}
-            Self::GcRace => {
-                at_least_three_datacenters(plan);
-                plan.workload.delete_per_mille = 450;
-                plan.workload.groups = 2;
-                plan.workload.home_per_mille = 0;
-                short_delays(plan, chance);
-            }
-            Self::Ticks => {
-                long_chains(plan);
-                plan.shape.shards = 8;
-                plan.workload.groups = 6;
-                plan.workload.operations /= 2;
-                plan.workload.think *= 2;
-                plan.weather.skew_millis = 200;
-                plan.weather.local_delay = MILLI;
-            }
+            Self::GcRace => seek_gc_race(plan, chance),
+            Self::Ticks => seek_ticks(plan),
             Self::TailDeath | Self::FastRestart => {
                 long_chains(plan);
-                plan.weather.disk_delay = chance.pick(&[500, 2000, 8000]) * MILLI / 1000;
+                plan.weather.disk_delay = chance.pick(&[500, 2000, 8000]) * MICRO;
                 plan.workload.home_per_mille = 600;
             }
-            Self::DirtyReplies => {
-                long_chains(plan);
-                plan.workload.home_per_mille = 700;
-                plan.workload.conditional_per_mille = 600;
-                plan.workload.delete_per_mille = 300;
-                plan.workload.read_per_mille = 300;
-                plan.workload.think /= 2;
-                plan.workload.groups = 2;
-                plan.weather.disk_delay = 4 * MILLI;
-            }
-            Self::Pipelines => {
-                long_chains(plan);
-                plan.workload.pipeline_per_mille = 700;
-                plan.workload.pipeline_max = 6;
-                plan.workload.home_per_mille = 100;
-                plan.shape.shards = 8;
-                plan.weather.disk_delay = 2 * MILLI;
-            }
+            Self::DirtyReplies => seek_dirty_replies(plan),
+            Self::Pipelines => seek_pipelines(plan),
             Self::OutOfOrder => {
                 at_least_three_datacenters(plan);
                 workload_of_hot_keys(plan);
                 short_delays(plan, chance);
             }
+            Self::Gaps => {
+                at_least_three_datacenters(plan);
+                workload_of_hot_keys(plan);
+                short_delays(plan, chance);
+                plan.shape.chain = 1;
+                plan.shape.nodes = 2;
+                plan.shape.shards = 4;
+            }
+            Self::LogicalTime => seek_logical_time(plan),
             Self::ChainReplaced => {
                 at_least_three_datacenters(plan);
                 long_chains(plan);
@@ -214,15 +204,7 @@ impl Profile {
                 plan.workload.pipeline_per_mille = 0;
                 plan.weather.skew_millis = 200;
             }
-            Self::BackPressure => {
-                at_least_three_datacenters(plan);
-                workload_of_hot_keys(plan);
-                plan.workload.operations *= 2;
-                plan.workload.think /= 3;
-                plan.workload.read_per_mille = 200;
-                plan.workload.pipeline_per_mille = 300;
-                plan.shape.shards = 4;
-            }
+            Self::BackPressure => seek_back_pressure(plan),
         }
     }
 
@@ -230,15 +212,80 @@ impl Profile {
     pub(crate) fn fixed_faults(self, chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
         match self {
             Self::GcRace | Self::OutOfOrder => slow_pairs(chance, plan, 12),
+            Self::Gaps => slow_pairs(chance, plan, 30),
             Self::Ticks | Self::TailDeath | Self::ChainReplaced => removals(chance, plan),
             Self::BackPressure => blocked_third(chance, plan),
             Self::Mixed
             | Self::FastRestart
             | Self::DirtyReplies
             | Self::Pipelines
-            | Self::Sessions => Vec::new(),
+            | Self::Sessions
+            | Self::LogicalTime => Vec::new(),
         }
     }
+}
+
+fn seek_gc_race(plan: &mut Plan, chance: &mut Chance) {
+    at_least_three_datacenters(plan);
+    plan.workload.delete_per_mille = 450;
+    plan.workload.groups = 2;
+    plan.workload.home_per_mille = 0;
+    short_delays(plan, chance);
+}
+
+fn seek_ticks(plan: &mut Plan) {
+    long_chains(plan);
+    plan.shape.shards = 8;
+    plan.workload.groups = 6;
+    plan.workload.operations /= 2;
+    plan.workload.think *= 2;
+    plan.weather.skew_millis = 200;
+    plan.weather.local_delay = MILLI;
+}
+
+fn seek_dirty_replies(plan: &mut Plan) {
+    long_chains(plan);
+    plan.workload.home_per_mille = 700;
+    plan.workload.conditional_per_mille = 600;
+    plan.workload.delete_per_mille = 300;
+    plan.workload.read_per_mille = 300;
+    plan.workload.think /= 2;
+    plan.workload.groups = 2;
+    plan.weather.disk_delay = 4 * MILLI;
+}
+
+fn seek_pipelines(plan: &mut Plan) {
+    long_chains(plan);
+    plan.workload.pipeline_per_mille = 700;
+    plan.workload.pipeline_max = 6;
+    plan.workload.home_per_mille = 100;
+    plan.shape.shards = 8;
+    plan.weather.disk_delay = 2 * MILLI;
+}
+
+fn seek_logical_time(plan: &mut Plan) {
+    plan.shape.chain = 1;
+    plan.shape.nodes = 3;
+    plan.shape.shards = 8;
+    plan.workload.clients = 6;
+    plan.workload.operations = 300;
+    plan.workload.think = 40 * MILLI;
+    plan.workload.groups = 6;
+    plan.workload.home_per_mille = 100;
+    plan.workload.move_per_mille = 300;
+    plan.workload.pipeline_per_mille = 0;
+    plan.workload.eventual_per_mille = 0;
+    plan.weather.skew_millis = 200;
+}
+
+fn seek_back_pressure(plan: &mut Plan) {
+    at_least_three_datacenters(plan);
+    workload_of_hot_keys(plan);
+    plan.workload.operations *= 2;
+    plan.workload.think /= 3;
+    plan.workload.read_per_mille = 200;
+    plan.workload.pipeline_per_mille = 300;
+    plan.shape.shards = 4;
 }
 
 fn at_least_three_datacenters(plan: &mut Plan) {

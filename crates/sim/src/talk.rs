@@ -1,20 +1,23 @@
 //! Carries out what the machines of a node want done: records to the disk, messages to the wires,
 //! replies to sessions, events to the properties.
 
-use antecede_model::ids::{LogIndex, NodeId, RequestId, SessionId, ShardId};
+use antecede_model::{
+    clock::Timestamp,
+    ids::{DatacenterId, NodeId, RequestId, SessionId, ShardId},
+};
 use antecede_protocol::{
     chain::Input,
     event::Event,
     geo::cuts::CutInput,
     message::{Body, Message, Reply},
+    mutation::Mutation,
     record::Record,
     session::SessionInput,
 };
 
 use crate::{
-    check::{Failure, chain_prefix, durable},
+    check::{Failure, chain_prefix, durable, visible_at},
     faults::Trigger,
-    ledger::Stored,
     moment::MILLI,
     network::{Class, Fate},
     parcel::Parcel,
@@ -46,12 +49,18 @@ impl World {
         let fresh = std::mem::take(&mut self.nodes[number].log.fresh);
         for (index, record) in &fresh {
             self.note(number, index.0, record);
-            if let Record::Entry { shard, .. } = record {
+            if let Record::Entry { shard, entry, .. } = record {
                 self.nodes[number].unsynced.insert(*shard, index.0);
+                let datacenter = self.nodes[number].id.datacenter;
+                let result = visible_at::at_append(&self.ledger, datacenter, *shard, entry);
+                self.hold(result);
             }
         }
-        for (index, record) in &fresh {
-            self.check_prefix(number, *index, record);
+        if self.plan.shape.durability == Durability::Memory {
+            self.count_persisted(number); // What is appended counts at once.
+        }
+        for (_, record) in &fresh {
+            self.check_prefix(number, record);
         }
         let has_appended = !fresh.is_empty();
         if has_appended && !self.nodes[number].is_flushing {
@@ -80,7 +89,7 @@ impl World {
         self.hold(noted);
     }
 
-    fn check_prefix(&mut self, number: usize, _index: LogIndex, record: &Record) {
+    fn check_prefix(&mut self, number: usize, record: &Record) {
         let Record::Entry { shard, entry, .. } = record else { return };
         let node = &self.nodes[number];
         let id = node.id;
@@ -114,21 +123,15 @@ impl World {
         let id = self.nodes[number].id;
         self.trace.line(self.now, format_args!("{id} {event:?}"));
         match event {
-            Event::Committed { shard, position, origin, stamp } => {
-                let found = self.ledger.image(id, *shard).at(*position).copied();
-                let Some(stored) =
-                    found.filter(|found| (found.origin, found.stamp) == (*origin, *stamp))
-                else {
-                    let what = format!("{id} commits {event:?}, its log has {found:?} there");
-                    return self.fail(Failure::new("chain_prefix", what));
-                };
-                self.on_commit(number, *shard, stored);
+            Event::Committed { shard, origin, stamp, .. } => {
+                self.on_commit(number, *shard, (*origin, *stamp));
             }
-            Event::Applied { shard, since_stamp, .. } => {
+            Event::Applied { shard, origin, stamp, since_stamp, .. } => {
                 if self.measured.contains(shard) {
                     let micros = u64::try_from(since_stamp.as_micros()).unwrap_or(u64::MAX);
                     self.delays.add(micros);
                 }
+                self.on_commit(number, *shard, (*origin, *stamp));
             }
             Event::Diverged { .. } | Event::Drift { .. } => {
                 let what = format!("{id} says {event:?}");
@@ -142,14 +145,25 @@ impl World {
         }
     }
 
-    fn on_commit(&mut self, number: usize, shard: ShardId, stored: Stored) {
+    /// A tail has committed an entry.
+    fn on_commit(&mut self, number: usize, shard: ShardId, name: (DatacenterId, Timestamp)) {
         let node = &self.nodes[number];
         let id = node.id;
-        let committed = self.ledger.commit(id, shard, stored);
+        let Some(stored) = self.ledger.image(id, shard).named(name.0, name.1).copied() else {
+            let what = format!("{id} commits {name:?} in shard {shard}, its log does not have it");
+            return self.fail(Failure::new("chain_prefix", what));
+        };
         let chain = node.configuration.chain(id.datacenter, shard);
         let result = durable::at_commit(&self.ledger, chain, shard, &stored);
-        self.hold(committed);
         self.hold(result);
+        match self.ledger.commit(id, shard, stored) {
+            Ok(true) => {
+                let result = self.promises.at_commit(id.datacenter, shard, &stored);
+                self.hold(result);
+            }
+            Ok(false) => {}
+            Err(failure) => self.fail(failure),
+        }
     }
 
     fn absorb_wakes(&mut self, number: usize) {
@@ -292,6 +306,9 @@ impl World {
         {
             return;
         }
+        if self.does_not_read(number, arrival.from) {
+            return;
+        }
         self.tally.messages += 1;
         let message = match arrival.parcel.unpack() {
             Ok(message) => message,
@@ -314,6 +331,14 @@ impl World {
             }
         }
         self.absorb(number);
+    }
+
+    /// A deliberate bug: nothing is taken from a link between datacenters while too much is blocked.
+    fn does_not_read(&self, number: usize, from: NodeId) -> bool {
+        let node = &self.nodes[number];
+        self.plan.mutations.has(Mutation::StopReadingWhenBlocked)
+            && from.datacenter != node.id.datacenter
+            && node.shards.iter().flatten().any(|shard| shard.has_let_go_of_bodies(from.datacenter))
     }
 
     /// Lets a session go on.

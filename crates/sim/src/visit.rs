@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use antecede_check::Outcome;
+use antecede_check::{Outcome, Record};
 use antecede_model::{
+    clock::Timestamp,
     dependency::Dependency,
     ids::{DatacenterId, SessionId},
     response::Response,
@@ -14,7 +15,7 @@ use antecede_protocol::session::{Answers, Session, SessionInput, View, command::
 
 use crate::{
     chance::Chance,
-    check::durable,
+    check::{durable, visible_at},
     client::{Asked, Seen, Standing, keys_of, outcome_of},
     connection::{Connection, Handing, Taps},
     moment::{MILLI, SECOND},
@@ -128,7 +129,8 @@ impl World {
         let turn = client.turn;
         client.left = client.left.saturating_sub(u32::try_from(asks.len()).unwrap_or(u32::MAX));
         for ask in &asks {
-            client.waiting.push_back(Asked { ask: ask.clone(), call: self.now });
+            let asked = Asked { ask: ask.clone(), call: self.now, shown: client.shown };
+            client.waiting.push_back(asked);
         }
         if !client.chance.per_mille(100) {
             let patience = client.chance.pick(&[SECOND / 2, 3 * SECOND, 6 * SECOND]);
@@ -240,24 +242,43 @@ impl World {
             .iter()
             .filter(|record| record.op != antecede_check::Kind::Read)
             .find_map(|record| record.version);
+        self.show(number, &records);
         self.records.extend(records);
         if !asked.ask.is_write() || outcome_of(response) != Outcome::Ok {
             return;
         }
         let (Some(version), Some(key)) = (written, keys_of(&asked.ask).first().copied()) else {
+            // A key that expires, or nothing was written: what `WAIT` means is not known here.
+            self.clients.get_mut(&number).expect("it is there").last_write = None;
             return;
         };
         let shard = self.keys.of_id(key).shard;
-        let write = Dependency {
-            origin: DatacenterId(version.1),
-            shard,
-            stamp: antecede_model::clock::Timestamp(version.0),
-        };
+        let write =
+            Dependency { origin: DatacenterId(version.1), shard, stamp: Timestamp(version.0) };
         let place = self.ledger.acknowledged().len();
         self.ledger.acknowledge(write, self.records.len());
         self.clients.get_mut(&number).expect("it is there").last_write = Some(place);
         let result = durable::at_acknowledgement(&self.ledger, write);
         self.hold(result);
+        if !self.clients[&number].is_eventual {
+            self.hold(visible_at::at_acknowledgement(write.stamp, asked.shown));
+        }
+    }
+
+    /// Takes note of the logical times that a client is shown by an answer.
+    fn show(&mut self, number: u32, records: &[Record]) {
+        let client = self.clients.get_mut(&number).expect("only clients are answered");
+        for record in records.iter().filter(|record| record.outcome == Outcome::Ok) {
+            let Some(version) = record.version else { continue };
+            let Some(key) = self.keys.find(record.key.as_bytes()) else { continue };
+            let write = Dependency {
+                origin: DatacenterId(version.1),
+                shard: self.keys.of_id(key).shard,
+                stamp: Timestamp(version.0),
+            };
+            let shown = self.ledger.visible_at(client.node.datacenter, write);
+            client.shown = client.shown.max(shown.unwrap_or_default());
+        }
     }
 
     /// What a client does after an answer.
@@ -279,7 +300,10 @@ impl World {
         }
         let client = self.clients.get_mut(&number).expect("it is there");
         if client.waiting.is_empty() {
-            let think = client.chance.spread(self.plan.workload.think);
+            // Who has arrived with a token goes on at once.
+            let has_arrived = matches!(asked.ask, Ask::After(_));
+            let think = if has_arrived { MILLI } else { self.plan.workload.think };
+            let think = client.chance.spread(think);
             self.turn_after(number, think);
         }
     }

@@ -191,15 +191,23 @@ pub(crate) fn gather(
     Ok((passed, failed))
 }
 
-/// The first seed at which the scenario of a deliberate bug fails.
+/// The first seed at which the scenario of a deliberate bug fails, and why it fails without the bug
+/// if it does.
 #[cfg(feature = "mutations")]
-pub(crate) fn first_failure(row: &sim::mutations::Row) -> anyhow::Result<Option<u64>> {
-    let choice = Choice {
+pub(crate) fn first_failure(
+    row: &sim::mutations::Row,
+) -> anyhow::Result<Option<(Failed, Option<Failed>)>> {
+    let mut choice = Choice {
         profile: Some(row.profile.name().to_owned()),
         mutation: Some(row.name.to_owned()),
         ..Choice::default()
     };
-    let extent = Extent { first: 1, count: row.seeds, minutes: None, jobs: 1, keeps_going: false };
+    let mut extent =
+        Extent { first: 1, count: row.seeds, minutes: None, jobs: 1, keeps_going: false };
     let (_, failed) = gather(&choice, &extent, |_| true)?;
-    Ok(failed.first().map(|failed| failed.seed))
+    let Some(caught) = failed.first().cloned() else { return Ok(None) };
+    choice.mutation = None;
+    (extent.first, extent.count) = (caught.seed, 1);
+    let (_, failed) = gather(&choice, &extent, |_| true)?;
+    Ok(Some((caught, failed.first().cloned())))
 }

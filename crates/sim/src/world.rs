@@ -23,7 +23,7 @@ use antecede_protocol::{chain::ShardOptions, geo::cuts::CUTS_EVERY, session::Ses
 
 use crate::{
     chance::Chance,
-    check::{Failure, visibility::Delays},
+    check::{Failure, cuts::Promises, visibility::Delays},
     client::{Client, Standing},
     ledger::Ledger,
     moment::{MILLI, Moment, NodeClock, SECOND},
@@ -38,6 +38,8 @@ use crate::{
 
 /// How far clocks may be apart.
 const MAX_CLOCK_DRIFT: Duration = Duration::from_millis(500);
+/// Little, so that heads often keep no more of a blocked entry than its header.
+const BLOCKED_BYTES_MAX: usize = 512;
 /// How long a session waits for the shards before it says that it does not know.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// Steps that a run may take; far above what any run needs.
@@ -135,6 +137,8 @@ pub struct World {
     pub(crate) session_options: SessionOptions,
     pub(crate) sessions_begun: u64,
     pub(crate) told_lost: BTreeSet<(NodeId, NodeId)>,
+    /// What cuts have promised.
+    pub(crate) promises: Promises,
     pub(crate) rest: Rest,
     pub(crate) tally: Tally,
     /// Shards whose delays are measured; all that matter where a run is compared with another.
@@ -151,7 +155,12 @@ impl World {
         let mut chance = Chance::new(plan.seed, streams::NODES);
         let shape = plan.shape;
         let mutations = plan.mutations;
-        let options = ShardOptions { max_clock_drift: MAX_CLOCK_DRIFT, hash_secret: 7, mutations };
+        let options = ShardOptions {
+            max_clock_drift: MAX_CLOCK_DRIFT,
+            hash_secret: 7,
+            blocked_bytes_max: BLOCKED_BYTES_MAX,
+            mutations,
+        };
         let session_options = SessionOptions {
             request_timeout: REQUEST_TIMEOUT,
             max_clock_drift: MAX_CLOCK_DRIFT,
@@ -183,6 +192,7 @@ impl World {
             session_options,
             sessions_begun: 0,
             told_lost: BTreeSet::new(),
+            promises: Promises::default(),
             rest: Rest::default(),
             tally: Tally::default(),
             measured: BTreeSet::new(),
@@ -229,6 +239,7 @@ impl World {
             transaction: 0,
             waiting: std::collections::VecDeque::new(),
             turn: 0,
+            shown: antecede_model::clock::Timestamp::ZERO,
             last_write: None,
         }
     }
@@ -335,6 +346,10 @@ impl World {
         }
         let node = &mut self.nodes[place.node];
         let has_moved = node.exchange_cuts(self.now);
+        if has_moved {
+            let cuts = node.keeper.cuts();
+            self.promises.note(node.id.datacenter, &cuts.applied, &cuts.stable);
+        }
         if has_moved && self.trace.is_on() {
             let line = format_args!("{} knows {:?}", node.id, node.keeper);
             self.trace.line(self.now, line);

@@ -84,7 +84,17 @@ pub fn at_wait(
     if answered <= i64::try_from(count).unwrap_or(i64::MAX) {
         return Ok(());
     }
-    let what = format!("WAIT answered {answered} for {write}, which only {count} datacenters hold");
+    let mut lacking = Vec::new();
+    for datacenter in configuration.peers(write.origin).filter(|peer| !holds(*peer)) {
+        for node in configuration.chain(datacenter, write.shard) {
+            let found = ledger.image(*node, write.shard).named(write.origin, write.stamp);
+            let synced_to = ledger.node(*node).synced_to;
+            lacking.push(format!("{node} has {found:?}, synced to {synced_to}"));
+        }
+    }
+    let what = format!(
+        "WAIT answered {answered} for {write}, which only {count} datacenters hold: {lacking:?}"
+    );
     Err(Failure::new("durable", what))
 }
 

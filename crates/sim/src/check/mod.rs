@@ -9,6 +9,8 @@
 //! | a commit and an acknowledged write are on every disk of the chain, and stay | Chain Replication section 3 | `durable.rs` |
 //! | a predecessor has all that its successor has; an identity names one entry | Chain Replication section 3 (update propagation) | `chain_prefix.rs` |
 //! | after healing everything is answered, settles and becomes stable in bounded time | DESIGN section 14 | `no_stuck.rs` |
+//! | a cut covers only what is applied | DESIGN section 5 (cuts); PITFALLS A2, A13 | `cuts.rs` |
+//! | visible-at extends causality within a datacenter | DESIGN section 2; PITFALLS A19 | `visible_at.rs` |
 //! | an idle deployment writes nothing | DESIGN section 5 (ticks) | `idle.rs` |
 //! | a stalled shard does not delay writes that do not depend on it | DESIGN section 5 (receiving) | `visibility.rs` |
 
@@ -20,6 +22,8 @@ pub mod causal;
 pub mod chain_prefix;
 /// The same everywhere in the end.
 pub mod converged;
+/// Cuts are promises.
+pub mod cuts;
 /// Nothing that was acknowledged is lost.
 pub mod durable;
 /// Nothing is written when nothing happens.
@@ -32,6 +36,8 @@ pub mod no_stuck;
 pub mod session;
 /// Delay of writes that depend on nothing that is stalled.
 pub mod visibility;
+/// Logical time extends causality.
+pub mod visible_at;
 
 /// A property that does not hold.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -3,6 +3,9 @@
 /// The same seed gives the same trace.
 mod determinism;
 
+/// A stalled shard does not delay others.
+mod visibility;
+
 /// Deliberate bugs are caught.
 #[cfg(feature = "mutations")]
 mod mutations;
