@@ -1,9 +1,11 @@
 //! Tells what a replicated write costs on the links between datacenters beyond its key and value.
 //!
-//! The nodes count the bytes that they send to each other node (`antecede_link_sent_bytes_total`,
-//! with the peer as `DATACENTER.NODE`). What went to other datacenters during the run, less the keys
-//! and values of the acknowledged writes times the datacenters that they went to, is metadata:
-//! versions, dependencies and framing, and also acknowledgements, ticks and cuts.
+//! Two figures. *On links*: all bytes that nodes sent to other datacenters
+//! (`antecede_link_sent_bytes_total`, with the peer as `DATACENTER.NODE`), so acknowledgements, ticks
+//! and cuts too, which cost the more for each write the fewer writes there are. *Of writes*: the bytes
+//! of replicated writes alone, with version, dependencies and their share of the framing, where nodes
+//! count them (`antecede_replicated_bytes_total`, `antecede_replicated_writes_total`). From both the
+//! keys and values are taken off, as clients sent them.
 //!
 //! Assumes: nobody else writes meanwhile, and all nodes' admin ports are given.
 
@@ -18,6 +20,10 @@ use crate::http;
 
 /// The counter of bytes on a link.
 const SENT_BYTES: &str = "antecede_link_sent_bytes_total";
+
+/// The counters of writes that were sent to other datacenters.
+const REPLICATED_BYTES: &str = "antecede_replicated_bytes_total";
+const REPLICATED_WRITES: &str = "antecede_replicated_writes_total";
 
 /// How long to wait after a run until the links are quiet.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,37 +43,75 @@ pub(crate) struct Metadata {
     pub(crate) replicated_writes: u64,
     /// Bytes of keys and values among `link_bytes`.
     pub(crate) payload_bytes: u64,
-    /// What is left for each replicated write.
-    pub(crate) bytes_per_write: f64,
+    /// What all traffic leaves for each replicated write.
+    pub(crate) link_bytes_per_write: f64,
+    /// What a replicated write takes itself; `None` where nodes do not count it.
+    pub(crate) bytes_per_write: Option<f64>,
+}
+
+/// Counters of all nodes together.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    /// Bytes sent to other datacenters.
+    link_bytes: u64,
+    /// Bytes of writes among them.
+    write_bytes: u64,
+    /// How many writes.
+    writes: u64,
+}
+
+impl Counters {
+    fn since(self, before: Self) -> Self {
+        Self {
+            link_bytes: self.link_bytes.saturating_sub(before.link_bytes),
+            write_bytes: self.write_bytes.saturating_sub(before.write_bytes),
+            writes: self.writes.saturating_sub(before.writes),
+        }
+    }
 }
 
 impl Metadata {
-    /// From bytes on links, and writes with their payload as clients sent them.
-    pub(crate) fn of(link_bytes: u64, writes: u64, payload: u64, datacenters: u64) -> Option<Self> {
+    /// From counters before and after, and writes with their payload as clients sent them.
+    pub(crate) fn of(
+        [before, after]: [Counters; 2],
+        (writes, payload): (u64, u64),
+        datacenters: u64,
+    ) -> Option<Self> {
         let copies = datacenters.saturating_sub(1);
         let replicated_writes = writes * copies;
         if replicated_writes == 0 {
             return None;
         }
+        let during = after.since(before);
         let payload_bytes = payload * copies;
-        let rest = link_bytes as f64 - payload_bytes as f64;
-        let bytes_per_write = rest / replicated_writes as f64;
-        Some(Self { link_bytes, replicated_writes, payload_bytes, bytes_per_write })
+        // A write that was sent twice is counted twice with its payload.
+        let usual_payload = payload as f64 / writes as f64;
+        let of_writes = during.write_bytes as f64 / during.writes as f64 - usual_payload;
+        let rest = during.link_bytes as f64 - payload_bytes as f64;
+        Some(Self {
+            link_bytes: during.link_bytes,
+            replicated_writes,
+            payload_bytes,
+            link_bytes_per_write: rest / replicated_writes as f64,
+            bytes_per_write: (0 < during.writes).then_some(of_writes),
+        })
     }
 }
 
-/// Bytes that the nodes have sent to other datacenters, and the number of datacenters.
+/// The counters of the nodes with these admin ports.
 ///
 /// # Errors
 /// When an admin port does not answer, or does not tell which node it belongs to.
-pub(crate) async fn sent_bytes(admins: &[String]) -> anyhow::Result<u64> {
-    let mut all = 0;
+pub(crate) async fn counters(admins: &[String]) -> anyhow::Result<Counters> {
+    let mut all = Counters::default();
     for admin in admins {
         let metrics = http::get(admin, "/metrics").await?;
         let status = http::get(admin, "/v1/status").await?;
         let own = datacenter_of(&status)
             .with_context(|| format!("the status of {admin} does not name its node"))?;
-        all += sent_to_others(&metrics, &own);
+        all.link_bytes += sent_to_others(&metrics, &own);
+        all.write_bytes += sum(&metrics, REPLICATED_BYTES, |_| true);
+        all.writes += sum(&metrics, REPLICATED_WRITES, |_| true);
     }
     Ok(all)
 }
@@ -75,15 +119,15 @@ pub(crate) async fn sent_bytes(admins: &[String]) -> anyhow::Result<u64> {
 /// The same once the links are quiet.
 ///
 /// # Errors
-/// As [`sent_bytes`].
-pub(crate) async fn sent_bytes_when_quiet(admins: &[String]) -> anyhow::Result<u64> {
+/// As [`counters`].
+pub(crate) async fn counters_when_quiet(admins: &[String]) -> anyhow::Result<Counters> {
     let start = clock::steady().0;
-    let mut before = sent_bytes(admins).await?;
+    let mut before = counters(admins).await?;
     loop {
         tokio::time::sleep(QUIET_PAUSE).await;
-        let now = sent_bytes(admins).await?;
+        let now = counters(admins).await?;
         let is_late = QUIET_TIMEOUT <= clock::steady().0.saturating_sub(start);
-        if now.saturating_sub(before) <= QUIET_BYTES || is_late {
+        if now.since(before).link_bytes <= QUIET_BYTES || is_late {
             return Ok(now);
         }
         before = now;
@@ -100,14 +144,20 @@ fn datacenter_of(status: &str) -> Option<String> {
 
 /// The sum of the link counters whose peer is in another datacenter than `own`.
 fn sent_to_others(metrics: &str, own: &str) -> u64 {
-    let samples = metrics.lines().filter_map(|line| line.strip_prefix(SENT_BYTES));
-    samples
-        .filter_map(|sample| {
-            let (labels, value) = sample.rsplit_once(' ')?;
-            let peer = labels.split("peer=\"").nth(1)?.split('"').next()?;
-            (peer.split('.').next()? != own).then(|| value.parse::<u64>().ok())?
-        })
-        .sum()
+    sum(metrics, SENT_BYTES, |labels| {
+        let peer = labels.split("peer=\"").nth(1).and_then(|rest| rest.split('"').next());
+        peer.and_then(|peer| peer.split('.').next()).is_some_and(|datacenter| datacenter != own)
+    })
+}
+
+/// The sum of a counter over the labels that are meant.
+fn sum(metrics: &str, name: &str, is_meant: impl Fn(&str) -> bool) -> u64 {
+    let samples = metrics.lines().filter_map(|line| {
+        let (labels, value) = line.strip_prefix(name)?.rsplit_once(' ')?;
+        let is_whole_name = labels.is_empty() || labels.starts_with('{');
+        (is_whole_name && is_meant(labels)).then(|| value.parse::<u64>().ok())?
+    });
+    samples.sum()
 }
 
 #[cfg(test)]
@@ -130,10 +180,23 @@ antecede_link_received_bytes_total{peer=\"2.1\"} 7
 
     #[test]
     fn metadata_is_what_keys_and_values_leave() {
-        let found = Metadata::of(100_000, 100, 30_000, 3).unwrap();
+        let before = Counters { link_bytes: 1_000, ..Counters::default() };
+        let after = Counters { link_bytes: 101_000, ..before };
+        let found = Metadata::of([before, after], (100, 30_000), 3).unwrap();
         assert_eq!(found.replicated_writes, 200);
-        assert_eq!(found.bytes_per_write, 200.0);
-        assert_eq!(Metadata::of(5, 100, 30, 1), None, "one datacenter replicates nothing");
+        assert_eq!(found.link_bytes_per_write, 200.0);
+        assert_eq!(found.bytes_per_write, None, "nodes did not count it");
+        assert_eq!(Metadata::of([before, after], (100, 30), 1), None, "nothing is replicated");
+        // 10 writes were sent twice.
+        let after = Counters { write_bytes: 210 * 340, writes: 210, ..after };
+        let found = Metadata::of([before, after], (100, 30_000), 3).unwrap();
+        assert_eq!(found.bytes_per_write, Some(40.0));
+    }
+
+    #[test]
+    fn counters_are_told_by_their_whole_name() {
+        let metrics = "a_total 3\na_total{x=\"y z\"} 4\na_total_more 5\n# HELP a_total 6\n";
+        assert_eq!(sum(metrics, "a_total", |_| true), 7);
     }
 
     #[test]

@@ -56,15 +56,26 @@ const PROGRESS_EVERY: Duration = Duration::from_secs(1);
 /// # Errors
 /// When an endpoint is not there, or a file cannot be written.
 pub(crate) async fn run(options: &BenchOptions) -> anyhow::Result<ExitCode> {
+    let report = measure(options).await?;
+    if options.json {
+        screen::json(&report)?;
+    } else {
+        screen::answer(&report.to_text());
+    }
+    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Does everything but print.
+async fn measure(options: &BenchOptions) -> anyhow::Result<Report> {
     let run_name = format!("h{:x}", clock::wall().millis());
     let plan = Plan::of(options, &run_name).await?;
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.map_or(cores, usize::from).min(plan.lane_count());
     let recorder = options.history.as_deref().map(Recorder::begin).transpose()?;
-    let bytes_before = if options.admin.is_empty() {
+    let counters_before = if options.admin.is_empty() {
         None
     } else {
-        Some(metadata::sent_bytes(&options.admin).await?)
+        Some(metadata::counters(&options.admin).await?)
     };
     let duration = match (options.requests, options.duration) {
         (Some(_), _) => None,
@@ -86,23 +97,17 @@ pub(crate) async fn run(options: &BenchOptions) -> anyhow::Result<ExitCode> {
         let records = finals.as_ref().map_or(&[][..], |finals| &finals.records);
         recorder.finish(records)?;
     }
-    let metadata = match bytes_before {
+    let metadata = match counters_before {
         Some(before) => {
-            let sent = metadata::sent_bytes_when_quiet(&options.admin).await?;
-            let (tally, dcs) = (&outcome.tally, plan.datacenters.len() as u64);
-            Metadata::of(sent.saturating_sub(before), tally.writes, tally.payload_bytes, dcs)
+            let after = metadata::counters_when_quiet(&options.admin).await?;
+            let written = (outcome.tally.writes, outcome.tally.payload_bytes);
+            Metadata::of([before, after], written, plan.datacenters.len() as u64)
         }
         None => None,
     };
     screen::progress("");
     let run = Run::of(options, plan, threads);
-    let report = Report::of(run, &outcome, metadata, finals.as_ref());
-    if options.json {
-        screen::json(&report)?;
-    } else {
-        screen::answer(&report.to_text());
-    }
-    Ok(if report.is_good() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(Report::of(run, &outcome, metadata, finals.as_ref()))
 }
 
 /// Runs the load on threads of its own; the user can end it early, and sees how it stands.
@@ -136,3 +141,6 @@ async fn watched(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -155,10 +155,15 @@ impl Report {
             self.sessions,
         ));
         if let Some(metadata) = &self.metadata {
+            let of_writes = match metadata.bytes_per_write {
+                Some(bytes) => format!("{bytes:.1} bytes"),
+                None => "not counted by these nodes".to_owned(),
+            };
+            lines.push(format!("metadata per replicated write: {of_writes}"));
             lines.push(format!(
-                "metadata per replicated write: {:.1} bytes ({} bytes on links, {} replicated \
-                 writes, {} bytes of keys and values)",
-                metadata.bytes_per_write,
+                "all traffic between datacenters per replicated write, less key and value: {:.1} \
+                 bytes ({} bytes on links, {} replicated writes, {} bytes of keys and values)",
+                metadata.link_bytes_per_write,
                 metadata.link_bytes,
                 metadata.replicated_writes,
                 metadata.payload_bytes,

@@ -196,6 +196,28 @@ impl Photo {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::DemoOptions;
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn the_anomaly_shows_without_dependencies_and_not_with_them() {
+        let options = DemoOptions {
+            base_port: None,
+            latency: "10ms".parse().unwrap(),
+            jitter: Duration::ZERO,
+            data: None,
+            memory: true,
+            listening_url_file: None,
+            exit_after: None,
+        };
+        let world = World::start(&options).await.unwrap();
+        world.await_ready(Duration::from_secs(60)).await.unwrap();
+        let before = world.shaper().shapes();
+        let photo = show(&world).await.unwrap();
+        assert!(photo.as_expected, "{photo:?}");
+        assert!(photo.causal.photo_after_ms <= photo.causal.comment_after_ms, "{photo:?}");
+        assert_eq!(world.shaper().shapes(), before, "delays are put back");
+        world.shutdown().await;
+    }
 
     #[test]
     fn the_text_shows_both_runs_and_what_they_mean() {
