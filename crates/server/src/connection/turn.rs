@@ -266,12 +266,19 @@ impl Conversation {
         }
     }
 
-    /// Loads what the keys of a batch will need, so that they are loaded side by side.
+    /// Loads what the keys of a batch will need, so that they are loaded side by side: first the
+    /// places in the index, then what they point to.
     fn prefetch(&self, batch: &[Arguments<'_>]) {
-        for arguments in batch {
-            if let Some(key) = arguments.get(1) {
-                self.node.prefetch(key);
-            }
+        let count = self.node.configuration.shard_count;
+        let keys: SmallVec<[(ShardId, &[u8]); BATCH_MAX]> = batch
+            .iter()
+            .filter_map(|arguments| arguments.get(1).map(|key| (count.shard_of(key), *key)))
+            .collect();
+        for (shard, key) in &keys {
+            self.node.look(*shard, |replica| replica.prefetch(key));
+        }
+        for (shard, key) in &keys {
+            self.node.look(*shard, |replica| replica.prefetch_record(key));
         }
     }
 

@@ -291,12 +291,6 @@ impl Node {
         }
     }
 
-    /// Loads what a key's index needs, if it is here.
-    pub(crate) fn prefetch(&self, key: &[u8]) {
-        let shard = self.configuration.shard_count.shard_of(key);
-        self.look(shard, |replica| replica.prefetch(key));
-    }
-
     fn handle(&self, shard: ShardId, replica: &mut Replica, input: Input<'_>, work: &mut Work) {
         let here = self.here(work.now);
         let mut storage = Appender { log: &self.log, memory: &self.memory, now: work.now };

@@ -259,9 +259,8 @@ fn what_comes_behind_a_quit_that_had_to_wait_is_not_run() {
     let server = alone_in(folder.path());
     let mut client = Client::connect(server.client_address());
     // The read waits for the log, and so does all that is behind it.
-    client.send_bytes(
-        b"SET {a}k v\r\nGET {a}k\r\nSET {b}k v\r\nQUIT\r\nSET {b}k w\r\nGET {b}k\r\n",
-    );
+    client
+        .send_bytes(b"SET {a}k v\r\nGET {a}k\r\nSET {b}k v\r\nQUIT\r\nSET {b}k w\r\nGET {b}k\r\n");
     assert_eq!(client.reply(), "OK");
     assert_eq!(client.reply(), "v");
     assert_eq!(client.reply(), "OK");
