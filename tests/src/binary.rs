@@ -20,6 +20,19 @@ pub fn path() -> PathBuf {
     path
 }
 
+/// A command of the binary, which takes no settings from the environment of the test.
+///
+/// # Panics
+/// If the binary is not there.
+#[must_use]
+pub fn command() -> Command {
+    let mut command = Command::new(path());
+    for name in settings::inherited() {
+        command.env_remove(name);
+    }
+    command
+}
+
 /// What a command printed, and how it ended.
 #[derive(Clone, Debug)]
 pub struct Ended {
@@ -37,7 +50,7 @@ pub struct Ended {
 /// If it cannot be started.
 #[must_use]
 pub fn run(words: &[&str]) -> Ended {
-    let output: Output = Command::new(path())
+    let output: Output = command()
         .args(words)
         .output()
         .unwrap_or_else(|error| panic!("cannot run antecede {words:?}: {error}"));

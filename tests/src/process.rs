@@ -6,7 +6,7 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -74,7 +74,7 @@ impl Process {
         let name = start.name.to_owned();
         let (answer, answer_file) = Output::begin(stage.path(&format!("{name}.out")));
         let (notes, notes_file) = Output::begin(stage.path(&format!("{name}.err")));
-        let child = Command::new(binary::path())
+        let child = binary::command()
             .args(start.words)
             .envs(start.environment.iter().copied())
             .current_dir(stage.folder())

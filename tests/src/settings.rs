@@ -6,16 +6,27 @@
 //! | `CARGO_TARGET_DIR` | where cargo builds, if not in `target` |
 //! | `ANTECEDE_TEST_SECONDS` | how long loads with faults last; the gate's is short |
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 /// How long loads with faults last in the gate.
 const LOAD_SECONDS: u64 = 15;
 
+/// What the names of settings begin with, the binary's too.
+const PREFIX: &str = "ANTECEDE_";
+
 fn variable(name: &str) -> Option<String> {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads the environment")]
     let value = std::env::var(name);
     value.ok().filter(|value| !value.is_empty())
+}
+
+/// Variables that the binary would take for its own settings, those of tests among them.
+#[must_use]
+pub fn inherited() -> Vec<OsString> {
+    let names = std::env::vars_os().map(|(name, _)| name);
+    names.filter(|name| name.to_string_lossy().starts_with(PREFIX)).collect()
 }
 
 /// The binary that is tested; it need not exist.
