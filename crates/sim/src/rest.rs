@@ -218,7 +218,7 @@ impl World {
             &self.keys,
             &self.rest.answered,
         )?;
-        linearizable::check(&history)?;
+        self.tally.undecided = u64::from(!linearizable::check(&history)?);
         session::check(&history)?;
         causal::check(&history)
     }

@@ -52,8 +52,7 @@ pub(crate) fn shrink(choice: &Choice, seed: u64) -> anyhow::Result<ExitCode> {
 
 fn fails(choice: &Choice, seed: u64) -> anyhow::Result<Option<Failed>> {
     let extent = Extent { first: seed, count: 1, minutes: None, jobs: 1, keeps_going: false };
-    let (_, mut failed) = gather(choice, &extent, |_| true)?;
-    Ok(failed.pop())
+    Ok(gather(choice, &extent, |_| true)?.failed.pop())
 }
 
 /// Leaves out as many of the items as possible, in ever smaller runs.

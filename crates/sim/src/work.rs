@@ -59,7 +59,7 @@ pub(crate) fn work(
             say(&format!("failed {seed} {what}"));
             return Ok(ExitCode::FAILURE);
         }
-        say(&format!("passed {seed} {}", outcome.tally.operations));
+        say(&format!("passed {seed} {}", outcome.tally.undecided));
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -114,7 +114,7 @@ pub(crate) fn fresh(choice: &Choice, extent: &Extent) -> anyhow::Result<ExitCode
     let count = if end.is_some() { "seeds".to_owned() } else { format!("{} seeds", extent.count) };
     say(&format!("{count} from {} on, in {} processes", extent.first, extent.jobs));
     let mut told = 0;
-    let (passed, failed) = gather(choice, extent, |passed| {
+    let Gathered { passed, undecided, failed } = gather(choice, extent, |passed| {
         if told + 500 <= passed {
             told = passed;
             say(&format!("{passed} seeds passed in {} s", clock.now().as_secs()));
@@ -129,8 +129,23 @@ pub(crate) fn fresh(choice: &Choice, extent: &Extent) -> anyhow::Result<ExitCode
         say(&format!("  shrink it: cargo run --release -p sim -- shrink {} {rest}", failure.seed));
     }
     let each = millis * u128::from(extent.jobs) / u128::from(passed.max(1));
-    say(&format!("{passed} passed, {} failed, {millis} ms ({each} ms each)", failed.len()));
+    say(&format!(
+        "{passed} passed ({undecided} with registers that were too busy to decide), {} failed, \
+         {millis} ms ({each} ms each)",
+        failed.len()
+    ));
     Ok(if failed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// What came of many seeds.
+#[derive(Debug)]
+pub(crate) struct Gathered {
+    /// How many passed.
+    pub(crate) passed: u64,
+    /// In how many of these some register could not be decided.
+    pub(crate) undecided: u64,
+    /// Those that failed.
+    pub(crate) failed: Vec<Failed>,
 }
 
 /// Runs seeds until they are through, `goes_on` says no, or one fails.
@@ -138,7 +153,7 @@ pub(crate) fn gather(
     choice: &Choice,
     extent: &Extent,
     mut goes_on: impl FnMut(u64) -> bool,
-) -> anyhow::Result<(u64, Vec<Failed>)> {
+) -> anyhow::Result<Gathered> {
     let jobs = extent.jobs.min(extent.count);
     let (sender, receiver) = mpsc::sync_channel(LINES_MAX);
     let last = extent.first.saturating_add(extent.count);
@@ -149,7 +164,8 @@ pub(crate) fn gather(
         let slot = usize::try_from(place)?;
         workers.push(spawn(choice, (first, jobs, count_from(first)), slot, &sender)?);
     }
-    let (mut passed, mut failed, mut running) = (0_u64, Vec::<Failed>::new(), workers.len());
+    let (mut passed, mut undecided) = (0_u64, 0_u64);
+    let (mut failed, mut running) = (Vec::<Failed>::new(), workers.len());
     while 0 < running {
         let (place, line) = receiver.recv()?;
         let Some(line) = line else {
@@ -169,8 +185,9 @@ pub(crate) fn gather(
             continue;
         };
         match line.split_once(' ') {
-            Some(("passed", _)) => {
+            Some(("passed", rest)) => {
                 passed += 1;
+                undecided += u64::from(rest.ends_with(" 1"));
                 workers[place].next = workers[place].next.saturating_add(jobs);
             }
             Some(("failed", rest)) => {
@@ -188,7 +205,7 @@ pub(crate) fn gather(
             }
         }
     }
-    Ok((passed, failed))
+    Ok(Gathered { passed, undecided, failed })
 }
 
 /// The first seed at which the scenario of a deliberate bug fails, and why it fails without the bug
@@ -204,10 +221,10 @@ pub(crate) fn first_failure(
     };
     let mut extent =
         Extent { first: 1, count: row.seeds, minutes: None, jobs: 1, keeps_going: false };
-    let (_, failed) = gather(&choice, &extent, |_| true)?;
+    let failed = gather(&choice, &extent, |_| true)?.failed;
     let Some(caught) = failed.first().cloned() else { return Ok(None) };
     choice.mutation = None;
     (extent.first, extent.count) = (caught.seed, 1);
-    let (_, failed) = gather(&choice, &extent, |_| true)?;
+    let failed = gather(&choice, &extent, |_| true)?.failed;
     Ok(Some((caught, failed.first().cloned())))
 }

@@ -115,6 +115,8 @@ pub struct Tally {
     pub virtual_time: u64,
     /// Events of the queue.
     pub steps: u64,
+    /// Whether some register could not be decided.
+    pub undecided: u64,
 }
 
 /// A deployment in virtual time.
@@ -351,7 +353,7 @@ impl World {
             self.promises.note(node.id.datacenter, &cuts.applied, &cuts.stable);
         }
         if has_moved && self.trace.is_on() {
-            let line = format_args!("{} knows {:?}", node.id, node.keeper);
+            let line = format_args!("{} knows {:?}", node.id, node.keeper.cuts());
             self.trace.line(self.now, line);
         }
         let every = u64::try_from(CUTS_EVERY.as_nanos()).expect("a short time");
