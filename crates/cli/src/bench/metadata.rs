@@ -49,7 +49,7 @@ pub(crate) struct Metadata {
     pub(crate) bytes_per_write: Option<f64>,
 }
 
-/// Counters of all nodes together.
+/// Counters of one node, or of all together.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
     /// Bytes sent to other datacenters.
@@ -61,19 +61,26 @@ pub(crate) struct Counters {
 }
 
 impl Counters {
-    fn since(self, before: Self) -> Self {
-        Self {
-            link_bytes: self.link_bytes.saturating_sub(before.link_bytes),
-            write_bytes: self.write_bytes.saturating_sub(before.write_bytes),
-            writes: self.writes.saturating_sub(before.writes),
-        }
+    /// What was counted since `before`; `None` if a node has begun to count anew.
+    fn since(self, before: Self) -> Option<Self> {
+        Some(Self {
+            link_bytes: self.link_bytes.checked_sub(before.link_bytes)?,
+            write_bytes: self.write_bytes.checked_sub(before.write_bytes)?,
+            writes: self.writes.checked_sub(before.writes)?,
+        })
+    }
+
+    fn add(&mut self, other: Self) {
+        self.link_bytes += other.link_bytes;
+        self.write_bytes += other.write_bytes;
+        self.writes += other.writes;
     }
 }
 
 impl Metadata {
-    /// From counters before and after, and writes with their payload as clients sent them.
+    /// From what was counted during a run, and writes with their payload as clients sent them.
     pub(crate) fn of(
-        [before, after]: [Counters; 2],
+        during: Counters,
         (writes, payload): (u64, u64),
         datacenters: u64,
     ) -> Option<Self> {
@@ -82,7 +89,6 @@ impl Metadata {
         if replicated_writes == 0 {
             return None;
         }
-        let during = after.since(before);
         let payload_bytes = payload * copies;
         // A write that was sent twice is counted twice with its payload.
         let usual_payload = payload as f64 / writes as f64;
@@ -98,40 +104,54 @@ impl Metadata {
     }
 }
 
-/// The counters of the nodes with these admin ports.
+/// The counters of each node with these admin ports.
 ///
 /// # Errors
 /// When an admin port does not answer, or does not tell which node it belongs to.
-pub(crate) async fn counters(admins: &[String]) -> anyhow::Result<Counters> {
-    let mut all = Counters::default();
+pub(crate) async fn counters(admins: &[String]) -> anyhow::Result<Vec<Counters>> {
+    let mut all = Vec::new();
     for admin in admins {
         let metrics = http::get(admin, "/metrics").await?;
         let status = http::get(admin, "/v1/status").await?;
         let own = datacenter_of(&status)
             .with_context(|| format!("the status of {admin} does not name its node"))?;
-        all.link_bytes += sent_to_others(&metrics, &own);
-        all.write_bytes += sum(&metrics, REPLICATED_BYTES, |_| true);
-        all.writes += sum(&metrics, REPLICATED_WRITES, |_| true);
+        all.push(Counters {
+            link_bytes: sent_to_others(&metrics, &own),
+            write_bytes: sum(&metrics, REPLICATED_BYTES, |_| true),
+            writes: sum(&metrics, REPLICATED_WRITES, |_| true),
+        });
     }
     Ok(all)
 }
 
-/// The same once the links are quiet.
+/// What was counted since `before`, once the links are quiet.
 ///
 /// # Errors
-/// As [`counters`].
-pub(crate) async fn counters_when_quiet(admins: &[String]) -> anyhow::Result<Counters> {
+/// As [`counters`]; and when a node was restarted meanwhile.
+pub(crate) async fn counted_since(
+    before: &[Counters],
+    admins: &[String],
+) -> anyhow::Result<Counters> {
     let start = clock::steady().0;
-    let mut before = counters(admins).await?;
+    let mut last = total(before, &counters(admins).await?)?;
     loop {
         tokio::time::sleep(QUIET_PAUSE).await;
-        let now = counters(admins).await?;
+        let now = total(before, &counters(admins).await?)?;
         let is_late = QUIET_TIMEOUT <= clock::steady().0.saturating_sub(start);
-        if now.since(before).link_bytes <= QUIET_BYTES || is_late {
+        if now.link_bytes - last.link_bytes.min(now.link_bytes) <= QUIET_BYTES || is_late {
             return Ok(now);
         }
-        before = now;
+        last = now;
     }
+}
+
+/// What all nodes counted between two moments.
+fn total(before: &[Counters], after: &[Counters]) -> anyhow::Result<Counters> {
+    let mut all = Counters::default();
+    for (before, after) in before.iter().zip(after) {
+        all.add(after.since(*before).context("a node was restarted, and counts anew")?);
+    }
+    Ok(all)
 }
 
 /// The number of the datacenter of the node whose status this is.
@@ -180,17 +200,25 @@ antecede_link_received_bytes_total{peer=\"2.1\"} 7
 
     #[test]
     fn metadata_is_what_keys_and_values_leave() {
-        let before = Counters { link_bytes: 1_000, ..Counters::default() };
-        let after = Counters { link_bytes: 101_000, ..before };
-        let found = Metadata::of([before, after], (100, 30_000), 3).unwrap();
+        let during = Counters { link_bytes: 100_000, ..Counters::default() };
+        let found = Metadata::of(during, (100, 30_000), 3).unwrap();
         assert_eq!(found.replicated_writes, 200);
         assert_eq!(found.link_bytes_per_write, 200.0);
         assert_eq!(found.bytes_per_write, None, "nodes did not count it");
-        assert_eq!(Metadata::of([before, after], (100, 30), 1), None, "nothing is replicated");
+        assert_eq!(Metadata::of(during, (100, 30), 1), None, "nothing is replicated");
         // 10 writes were sent twice.
-        let after = Counters { write_bytes: 210 * 340, writes: 210, ..after };
-        let found = Metadata::of([before, after], (100, 30_000), 3).unwrap();
+        let during = Counters { write_bytes: 210 * 340, writes: 210, ..during };
+        let found = Metadata::of(during, (100, 30_000), 3).unwrap();
         assert_eq!(found.bytes_per_write, Some(40.0));
+    }
+
+    #[test]
+    fn a_node_that_counts_anew_spoils_the_sum() {
+        let counters = |link_bytes: u64| Counters { link_bytes, ..Counters::default() };
+        let before = [counters(5), counters(7)];
+        assert_eq!(total(&before, &[counters(15), counters(9)]).unwrap(), counters(12));
+        let error = total(&before, &[counters(15), counters(3)]).unwrap_err();
+        assert!(error.to_string().contains("restarted"), "{error}");
     }
 
     #[test]

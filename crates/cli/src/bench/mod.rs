@@ -97,17 +97,30 @@ async fn measure(options: &BenchOptions) -> anyhow::Result<Report> {
         let records = finals.as_ref().map_or(&[][..], |finals| &finals.records);
         recorder.finish(records)?;
     }
-    let metadata = match counters_before {
-        Some(before) => {
-            let after = metadata::counters_when_quiet(&options.admin).await?;
-            let written = (outcome.tally.writes, outcome.tally.payload_bytes);
-            Metadata::of([before, after], written, plan.datacenters.len() as u64)
-        }
+    let metadata = match &counters_before {
+        Some(before) => metadata_of(before, options, plan, &outcome).await,
         None => None,
     };
     screen::progress("");
     let run = Run::of(options, plan, threads);
     Ok(Report::of(run, &outcome, metadata, finals.as_ref()))
+}
+
+/// The cost of replication; a run is not lost because it cannot be told.
+async fn metadata_of(
+    before: &[metadata::Counters],
+    options: &BenchOptions,
+    plan: &Plan,
+    outcome: &Outcome,
+) -> Option<Metadata> {
+    let written = (outcome.tally.writes, outcome.tally.payload_bytes);
+    match metadata::counted_since(before, &options.admin).await {
+        Ok(during) => Metadata::of(during, written, plan.datacenters.len() as u64),
+        Err(error) => {
+            screen::note(&format!("cannot tell the metadata of a write: {error:#}"));
+            None
+        }
+    }
 }
 
 /// Runs the load on threads of its own; the user can end it early, and sees how it stands.

@@ -63,8 +63,10 @@ async fn serve(mut stream: TcpStream, store: Arc<Store>, writes: Arc<AtomicU64>,
                     *bytes
                 })
                 .collect();
+            let answered = output.len();
             is_lost = !answer(&words, &store, &writes, faults, &mut output);
             if is_lost {
+                output.truncate(answered); // Done, but nobody is told.
                 break;
             }
         }
