@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use tests::{Client, Demo, Stage, eventually, http};
+use tests::{Client, Demo, Stage, eventually, http, tell};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -59,7 +59,7 @@ fn the_photo_shows_the_anomaly_with_eventual_writes_only() {
         let line = answer.lines().find(|line| line.starts_with('{'))?;
         serde_json::from_str::<Value>(line).ok()
     });
-    println!("{shown}");
+    tell(&format!("{shown}"));
     let number = |run: &str, name: &str| {
         shown[run][name].as_u64().unwrap_or_else(|| panic!("{run}.{name} in {shown}"))
     };

@@ -12,7 +12,7 @@ use tests::demo::path_text;
 use tests::judged::{Content, Judged};
 use tests::nodes::{Nodes, Way};
 use tests::process::Start;
-use tests::{Process, Stage, settings};
+use tests::{Process, Stage, settings, tell};
 
 const DATACENTERS: &[(&str, u16)] = &[("eu", 3), ("us", 3), ("ap", 3)];
 
@@ -106,14 +106,14 @@ impl Load {
 /// What every history of such a load must hold, lest the judge had nothing to do.
 fn check(history: &Path) -> Content {
     let content = Content::of(history);
-    println!("{content:?}");
+    tell(&format!("{content:?}"));
     let seconds = settings::load_duration().as_secs();
     assert!(50 * seconds <= content.acknowledged, "{content:?}");
     assert!(10 * seconds <= content.writes, "{content:?}");
     assert!(10 * seconds <= content.remote_reads, "sessions met across datacenters: {content:?}");
     let judged = Judged::pass(history, MODELS);
     for model in MODELS {
-        println!("{model}: {} checked", judged.checked(model));
+        tell(&format!("{model}: {} checked", judged.checked(model)));
     }
     assert!(10 * seconds <= judged.checked("linearizable"), "{content:?}");
     assert!(50 * seconds <= judged.checked("causal+"), "{content:?}");
@@ -136,7 +136,7 @@ fn cut_links_break_no_promise() {
             break;
         }
         nodes.shape(one, other, CUT);
-        if turn / pairs.len() % 2 == 0 {
+        if (turn / pairs.len()).is_multiple_of(2) {
             nodes.shape(other, one, CUT);
         }
         cuts += 1;
@@ -151,7 +151,7 @@ fn cut_links_break_no_promise() {
     assert!(3 <= cuts, "only {cuts} cuts");
     let hit = nodes.metric("antecede_link_cut_writes_total");
     assert!(0.0 < hit, "nothing was lost by {cuts} cuts");
-    println!("{cuts} cuts dropped {hit} flushes");
+    tell(&format!("{cuts} cuts dropped {hit} flushes"));
     let content = check(&history);
     assert_eq!(content.unknown, 0, "a cut between datacenters concerns no client: {content:?}");
 }
@@ -176,6 +176,6 @@ fn killed_nodes_lose_nothing_that_was_acknowledged() {
     let history = load.end();
     nodes.assert_running();
     assert!(3 <= kills, "only {kills} kills");
-    println!("{kills} kills");
+    tell(&format!("{kills} kills"));
     check(&history);
 }

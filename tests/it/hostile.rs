@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use tests::resp::request;
-use tests::{Client, Dev, Nodes, Reply, Stage, eventually, watch};
+use tests::{Client, Dev, Nodes, Reply, Stage, eventually, tell, watch};
 
 /// How much a node may grow under hostile input.
 const GROWTH_BYTES_MAX: u64 = 256 << 20;
@@ -161,7 +161,7 @@ fn a_thousand_strangers_who_never_read_take_no_memory_and_no_service() {
         most = most.max(dev.process.resident_bytes());
     });
     let sent: usize = deaf.iter().map(|client| client.sent).sum();
-    println!("{sent} bytes were sent; {} MiB became {} MiB", before >> 20, most >> 20);
+    tell(&format!("{sent} bytes were sent; {} MiB became {} MiB", before >> 20, most >> 20));
     assert!(DEAF_CLIENTS * requests.len() <= sent, "only {sent} bytes were sent");
     assert!(most < before + GROWTH_BYTES_MAX, "{before} bytes became {most}");
     let mut stranger = dev.client();

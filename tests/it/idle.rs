@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tests::demo::{changes_below, path_text};
 use tests::patience::Deadline;
-use tests::{Demo, Stage, eventually, watch};
+use tests::{Demo, Stage, eventually, tell, watch};
 
 /// How long after the last write everything must have come to rest.
 const REST_PATIENCE: Duration = Duration::from_secs(20);
@@ -50,7 +50,7 @@ fn an_idle_deployment_writes_nothing_and_hardly_runs() {
     let span = watch(SPAN, || {});
 
     let part = (demo.process.used_time() - used).as_secs_f64() / span.as_secs_f64();
-    println!("nine idle nodes use {:.2} % of a core", part * 100.0);
+    tell(&format!("nine idle nodes use {:.2} % of a core", part * 100.0));
     assert!(positions.iter().all(|[appended, _]| 0 < *appended), "all logs have records");
     assert_eq!(demo.log_positions(), positions, "an idle log grows");
     assert_eq!(changes_below(&data), changed, "an idle disk is written");

@@ -40,3 +40,11 @@ pub use patience::{eventually, watch};
 pub use process::Process;
 pub use resp::{Client, Reply};
 pub use stage::Stage;
+
+/// Prints what was measured, for whoever looks at a run.
+pub fn tell(figure: &str) {
+    #[expect(clippy::print_stdout, reason = "test runners show it on request")]
+    {
+        println!("{figure}");
+    }
+}

@@ -91,6 +91,6 @@ mod tests {
     #[test]
     #[should_panic(expected = "the moon falls: not within 1ms")]
     fn the_end_of_patience_names_what_was_waited_for() {
-        eventually("the moon falls", Duration::from_millis(1), || None)
+        eventually("the moon falls", Duration::from_millis(1), || None::<()>);
     }
 }

@@ -108,7 +108,9 @@ impl Client {
         match self.call(&["GET", key]) {
             Reply::Bulk(text) => Some(text),
             Reply::Nil => None,
-            other => panic!("GET {key} was answered with {other:?}"),
+            other @ (Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_)) => {
+                panic!("GET {key} was answered with {other:?}")
+            }
         }
     }
 
