@@ -167,6 +167,7 @@ impl World {
             configuration: &configuration,
             stable: &cuts.stable,
             applied: &cuts.applied,
+            applied_at: cuts.hlc,
         };
         let mut handing = Handing { node, now: self.now, taps: &mut connection.taps };
         let (inner, answers) = (&mut connection.session, &mut connection.answers);

@@ -171,6 +171,13 @@ impl Shard {
 
     /// The successor is there: asks it without waiting for the timer.
     pub(super) fn ask_at_once(&mut self, here: &Here, out: &mut Outputs) {
+        if self.settling.has_agreed
+            && let Some(next) = self.neighbours.next
+        {
+            // It has agreed and says so again: it may have missed how far this one has come.
+            let message = self.message(Body::Persisted(self.told));
+            out.early(next, message);
+        }
         self.settling.again_at = None;
         self.settle_again(here, out);
     }
@@ -287,6 +294,14 @@ impl Shard {
     ) {
         let datacenter = self.node.datacenter;
         if configuration.epoch(datacenter) <= self.epoch {
+            let is_news = configuration
+                .datacenters
+                .iter()
+                .any(|(id, there)| self.configuration.epoch(*id) < there.epoch);
+            if is_news && configuration.epoch(datacenter) == self.epoch {
+                self.configuration = configuration;
+                self.probe_outboxes(here, out); // Another datacenter may have other heads now.
+            }
             return;
         }
         self.epoch = configuration.epoch(datacenter);

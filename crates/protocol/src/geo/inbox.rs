@@ -43,6 +43,8 @@ struct Blocked {
     entry: Entry,
     /// Whether the body was let go of.
     is_header_only: bool,
+    /// Bytes of the body, also when it was let go of.
+    bytes: usize,
     /// Exact dependencies that are missing.
     missing: BTreeSet<Dependency>,
     /// Floors that are missing.
@@ -58,12 +60,36 @@ pub struct Inbox {
     is_known: bool,
     blocked: BTreeMap<Timestamp, Blocked>,
     blocked_bytes: usize,
+    /// How many of them are headers only.
+    header_count: usize,
     /// Entries that may enter the chain once their bodies are here again.
-    fetching: BTreeSet<Timestamp>,
+    ready: BTreeSet<Timestamp>,
     /// When to ask again.
     again_at: Option<Steady>,
     /// The watermark that the sender was last told.
     told: Timestamp,
+}
+
+impl Inbox {
+    /// Bodies that are needed now, then the oldest that there is room for.
+    fn wanted_bodies(&self, blocked_bytes_max: usize) -> Vec<Timestamp> {
+        let mut stamps: Vec<Timestamp> = self.ready.iter().take(FETCH_MAX).copied().collect();
+        let mut bytes = self.blocked_bytes;
+        if self.header_count <= stamps.len() {
+            return stamps;
+        }
+        for (stamp, blocked) in &self.blocked {
+            if !blocked.is_header_only || self.ready.contains(stamp) {
+                continue;
+            }
+            bytes += blocked.bytes;
+            if blocked_bytes_max < bytes || FETCH_MAX <= stamps.len() {
+                break;
+            }
+            stamps.push(*stamp);
+        }
+        stamps
+    }
 }
 
 impl Shard {
@@ -171,8 +197,9 @@ impl Shard {
         } else {
             inbox.blocked_bytes += bytes;
         }
+        inbox.header_count += usize::from(is_header_only);
         let stamp = entry.stamp;
-        inbox.blocked.insert(stamp, Blocked { entry, is_header_only, missing, floors });
+        inbox.blocked.insert(stamp, Blocked { entry, is_header_only, bytes, missing, floors });
     }
 
     /// What of an entry's dependencies is not applied here yet.
@@ -313,25 +340,30 @@ impl Shard {
     ) -> Option<Entry> {
         let inbox = self.inboxes.get_mut(&origin)?;
         if inbox.blocked.get(&stamp)?.is_header_only {
-            inbox.fetching.insert(stamp);
+            inbox.ready.insert(stamp);
             self.fetch(here, origin, out);
             return None;
         }
         let blocked = inbox.blocked.remove(&stamp)?;
-        inbox.blocked_bytes -= blocked.entry.body_bytes();
+        inbox.blocked_bytes -= blocked.bytes;
+        if 0 < inbox.header_count {
+            self.fetch(here, origin, out); // There is room for bodies again.
+        }
         Some(blocked.entry)
     }
 
-    /// Asks for bodies that were let go of.
+    /// Asks for bodies that were let go of: of entries that wait for nothing else, and of the
+    /// oldest others as far as there is room.
     fn fetch(&mut self, here: &Here, origin: DatacenterId, out: &mut Outputs) {
         let at = after(here.now.steady, RETRY_AFTER);
+        let blocked_bytes_max = self.options.blocked_bytes_max;
         let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
         let Some(sender) = inbox.sender else { return };
-        let stamps: Vec<Timestamp> = inbox.fetching.iter().take(FETCH_MAX).copied().collect();
-        if stamps.is_empty() {
+        if inbox.again_at.is_some() {
             return;
         }
-        if inbox.again_at.is_none() {
+        let stamps = inbox.wanted_bodies(blocked_bytes_max);
+        if !stamps.is_empty() {
             inbox.again_at = Some(at);
             let body = Body::Fetch {
                 membership: self.configuration.membership,
@@ -354,13 +386,21 @@ impl Shard {
         let mut has_come_further = false;
         for mut entry in entries {
             let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
-            if storage.room().is_err() || !inbox.fetching.remove(&entry.stamp) {
+            let Some(blocked) = inbox.blocked.get_mut(&entry.stamp) else { continue };
+            if storage.room().is_err() || !blocked.is_header_only {
                 continue;
             }
-            let Some(blocked) = inbox.blocked.remove(&entry.stamp) else { continue };
             entry.previous = blocked.entry.previous;
-            self.enter_chain(here, entry, storage, out);
             has_come_further = true;
+            inbox.header_count -= 1;
+            if inbox.ready.remove(&entry.stamp) {
+                inbox.blocked.remove(&entry.stamp);
+                self.enter_chain(here, entry, storage, out);
+            } else {
+                blocked.is_header_only = false;
+                inbox.blocked_bytes += blocked.bytes;
+                blocked.entry = entry;
+            }
         }
         // Without room for a body the next one is asked for when the timer says so.
         if has_come_further && let Some(inbox) = self.inboxes.get_mut(&origin) {

@@ -119,8 +119,8 @@ impl Shard {
         if !outbox.is_known || durable_to <= outbox.sent_position {
             return None;
         }
-        let previous = outbox.sent_to;
-        let mut entries = Vec::new();
+        let mut previous = outbox.sent_to;
+        let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0;
         for entry in self.window.after(outbox.sent_position) {
             let is_full = REPLICATE_MAX <= entries.len()
@@ -132,6 +132,10 @@ impl Shard {
             outbox.sent_position = entry.identity.position;
             if entry.origin == own && outbox.sent_to < entry.stamp {
                 bytes += entry.body_bytes();
+                if entries.is_empty() {
+                    // What lies between was cut from memory because it is stable: the peer has it.
+                    previous = entry.previous;
+                }
                 outbox.sent_to = entry.stamp;
                 outbox.in_flight.push_back(entry.stamp);
                 entries.push(entry.clone());
@@ -197,11 +201,12 @@ impl Shard {
             outbox.above.retain(|stamp| applied_to < *stamp);
         }
         // A head that has restarted stands where its log ends: what it lost is sent again.
-        if !outbox.is_known || received.received_to < outbox.received_to {
+        let received_to = received.received_to.max(outbox.applied_to);
+        if !outbox.is_known || received_to < outbox.received_to {
             outbox.is_known = true;
-            outbox.go_back(received.received_to);
+            outbox.go_back(received_to);
         }
-        outbox.received_to = received.received_to;
+        outbox.received_to = received_to;
         while outbox.in_flight.front().is_some_and(|stamp| *stamp <= received.received_to) {
             outbox.in_flight.pop_front();
         }

@@ -73,6 +73,8 @@ pub struct View<'a> {
     pub stable: &'a Cut,
     /// What is applied in this datacenter.
     pub applied: &'a Cut,
+    /// At least the logical time at which everything that `applied` covers became visible.
+    pub applied_at: Timestamp,
 }
 
 /// What a session is told.

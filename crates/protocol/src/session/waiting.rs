@@ -228,7 +228,7 @@ impl Session {
         let here = self.node.datacenter;
         let missing = wait.missing(view, here);
         if missing == 0 {
-            self.past.join(&wait.context, wait.visible_at, view.stable);
+            self.past.join(&wait.context, wait.visible_at.max(view.applied_at), view.stable);
             return Some(Response::Ok);
         }
         let now = view.now.steady;

@@ -69,6 +69,10 @@ pub(crate) struct Conversation {
     pub(crate) wake_at: Option<Steady>,
     /// Commands of this turn.
     counts: Counts,
+    /// Bytes of replies that were taken from `replies` and are not written yet.
+    pub(crate) unwritten_bytes: usize,
+    /// What the connection says of itself may have changed.
+    pub(crate) may_have_changed: bool,
     /// Somebody wants the connection to end.
     pub(crate) is_killed: bool,
     id: SessionId,
@@ -135,6 +139,8 @@ impl Conversation {
             input: Vec::new(),
             wake_at: None,
             counts: Counts::default(),
+            unwritten_bytes: 0,
+            may_have_changed: false,
             is_killed: false,
             id,
             parser: FrameParser::default(),
@@ -151,6 +157,12 @@ impl Conversation {
     pub(crate) fn begin(&mut self) {
         self.work.restart();
         self.cuts = self.node.cuts();
+    }
+
+    /// Whether the client must read before more is run for it.
+    pub(crate) fn is_output_full(&self) -> bool {
+        let held = self.unwritten_bytes + self.replies.bytes_held();
+        self.node.config.limits.output_bytes_max < held
     }
 
     /// Whether answers of shards are missing.
@@ -203,7 +215,11 @@ impl Conversation {
 
     /// Runs what waits; `None` when nothing is left and the connection goes on.
     fn run_backlog(&mut self) -> Option<Progress> {
-        while let Some(waiting) = self.backlog.pop_front() {
+        while !self.backlog.is_empty() {
+            if self.is_output_full() {
+                return Some(Progress::More);
+            }
+            let Some(waiting) = self.backlog.pop_front() else { break };
             if let Err(waiting) = self.run_waiting(waiting) {
                 self.backlog.push_front(waiting);
                 return Some(Progress::Stalled);
@@ -257,7 +273,7 @@ impl Conversation {
                 return; // What comes behind a QUIT is not looked at.
             }
             self.counts.add(arguments);
-            if !self.backlog.is_empty() {
+            if !self.backlog.is_empty() || self.is_output_full() {
                 let arguments = OwnedArguments::of(arguments);
                 self.backlog.push_back(Waiting::Request { arguments, is_taken: false });
             } else if let Some(waiting) = self.run_request(arguments) {
@@ -292,7 +308,10 @@ impl Conversation {
         let mut surroundings = Surroundings { node: &self.node, caller: self.connection.id() };
         let replies = &mut self.replies;
         match self.connection.handle(arguments, wall_millis, &mut surroundings, replies) {
-            Outcome::Answered => None,
+            Outcome::Answered => {
+                self.may_have_changed = true;
+                None
+            }
             Outcome::Ask(command) => {
                 if self.ask(&command) {
                     return None;
@@ -523,6 +542,7 @@ fn view<'a>(node: &'a Node, cuts: &'a Cuts, work: &Work) -> View<'a> {
         configuration: &node.configuration,
         stable: &cuts.stable,
         applied: &cuts.applied,
+        applied_at: cuts.hlc,
     }
 }
 

@@ -170,6 +170,7 @@ impl Scene {
             configuration: &self.configuration,
             stable: &self.stable,
             applied: &self.applied,
+            applied_at: Timestamp::ZERO,
         };
         if let SessionInput::Command(command) = &input {
             assert!(self.session.can_take(&view, command), "{command:?} has to wait");
@@ -183,6 +184,7 @@ impl Scene {
             configuration: &self.configuration,
             stable: &self.stable,
             applied: &self.applied,
+            applied_at: Timestamp::ZERO,
         };
         self.session.can_take(&view, command)
     }

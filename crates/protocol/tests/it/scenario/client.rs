@@ -239,6 +239,7 @@ impl Deployment {
             configuration: &state.configuration,
             stable: &cuts.stable,
             applied: &cuts.applied,
+            applied_at: cuts.hlc,
         })
     }
 
@@ -252,6 +253,7 @@ impl Deployment {
             configuration: &configuration,
             stable: &cuts.stable,
             applied: &cuts.applied,
+            applied_at: cuts.hlc,
         };
         let mut answers = Answers::default();
         let mut handing = Handing { deployment: self, node, name: client.name.clone() };
