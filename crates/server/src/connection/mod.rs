@@ -195,7 +195,7 @@ impl Task<'_> {
             if progress == Progress::Closing && self.conversation.replies.missing_count() == 0 {
                 return self.farewell().await;
             }
-            if progress == Progress::More && !self.is_output_full() {
+            if progress == Progress::More && !self.conversation.is_output_full() {
                 tokio::task::yield_now().await;
                 continue;
             }
@@ -220,7 +220,7 @@ impl Task<'_> {
         self.mailbox.take(mail);
         conversation.on_mail(mail);
         conversation.wake_if_due();
-        let has_room = !is_output_full(&self.output, self.written, conversation);
+        let has_room = !conversation.is_output_full();
         let mut progress = if has_room { conversation.run() } else { Progress::More };
         node.send_off(&mut conversation.work);
         if node.must_flush(&conversation.work) {
@@ -241,8 +241,8 @@ impl Task<'_> {
             node.flush(&mut conversation.work);
         }
         self.mailbox.set_waiting(self.conversation.is_waiting());
-        self.write()?;
         self.tell();
+        self.write()?;
         if PENDING_BYTES_SLOW < node.log.pending_bytes() || node.is_sync_late() {
             tokio::time::sleep(SLOW_PAUSE).await;
         }
@@ -251,14 +251,20 @@ impl Task<'_> {
 
     /// Writes what the client takes now.
     fn write(&mut self) -> io::Result<()> {
+        let result = self.write_some();
+        self.conversation.unwritten_bytes = self.output.len() - self.written;
+        result
+    }
+
+    fn write_some(&mut self) -> io::Result<()> {
         loop {
             if self.written == self.output.len() {
+                if READ_BYTES_MAX < self.output.capacity() {
+                    self.output = Vec::new();
+                }
                 self.output.clear();
                 self.written = 0;
                 std::mem::swap(&mut self.output, self.conversation.replies.ready());
-                if READ_BYTES_MAX < self.conversation.replies.ready().capacity() {
-                    *self.conversation.replies.ready() = Vec::new();
-                }
             }
             let rest = self.output.get(self.written..).unwrap_or_default();
             if rest.is_empty() {
@@ -280,15 +286,12 @@ impl Task<'_> {
         self.written < self.output.len()
     }
 
-    fn is_output_full(&self) -> bool {
-        is_output_full(&self.output, self.written, &self.conversation)
-    }
-
     /// Waits for the next thing that concerns this connection.
     async fn wait(&mut self, progress: Progress) -> Woken {
         let conversation = &mut self.conversation;
-        let is_full = is_output_full(&self.output, self.written, conversation);
-        let can_read = progress == Progress::Done && !is_full && !conversation.has_backlog();
+        let can_read = progress == Progress::Done
+            && !conversation.is_output_full()
+            && !conversation.has_backlog();
         let has_output = self.written < self.output.len();
         let timer = conversation.wake_at;
         let idle_timeout = conversation.node.idle_timeout();
@@ -315,13 +318,12 @@ impl Task<'_> {
         registry.read_bytes.fetch_add(count as u64, Ordering::Relaxed);
     }
 
-    /// Tells the registry from time to time what the connection is doing.
+    /// Tells the registry what the connection says of itself, at once when that may have changed.
     fn tell(&mut self) {
         if self.conversation.tell_counts() {
             let now = self.conversation.work.now().steady;
-            if self.told_at == self.client.opened
-                || TELL_INTERVAL <= now.0.saturating_sub(self.told_at.0)
-            {
+            let has_changed = std::mem::take(&mut self.conversation.may_have_changed);
+            if has_changed || TELL_INTERVAL <= now.0.saturating_sub(self.told_at.0) {
                 self.told_at = now;
                 self.client.tell(self.conversation.connection.state(), now);
             }
@@ -339,11 +341,6 @@ impl Task<'_> {
         };
         tokio::time::timeout(FAREWELL_TIMEOUT, rest).await.unwrap_or(Ok(()))
     }
-}
-
-fn is_output_full(output: &[u8], written: usize, conversation: &Conversation) -> bool {
-    let held = output.len() - written + conversation.replies.bytes_held();
-    conversation.node.config.limits.output_bytes_max < held
 }
 
 /// Waits until a moment of the steady clock; for ever without one.

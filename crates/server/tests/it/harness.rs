@@ -238,11 +238,12 @@ impl Client {
 }
 
 impl Client {
-    /// The same connection, for another thread to write to.
-    pub(crate) fn clone_writer(&self) -> Self {
-        Self {
-            stream: self.stream.try_clone().expect("a test's surroundings work"),
-            unread: Vec::new(),
+    /// Whether the server closes the connection, whatever it says before.
+    pub(crate) fn is_closed_after_hello(&mut self) -> bool {
+        let mut rest = Vec::new();
+        match self.stream.read_to_end(&mut rest) {
+            Ok(_) => rest.starts_with(b"antecede"),
+            Err(error) => error.kind() == std::io::ErrorKind::ConnectionReset,
         }
     }
 
