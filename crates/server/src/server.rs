@@ -10,13 +10,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use antecede_model::{clock::Steady, ids::NodeId};
+use antecede_protocol::geo::cuts::CUTS_EVERY;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{info, warn};
-
-use antecede_model::{clock::Steady, ids::NodeId};
-use antecede_protocol::geo::cuts::CUTS_EVERY;
 
 use crate::clock;
 use crate::config::Config;

@@ -8,18 +8,17 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use antecede_model::{
+    ids::{DatacenterId, NodeId},
+    refusal::Refusal,
+};
+use antecede_protocol::event::Event;
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 use parking_lot::Mutex;
 use tracing::{debug, error, info, warn};
-
-use antecede_model::{
-    ids::{DatacenterId, NodeId},
-    refusal::Refusal,
-};
-use antecede_protocol::event::Event;
 
 use crate::config::Config;
 use crate::node::Node;

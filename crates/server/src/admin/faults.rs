@@ -10,9 +10,8 @@ use axum::{
 };
 use serde::{Deserialize, Serialize};
 
-use crate::peer::LinkShape;
-
 use super::Admin;
+use crate::peer::LinkShape;
 
 /// How one direction between two datacenters is shaped.
 #[derive(Clone, Debug, Deserialize, Serialize)]

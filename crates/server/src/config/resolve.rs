@@ -12,12 +12,11 @@ use antecede_model::{
 };
 use antecede_storage::Fsync;
 
-use crate::resp::connection::password::PASSWORD_BYTES_MAX;
-
 use super::document::{self, Leaf, Leaves, Scalar};
 use super::error::{ConfigError, Origin, nearest};
 use super::keys::KEYS;
 use super::{Config, DatacenterConfig, Limits, NodeAddresses, StorageConfig};
+use crate::resp::connection::password::PASSWORD_BYTES_MAX;
 
 /// Client connections that sessions have room for.
 const CONNECTIONS_MAX: i64 = 65_536;

@@ -14,6 +14,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use antecede_model::{clock::Steady, ids::SessionId};
+use antecede_protocol::{
+    mutation::Mutations,
+    session::{Session, SessionOptions},
+};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncReadExt;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -21,12 +26,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tracing::{debug, warn};
 
-use antecede_model::{clock::Steady, ids::SessionId};
-use antecede_protocol::{
-    mutation::Mutations,
-    session::{Session, SessionOptions},
-};
-
+use self::registry::Client;
+use self::turn::{Conversation, Progress};
 use crate::clock;
 use crate::node::mailbox::{Mail, Mailbox};
 use crate::node::{Node, log::PENDING_BYTES_SLOW};
@@ -41,9 +42,6 @@ mod backlog;
 pub(crate) mod registry;
 /// From bytes to replies.
 mod turn;
-
-use registry::Client;
-use turn::{Conversation, Progress};
 
 /// Room for reading that a connection begins with.
 const READ_BYTES_MIN: usize = 4 * 1024;

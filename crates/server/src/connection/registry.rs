@@ -5,9 +5,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
-
 use antecede_model::{clock::Steady, ids::SessionId};
+use parking_lot::Mutex;
 
 use crate::resp::environment::ClientState;
 

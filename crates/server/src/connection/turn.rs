@@ -23,6 +23,7 @@ use antecede_protocol::{
 };
 use smallvec::SmallVec;
 
+use super::backlog::{Backlog, OwnedArguments, Waiting};
 use crate::info::Surroundings;
 use crate::node::{Node, Work, mailbox::Mail};
 use crate::resp::{
@@ -32,8 +33,6 @@ use crate::resp::{
     replies::Replies,
     shape::Shape,
 };
-
-use super::backlog::{Backlog, OwnedArguments, Waiting};
 
 /// Requests that are parsed before the first of them is run.
 const BATCH_MAX: usize = 64;

@@ -17,8 +17,6 @@ use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-
 use antecede_model::{
     clock::{Now, Timestamp},
     ids::{LogIndex, ShardId},
@@ -29,6 +27,7 @@ use antecede_protocol::{
     record::Record,
 };
 use antecede_storage::{Positions, RealDisk, SharedLog};
+use parking_lot::Mutex;
 
 use super::memory::Memory;
 

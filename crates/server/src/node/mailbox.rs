@@ -8,14 +8,13 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::Notify;
-
 use antecede_model::{
     clock::Wall,
     ids::{NodeId, RequestId, SessionId},
 };
 use antecede_protocol::message::Reply;
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::Notify;
 
 /// Bits of a session's id that name the place of its mailbox.
 const PLACE_BITS: u32 = 17;

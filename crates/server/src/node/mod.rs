@@ -16,9 +16,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
-use tokio::sync::watch;
-
 use antecede_model::{
     clock::{Now, Steady, Timestamp},
     configuration::Configuration,
@@ -31,14 +28,18 @@ use antecede_protocol::{
     message::{LocalRequest, Message, Reply},
     session::Handover,
 };
+use parking_lot::{Mutex, RwLock};
+use tokio::sync::watch;
 
+use self::log::{Appender, NodeLog};
+use self::mailbox::Sessions;
+use self::memory::Memory;
+use self::timers::Timers;
 use crate::clock;
 use crate::config::Config;
 use crate::connection::registry::Registry;
 use crate::peer::{LinkError, Links};
 use crate::telemetry::Telemetry;
-
-use log::Appender;
 
 /// The log, and who waits for it.
 pub(crate) mod log;
@@ -52,11 +53,6 @@ pub(crate) mod open;
 pub use open::StartError;
 /// Wake-ups and the work that is due at intervals.
 pub(crate) mod timers;
-
-use log::NodeLog;
-use mailbox::Sessions;
-use memory::Memory;
-use timers::Timers;
 
 /// How often a batch goes on flushing what its own flush has set going, before it leaves the rest
 /// to the log's thread.

@@ -12,9 +12,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
-use parking_lot::{Mutex, RwLock};
-use tracing::{error, info, warn};
-
 use antecede_model::{
     clock::Timestamp,
     configuration::Configuration,
@@ -30,18 +27,19 @@ use antecede_storage::{
     Identity, Log, LogIndex, Notice, OpenError, Options, RealDisk, RecoveryReport, SharedLog,
     SharedOptions,
 };
-
-use crate::clock;
-use crate::config::Config;
-use crate::connection::registry::Registry;
-use crate::peer::{LinkShaper, Links};
-use crate::telemetry::Telemetry;
+use parking_lot::{Mutex, RwLock};
+use tracing::{error, info, warn};
 
 use super::log::{NodeLog, PENDING_BYTES_MAX};
 use super::mailbox::Sessions;
 use super::memory::{Memory, MemoryFigure};
 use super::timers::Timers;
 use super::{Node, Replica, Work};
+use crate::clock;
+use crate::config::Config;
+use crate::connection::registry::Registry;
+use crate::peer::{LinkShaper, Links};
+use crate::telemetry::Telemetry;
 
 /// How long to wait before a full disk is tried again.
 const DISK_RETRY_INTERVAL: Duration = Duration::from_millis(100);

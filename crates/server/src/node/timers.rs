@@ -4,10 +4,9 @@
 
 use std::collections::BTreeSet;
 
+use antecede_model::{clock::Steady, ids::ShardId};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-
-use antecede_model::{clock::Steady, ids::ShardId};
 
 /// The wake-ups of a node's replicas.
 #[derive(Debug, Default)]

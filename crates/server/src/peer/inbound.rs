@@ -9,21 +9,19 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use antecede_model::ids::NodeId;
+use antecede_protocol::{
+    machine::Envelope,
+    wire::frame::{FrameError, FrameReader},
+};
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
-use antecede_model::ids::NodeId;
-use antecede_protocol::{
-    machine::Envelope,
-    wire::frame::{FrameError, FrameReader},
-};
-
-use crate::node::{Node, Work};
-
 use super::link::{HANDSHAKE_TIMEOUT, HEARTBEAT_INTERVAL, Link, LinkError, shake_hands};
+use crate::node::{Node, Work};
 
 /// How much is read from a connection at a time.
 const READ_BYTES: usize = 256 * 1024;

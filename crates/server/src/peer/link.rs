@@ -17,13 +17,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
-use tokio::sync::Notify;
-use tokio::time::timeout;
-use tracing::{info, warn};
-
 use antecede_model::{
     clock::Steady,
     ids::{Boot, NodeId},
@@ -35,12 +28,17 @@ use antecede_protocol::{
         hello::{HELLO_BYTES_MAX, Hello, LinkRefusal, ReadHelloError},
     },
 };
+use parking_lot::Mutex;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::{info, warn};
 
+use super::shaper::{Courier, LinkShape, Path};
 use crate::clock;
 use crate::node::Node;
 use crate::telemetry::LinkCounters;
-
-use super::shaper::{Courier, LinkShape, Path};
 
 /// How long a handshake may take.
 pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);

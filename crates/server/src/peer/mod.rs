@@ -17,6 +17,7 @@ use antecede_protocol::{
     wire::{PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, hello::Hello},
 };
 
+use self::link::Link;
 use crate::clock;
 use crate::config::Config;
 use crate::telemetry::Telemetry;
@@ -29,7 +30,6 @@ pub(crate) mod link;
 mod shaper;
 pub use shaper::{LinkShape, LinkShaper};
 
-use link::Link;
 pub(crate) use link::LinkError;
 
 /// All links of a node.

@@ -13,16 +13,14 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use antecede_model::clock::Steady;
 use parking_lot::{Condvar, Mutex};
 use tracing::warn;
 
-use antecede_model::clock::Steady;
-
+use super::link::Link;
 use crate::clock;
 
-use super::link::Link;
-
-/// How the system may round the courier's sleeps, in nanoseconds; the usual 50 µs would show.
+/// How the system may round the courier's sleeps, in nanoseconds; the usual 50 us would show.
 const TIMER_SLACK_NANOS: NonZeroU64 = NonZeroU64::new(1_000).expect("it is not zero");
 
 /// What a path does to what is sent on it.
