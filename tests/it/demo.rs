@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use serde_json::Value;
-
 use tests::{Client, Demo, Stage, eventually, http, tell};
 
 const PATIENCE: Duration = Duration::from_secs(30);

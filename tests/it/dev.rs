@@ -122,7 +122,7 @@ fn a_second_process_on_the_same_folder_is_refused() {
     let dev = Dev::start(&stage, &words);
     dev.client().set("owner", "first");
 
-    let second = binary::run(&[&["dev", "--port", "0"], &words[..]].concat());
+    let second = binary::run(&stage, &[&["dev", "--port", "0"], &words[..]].concat());
 
     assert_eq!(second.status, Some(1), "{second:?}");
     assert!(second.notes.contains("another process uses this data folder"), "{second:?}");
@@ -135,7 +135,7 @@ fn a_port_that_is_taken_is_named() {
     let stage = Stage::shared();
     let dev = Dev::start(&stage, &[]);
     let port = dev.address.rsplit_once(':').expect("an address has a port").1;
-    let second = binary::run(&["dev", "--port", port]);
+    let second = binary::run(&stage, &["dev", "--port", port]);
     assert_eq!(second.status, Some(1), "{second:?}");
     assert!(second.notes.contains(&dev.address), "{second:?}");
 }
@@ -146,7 +146,7 @@ fn check_refused(stage: &Stage, text: &str, place: &str, help: &str) {
     std::fs::write(&file, text).expect("a file can be written");
     let file = path_text(&file);
     for words in [&["serve", "--config", file][..], &["config", "check", file]] {
-        let ended = binary::run(words);
+        let ended = binary::run(stage, words);
         assert_eq!(ended.status, Some(1), "{words:?}: {ended:?}");
         let wanted = format!("{file}:{place}");
         assert!(ended.notes.contains(&wanted), "{words:?} with {text:?}: {ended:?}");

@@ -104,14 +104,14 @@ impl Load {
 }
 
 /// What every history of such a load must hold, lest the judge had nothing to do.
-fn check(history: &Path) -> Content {
+fn check(stage: &Stage, history: &Path) -> Content {
     let content = Content::of(history);
     tell(&format!("{content:?}"));
     let seconds = settings::load_duration().as_secs();
     assert!(50 * seconds <= content.acknowledged, "{content:?}");
     assert!(10 * seconds <= content.writes, "{content:?}");
     assert!(10 * seconds <= content.remote_reads, "sessions met across datacenters: {content:?}");
-    let judged = Judged::pass(history, MODELS);
+    let judged = Judged::pass(stage, history, MODELS);
     for model in MODELS {
         tell(&format!("{model}: {} checked", judged.checked(model)));
     }
@@ -152,7 +152,7 @@ fn cut_links_break_no_promise() {
     let hit = nodes.metric("antecede_link_cut_writes_total");
     assert!(0.0 < hit, "nothing was lost by {cuts} cuts");
     tell(&format!("{cuts} cuts dropped {hit} flushes"));
-    let content = check(&history);
+    let content = check(&stage, &history);
     assert_eq!(content.unknown, 0, "a cut between datacenters concerns no client: {content:?}");
 }
 
@@ -177,5 +177,5 @@ fn killed_nodes_lose_nothing_that_was_acknowledged() {
     nodes.assert_running();
     assert!(3 <= kills, "only {kills} kills");
     tell(&format!("{kills} kills"));
-    check(&history);
+    check(&stage, &history);
 }

@@ -1,7 +1,6 @@
 //! The Redis client that many use from Rust works unchanged, in both versions of the protocol.
 
 use redis::{Commands, RedisError, RedisResult, pipe, transaction};
-
 use tests::{Dev, Stage};
 
 /// What an application does: values, pipelines, optimistic transactions, iteration, errors.

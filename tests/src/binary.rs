@@ -1,9 +1,14 @@
 //! Finds the built binary and runs commands of it that end by themselves.
 
 use std::path::PathBuf;
-use std::process::{Command, Output};
+use std::process::Command;
+use std::time::Duration;
 
-use crate::settings;
+use crate::process::Start;
+use crate::{Process, Stage, settings};
+
+/// How long a command may take that ends by itself; the judge is the slowest.
+const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The binary.
 ///
@@ -47,18 +52,14 @@ pub struct Ended {
 /// Runs `antecede WORDS` to its end.
 ///
 /// # Panics
-/// If it cannot be started.
+/// If it cannot be started, or does not end.
 #[must_use]
-pub fn run(words: &[&str]) -> Ended {
-    let output: Output = command()
-        .args(words)
-        .output()
-        .unwrap_or_else(|error| panic!("cannot run antecede {words:?}: {error}"));
-    Ended {
-        status: output.status.code(),
-        answer: String::from_utf8_lossy(&output.stdout).into_owned(),
-        notes: String::from_utf8_lossy(&output.stderr).into_owned(),
-    }
+pub fn run(stage: &Stage, words: &[&str]) -> Ended {
+    let start = Start { name: "command", words, environment: &[] };
+    let mut process = Process::start(stage, &start);
+    process.close_input();
+    let status = process.end(END_TIMEOUT);
+    Ended { status: status.code(), answer: process.answer(), notes: process.notes() }
 }
 
 /// The same for a command that must succeed; what it printed.
@@ -66,8 +67,8 @@ pub fn run(words: &[&str]) -> Ended {
 /// # Panics
 /// If it fails.
 #[must_use]
-pub fn answer_of(words: &[&str]) -> String {
-    let ended = run(words);
+pub fn answer_of(stage: &Stage, words: &[&str]) -> String {
+    let ended = run(stage, words);
     assert_eq!(ended.status, Some(0), "antecede {words:?}: {ended:?}");
     ended.answer
 }

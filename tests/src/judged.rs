@@ -10,8 +10,8 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use crate::binary;
 use crate::demo::path_text;
+use crate::{Stage, binary};
 
 /// What the judge said.
 #[derive(Clone, Debug)]
@@ -25,11 +25,11 @@ impl Judged {
     /// # Panics
     /// If a model did not pass, with the whole report.
     #[must_use]
-    pub fn pass(history: &Path, models: &[&str]) -> Self {
+    pub fn pass(stage: &Stage, history: &Path, models: &[&str]) -> Self {
         let mut words = vec!["check", path_text(history), "--json"];
         let options = models.iter().flat_map(|model| ["--model", *model]);
         words.extend(options);
-        let ended = binary::run(&words);
+        let ended = binary::run(stage, &words);
         assert_eq!(ended.status, Some(0), "the judge says:\n{}\n{}", ended.answer, ended.notes);
         let report: Value = serde_json::from_str(&ended.answer).expect("the report is JSON");
         let judged = Self { report };
@@ -37,7 +37,7 @@ impl Judged {
             assert!(0 < judged.checked(model), "{model} was not checked: {}", ended.answer);
         }
         // All other models may have nothing to check, but none may be broken.
-        let whole = binary::run(&["check", path_text(history)]);
+        let whole = binary::run(stage, &["check", path_text(history)]);
         assert_eq!(whole.status, Some(0), "the judge says:\n{}\n{}", whole.answer, whole.notes);
         judged
     }

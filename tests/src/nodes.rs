@@ -63,22 +63,25 @@ impl Nodes {
         let port = ports::base_with_free(&offsets).to_string();
         let names: Vec<String> =
             datacenters.iter().map(|(name, count)| format!("{name}:{count}")).collect();
-        let written = binary::answer_of(&[
+        let names = names.join(",");
+        let (data, files) = (stage.path("data"), stage.path("files"));
+        let words = [
             "config",
             "generate",
             "--datacenters",
-            &names.join(","),
+            &names,
             "--base-port",
             &port,
             "--data",
-            path_text(&stage.path("data")),
+            path_text(&data),
             "--fsync",
             "always",
             "--faults",
             "--out",
-            path_text(&stage.path("files")),
+            path_text(&files),
             "--json",
-        ]);
+        ];
+        let written = binary::answer_of(stage, &words);
         let written: Value = serde_json::from_str(&written).expect("what was written is JSON");
         let written = written.as_array().expect("it is a list");
         assert_eq!(written.len(), usize::from(count), "a file for each node");

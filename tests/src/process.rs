@@ -119,6 +119,11 @@ impl Process {
         writeln!(input, "{line}").unwrap_or_else(|error| panic!("cannot type {line}: {error}"));
     }
 
+    /// Lets it know that nothing more will be typed.
+    pub fn close_input(&mut self) {
+        drop(self.child.stdin.take());
+    }
+
     /// Ends it as `kill -9` does, and waits for its end.
     pub fn kill(&mut self) {
         drop(self.child.kill()); // It may have ended by itself.
