@@ -5,12 +5,11 @@ use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::Context;
-use clap::Args;
-
 use antecede_check::{
     JudgeOptions, LinearizableOptions, OrderOptions, Report, Verdict, jsonl, judge, models::MODELS,
 };
+use anyhow::Context;
+use clap::Args;
 
 use crate::arguments::UsageError;
 use crate::screen;

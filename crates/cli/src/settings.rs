@@ -3,11 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use antecede_server::config::{Config, Effective, Layers, Origin, keys};
 use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde::Serialize;
-
-use antecede_server::config::{Config, Effective, Layers, Origin, keys};
 
 use crate::arguments::UsageError;
 use crate::deployment::{self, DatacenterPlace, Deployment, Keeping, NodePlace};

@@ -5,10 +5,9 @@
 
 use std::io::IsTerminal;
 
+use antecede_server::config::LOG_VARIABLE;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::EnvFilter;
-
-use antecede_server::config::LOG_VARIABLE;
 
 /// Logs from now on; `usual` unless `-v` was given `verbose` times.
 pub(crate) fn begin(usual: LevelFilter, verbose: u8) {

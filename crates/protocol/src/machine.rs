@@ -103,15 +103,9 @@ impl Outputs {
 
     /// Moves durable messages whose part of the log is persisted to the early lane, in order.
     pub fn release(&mut self, persisted: Persisted) {
-        let mut held = std::mem::take(&mut self.durable);
-        held.retain(|(after, to, message)| {
-            let is_released = *after <= persisted.to;
-            if is_released {
-                self.early.push((*to, message.clone()));
-            }
-            !is_released
-        });
-        self.durable = held;
+        let is_released = |(after, _, _): &mut (LogIndex, NodeId, Message)| *after <= persisted.to;
+        self.early
+            .extend(self.durable.extract_if(.., is_released).map(|(_, to, message)| (to, message)));
     }
 }
 

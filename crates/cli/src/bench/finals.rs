@@ -9,11 +9,10 @@ use std::time::Duration;
 use antecede_check::history::FinalRecord;
 use antecede_server::clock;
 
-use crate::client::{Connection, connection::Answer};
-use crate::screen;
-
 use super::keys::name_of_value;
 use super::plan::{Endpoint, Plan};
+use crate::client::{Connection, connection::Answer};
+use crate::screen;
 
 /// Reads that are sent at once.
 const BATCH: usize = 256;

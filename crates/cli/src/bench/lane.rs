@@ -18,17 +18,10 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use antecede_check::{Level, Outcome, Record, history};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
-};
-
-use antecede_check::{Level, Outcome, Record, history};
-
-use crate::client::{
-    Connection,
-    reply::{self, Reply},
-    request,
 };
 
 use super::chance::Chance;
@@ -36,6 +29,11 @@ use super::keys::{name_of_value, unique_name, write_unique_value};
 use super::load::{Crew, Shared};
 use super::plan::Endpoint;
 use super::tally::Kind;
+use crate::client::{
+    Connection,
+    reply::{self, Reply},
+    request,
+};
 
 /// How much room is made before each read.
 const READ_BYTES: usize = 64 << 10;

@@ -9,10 +9,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-
 use antecede_check::Record;
 use antecede_server::clock;
+use anyhow::{Context, anyhow};
 
 use super::lane::Lane;
 use super::plan::Plan;

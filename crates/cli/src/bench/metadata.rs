@@ -11,10 +11,9 @@
 
 use std::time::Duration;
 
+use antecede_server::clock;
 use anyhow::Context;
 use serde::Serialize;
-
-use antecede_server::clock;
 
 use crate::http;
 

@@ -32,18 +32,16 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use antecede_server::clock;
 use anyhow::anyhow;
 
-use antecede_server::clock;
-
+use self::load::{Outcome, Shared, Span};
+use self::metadata::Metadata;
+use self::options::BenchOptions;
+use self::plan::Plan;
+use self::recorder::Recorder;
+use self::report::{Report, Run};
 use crate::{ending, screen};
-
-use load::{Outcome, Shared, Span};
-use metadata::Metadata;
-use options::BenchOptions;
-use plan::Plan;
-use recorder::Recorder;
-use report::{Report, Run};
 
 /// How long is measured if nothing is said.
 const DURATION_DEFAULT: Duration = Duration::from_secs(10);

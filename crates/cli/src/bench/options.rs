@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use clap::Args;
 
-use crate::arguments::{self, Ratio};
-
 use super::distribution::Distribution;
+use crate::arguments::{self, Ratio};
 
 /// Measure: put load on servers and tell throughput and latencies.
 ///

@@ -6,13 +6,12 @@ use std::time::Duration;
 
 use anyhow::Context;
 
-use crate::arguments::UsageError;
-use crate::client::Connection;
-
 use super::chance::Chance;
 use super::distribution::Choice;
 use super::keys::KeySpace;
 use super::options::BenchOptions;
+use crate::arguments::UsageError;
+use crate::client::Connection;
 
 /// The name of the datacenter of servers that do not tell one.
 const UNNAMED: &str = "unnamed";

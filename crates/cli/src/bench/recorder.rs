@@ -9,9 +9,8 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
-use anyhow::{Context, anyhow};
-
 use antecede_check::{Record, history::FinalRecord, jsonl::HistoryWriter};
+use anyhow::{Context, anyhow};
 
 /// Parcels of records that may wait for the disk.
 const WAITING_MAX: usize = 256;

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use crate::table;
-
 use super::finals::Finals;
 use super::load::Outcome;
 use super::metadata::Metadata;
 use super::options::BenchOptions;
 use super::plan::Plan;
 use super::tally::Figures;
+use crate::table;
 
 /// What a run brought.
 #[derive(Clone, Debug, Serialize)]

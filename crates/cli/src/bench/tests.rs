@@ -4,11 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use antecede_check::{Kind, Outcome, jsonl, judge};
 use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-
-use antecede_check::{Kind, Outcome, jsonl, judge};
 
 use super::options::BenchOptions;
 use crate::client::reply::{self, Reply};

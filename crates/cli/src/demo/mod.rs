@@ -26,7 +26,6 @@ use anyhow::Context;
 use clap::Args;
 
 use crate::{arguments, ending, screen};
-
 use lines::{Line, Lines};
 use regions::Latencies;
 use verb::Verb;

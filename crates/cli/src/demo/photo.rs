@@ -12,15 +12,13 @@
 
 use std::time::Duration;
 
+use antecede_server::{LinkShape, clock};
 use anyhow::bail;
 use serde::Serialize;
 
-use antecede_server::{LinkShape, clock};
-
+use super::world::World;
 use crate::client::{Connection, connection::Answer};
 use crate::table;
-
-use super::world::World;
 
 /// Who is where, by datacenter.
 const ALICE: usize = 0;

@@ -3,13 +3,11 @@
 use std::io::{self, ErrorKind};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 
+use antecede_server::Listeners;
 use anyhow::{Context, bail};
 
-use antecede_server::Listeners;
-
-use crate::deployment::{DatacenterPlace, NodePlace};
-
 use super::regions::NAMES;
+use crate::deployment::{DatacenterPlace, NodePlace};
 
 /// The first port of the first datacenter if nobody says another: that of Redis.
 const PORT_USUAL: u16 = 6379;

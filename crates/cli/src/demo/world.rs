@@ -3,20 +3,18 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use antecede_server::config::{Config, Layers};
+use antecede_server::{LinkShape, LinkShaper, Listeners, RunningServer, Server, ServerOptions};
 use anyhow::{Context, anyhow, bail};
 use serde::Serialize;
 use tokio::task::JoinSet;
 
-use antecede_server::config::{Config, Layers};
-use antecede_server::{LinkShape, LinkShaper, Listeners, RunningServer, Server, ServerOptions};
-
-use crate::client::{Connection, connection::Answer};
-use crate::deployment::{self, DatacenterPlace, Deployment, Keeping};
-use crate::{memory, screen, serve, table};
-
 use super::photo;
 use super::verb::{HELP, Verb};
 use super::{DemoOptions, places};
+use crate::client::{Connection, connection::Answer};
+use crate::deployment::{self, DatacenterPlace, Deployment, Keeping};
+use crate::{memory, screen, serve, table};
 
 /// The file that keeps the id of a demo whose data is kept.
 const ID_FILE: &str = "deployment";

@@ -4,11 +4,10 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, anyhow};
-use clap::{Args, ValueEnum};
-
 use antecede_server::config::{Config, Layers};
 use antecede_server::{RunningServer, Server, ServerOptions};
+use anyhow::{Context, anyhow};
+use clap::{Args, ValueEnum};
 
 use crate::{ending, memory, screen};
 

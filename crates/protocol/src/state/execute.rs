@@ -27,12 +27,11 @@ use antecede_model::{
 };
 use smallvec::SmallVec;
 
-use crate::entry::{Change, Effect, Seen};
-
 use super::{
     keys::{Keys, memory_of},
     look::Look,
 };
+use crate::entry::{Change, Effect, Seen};
 
 /// The longest value that Redis keeps in one piece with its header.
 const EMBSTR_BYTES_MAX: usize = 44;

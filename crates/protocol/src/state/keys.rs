@@ -21,8 +21,6 @@ use antecede_model::{ids::Position, key::hash_of, operation::Deadline, version::
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
-use crate::entry::{Body, Change, Effect, Entry};
-
 use super::{
     glob,
     index::{Index, SLOT_BYTES},
@@ -30,6 +28,7 @@ use super::{
     merge::{Applying, KeyState, Merged},
     record,
 };
+use crate::entry::{Body, Change, Effect, Entry};
 
 /// What a record takes beyond key and value, its place in the index included, about.
 const KEY_OVERHEAD_BYTES: usize = 12 + SLOT_BYTES * 10 / 7;

@@ -9,9 +9,8 @@
 use antecede_model::{clock::Timestamp, operation::Deadline, version::Version};
 use smallvec::SmallVec;
 
-use crate::entry::Seen;
-
 use super::record;
+use crate::entry::Seen;
 
 /// The deadline of a value that never expires; longer than every other.
 pub(super) const NEVER: Deadline = Deadline::MAX;

@@ -14,9 +14,8 @@
 use antecede_model::{clock::Timestamp, version::Version};
 use smallvec::SmallVec;
 
-use crate::entry::Change;
-
 use super::look::{Look, NEVER, TtlWrite, Ttls};
+use crate::entry::Change;
 
 /// The state of one key; `V` tells where its value is found.
 #[derive(Clone, Debug)]

@@ -9,9 +9,8 @@ use antecede_model::{
     version::Version,
 };
 
-use crate::entry::{Body, Change, Effect, Entry, Identity};
-
 use super::{Executed, Keys, execute};
+use crate::entry::{Body, Change, Effect, Entry, Identity};
 
 pub(super) fn version(timestamp: u64, origin: u16) -> Version {
     Version { timestamp: Timestamp(timestamp), origin: DatacenterId(origin) }
