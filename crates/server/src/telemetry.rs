@@ -43,6 +43,10 @@ const METADATA: Metadata<'static> = Metadata::new("antecede", Level::INFO, None)
 pub(crate) struct LinkCounters {
     pub(crate) sent_bytes: Counter,
     pub(crate) received_bytes: Counter,
+    /// Writes of this datacenter that were handed to the link, sent again ones too.
+    pub(crate) replicated_writes: Counter,
+    /// Bytes of the messages that they went in, with frames' shares for each message.
+    pub(crate) replicated_bytes: Counter,
     /// Messages that found no connection or no room.
     pub(crate) dropped: Counter,
     /// Writes that were dropped on purpose.
@@ -167,6 +171,8 @@ impl Telemetry {
         LinkCounters {
             sent_bytes: counter("antecede_link_sent_bytes_total"),
             received_bytes: counter("antecede_link_received_bytes_total"),
+            replicated_writes: counter("antecede_replicated_writes_total"),
+            replicated_bytes: counter("antecede_replicated_bytes_total"),
             dropped: counter("antecede_link_dropped_messages_total"),
             cut: counter("antecede_link_cut_writes_total"),
             lost: counter("antecede_link_lost_total"),
@@ -290,6 +296,8 @@ fn describe(recorder: &PrometheusRecorder) {
         ("antecede_client_written_bytes_total", "Bytes written to clients"),
         ("antecede_link_sent_bytes_total", "Bytes sent to a node"),
         ("antecede_link_received_bytes_total", "Bytes received from a node"),
+        ("antecede_replicated_writes_total", "Writes sent to other datacenters"),
+        ("antecede_replicated_bytes_total", "Bytes of the messages with these writes"),
         ("antecede_link_dropped_messages_total", "Messages without a connection or room"),
         ("antecede_link_cut_writes_total", "Writes dropped on a path that is cut on purpose"),
         ("antecede_link_lost_total", "Connections lost or not made"),

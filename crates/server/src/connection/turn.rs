@@ -40,6 +40,9 @@ const BATCH_MAX: usize = 64;
 const NAME_BYTES: usize = 16;
 /// Names that a connection remembers.
 const NAMES_MAX: usize = 16;
+/// Bytes of replies that wait for a client that has not authenticated: thousands of strangers that
+/// never read must not fill the memory.
+const STRANGER_OUTPUT_BYTES_MAX: usize = 64 * 1024;
 /// How long `CAUSAL.AFTER` waits if the client does not say.
 const AFTER_TIMEOUT_MILLIS: u64 = 1_000;
 
@@ -161,7 +164,9 @@ impl Conversation {
     /// Whether the client must read before more is run for it.
     pub(crate) fn is_output_full(&self) -> bool {
         let held = self.unwritten_bytes + self.replies.bytes_held();
-        self.node.config.limits.output_bytes_max < held
+        let limit = self.node.config.limits.output_bytes_max;
+        let is_known = self.connection.is_authenticated();
+        (if is_known { limit } else { limit.min(STRANGER_OUTPUT_BYTES_MAX) }) < held
     }
 
     /// Whether answers of shards are missing.

@@ -22,7 +22,7 @@ use antecede_model::{
     ids::{Boot, NodeId},
 };
 use antecede_protocol::{
-    message::Message,
+    message::{Body, Message},
     wire::{
         frame::FrameWriter,
         hello::{HELLO_BYTES_MAX, Hello, LinkRefusal, ReadHelloError},
@@ -217,14 +217,20 @@ impl Link {
     /// no room.
     pub(crate) fn push(&self, message: &Message) -> bool {
         let mut state = self.state.lock();
-        let has_room = state.queued_bytes + state.frames.len() < self.options.queued_bytes_max;
+        let before = state.frames.len();
+        let has_room = state.queued_bytes + before < self.options.queued_bytes_max;
         if state.stream.is_none() || !has_room || state.frames.push(message).is_err() {
             drop(state);
             self.options.counters.dropped.increment(1);
             return false;
         }
+        let bytes = state.frames.len().saturating_sub(before);
         drop(state);
         self.has_pending.store(true, Ordering::Relaxed);
+        if let Some(writes) = replicated_writes(message) {
+            self.options.counters.replicated_writes.increment(writes);
+            self.options.counters.replicated_bytes.increment(bytes as u64);
+        }
         true
     }
 
@@ -472,4 +478,11 @@ async fn watch(link: &Link, stream: &TcpStream) -> LinkError {
             }
         }
     }
+}
+/// How many writes a message takes to another datacenter; `None` if it takes none.
+fn replicated_writes(message: &Message) -> Option<u64> {
+    let Message::Shard(message) = message else { return None };
+    let Body::Replicate(replicate) = &message.body else { return None };
+    let writes = replicate.entries.iter().filter(|entry| !entry.is_tick()).count();
+    (0 < writes).then_some(writes as u64)
 }
