@@ -1,7 +1,7 @@
 //! The stage on which tests of real processes play: the built binary, clients, faults, figures.
 //!
-//! A test takes a [`Stage`] first: a folder that is removed at the end, and its turn on this
-//! machine. On it it starts [`Process`]es, which are ended by their id when they go out of scope,
+//! A test takes a `Stage` first: a folder that is removed at the end, and its turn on this
+//! machine. On it it starts `Process`es, which are ended by their id when they go out of scope,
 //! and whose output is printed if the test fails. Whatever a test waits for, it waits for with a
 //! deadline (`patience`).
 //!

@@ -2,14 +2,14 @@
 //!
 //! A read adds what it returned; a write takes the context as its dependencies, and afterwards the
 //! context is that one write (COPS section 4.2). Writes that are stable are left out at once. Beyond
-//! [`EXACT_MAX`] exact dependencies they collapse into a floor: everything of an origin up to a
+//! `EXACT_MAX` exact dependencies they collapse into a floor: everything of an origin up to a
 //! stamp.
 //!
 //! The context also keeps the largest HLC that the session met, and for each datacenter that
 //! contributed to it that datacenter's logical time: what a datacenter has shown itself is
 //! covered there by construction (DESIGN section 4 "Bounds").
 //!
-//! Invariant: `exact` is sorted and free of repeats, and holds at most [`EXACT_MAX`].
+//! Invariant: `exact` is sorted and free of repeats, and holds at most `EXACT_MAX`.
 
 use crate::{clock::Timestamp, cut::Cut, dependency::Dependency, ids::DatacenterId};
 

@@ -8,7 +8,7 @@
 //!
 //! Assumes: the caller takes tokens only of contexts that hold nothing uncommitted, and checks the
 //! HLC of one that it read against its wall clock.
-//! Limits: at most [`TOKEN_EXACT_MAX`] exact dependencies, the others collapse into floors.
+//! Limits: at most `TOKEN_EXACT_MAX` exact dependencies, the others collapse into floors.
 #![deny(clippy::indexing_slicing)]
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};

@@ -4,7 +4,7 @@
 //! the same in the log, in messages down the chain and between datacenters. Stamps inside are
 //! written as the distance below the entry's own stamp, which is larger by rule.
 //!
-//! Ensures: a body that was checked by [`Body::check`] is read later without errors.
+//! Ensures: a body that was checked by `Body::check` is read later without errors.
 #![deny(clippy::indexing_slicing)]
 
 use std::sync::Arc;

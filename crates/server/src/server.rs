@@ -2,7 +2,7 @@
 //!
 //! Several nodes may run in one process, on one runtime; each has its own ports, log and tasks.
 //!
-//! Ensures: [`RunningServer::shutdown`] returns when no task of the node is left and everything
+//! Ensures: `RunningServer::shutdown` returns when no task of the node is left and everything
 //! that was appended is on disk.
 
 use std::io;

@@ -1,4 +1,4 @@
-//! Draws what goes wrong: at least [`FAULTS_MIN`] faults a run, spread over its active time.
+//! Draws what goes wrong: at least `FAULTS_MIN` faults a run, spread over its active time.
 //!
 //! Under `fsync = always` every node may lose its power at any moment, also all at once. With
 //! weaker settings what a run may lose is the setting's business, not the protocol's; there a

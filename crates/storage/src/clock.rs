@@ -1,6 +1,6 @@
 //! Asks the machine for the time, in the one place of this crate that may.
 //!
-//! Only [`crate::SharedLog`] needs a time: for the interval between syncs and for their lag.
+//! Only `crate::SharedLog` needs a time: for the interval between syncs and for their lag.
 
 use std::fmt;
 use std::time::{Duration, Instant};

@@ -1,7 +1,7 @@
 //! Says what can go wrong with the log, with both sides of what did not fit and what to do.
 //!
-//! A full disk is a state that heals ([`DiskFull`]); a failed write or sync ends the process
-//! ([`LogError`]); what is found at start-up is refused or repaired ([`OpenError`]).
+//! A full disk is a state that heals (`DiskFull`); a failed write or sync ends the process
+//! (`LogError`); what is found at start-up is refused or repaired (`OpenError`).
 
 use std::io;
 use std::path::PathBuf;

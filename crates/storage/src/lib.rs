@@ -3,15 +3,15 @@
 //! The protocol encodes records; this crate numbers them, checksums them, writes them into
 //! preallocated segments, syncs many of them at once, and at start-up streams back exactly the
 //! records that were written, in order. Records are opaque bytes here.
-//! [`Log`] is the whole of it for one thread (the simulator runs it on a [`SimulatedDisk`]);
-//! [`SharedLog`] is a thin shell around the same parts for a server with many threads.
+//! `Log` is the whole of it for one thread (the simulator runs it on a `SimulatedDisk`);
+//! `SharedLog` is a thin shell around the same parts for a server with many threads.
 //!
 //! Ensures: a record that was reported synced is in the log after every crash, unchanged.
 //! Ensures: what recovery yields is a prefix of what was appended; nothing that an earlier
 //! recovery cut off ever comes back.
 //! Ensures: damage before a known sync is refused, never cut off silently.
 //!
-//! Not here: checkpoints, and cutting the log at its old end; [`Log::cut_to`] exists for them, but
+//! Not here: checkpoints, and cutting the log at its old end; `Log::cut_to` exists for them, but
 //! nothing calls it until there are checkpoints.
 
 /// Numbers of records, and how far each step has come.

@@ -1,8 +1,8 @@
 //! Shares one log between many threads: appenders never wait for a write or a sync.
 //!
 //! Appending takes a short lock and copies. Whoever wants records persisted either writes inline
-//! ([`SharedLog::flush_inline`]) or wakes the log's own thread ([`SharedLog::request_flush`]);
-//! both take everything pending of all callers, write it at once and, under [`Fsync::Always`],
+//! (`SharedLog::flush_inline`) or wakes the log's own thread (`SharedLog::request_flush`);
+//! both take everything pending of all callers, write it at once and, under `Fsync::Always`,
 //! sync it once. While one flush runs others do not wait: they are told that somebody is at it,
 //! and what they have appended goes with the next flush, which that one starts.
 //!

@@ -1,6 +1,6 @@
 //! Gathers what is applied: by the node's tails, by the datacenter, by all datacenters.
 //!
-//! One keeper per node. Every [`CUTS_EVERY`] the shell gives it the watermarks of the tails on its
+//! One keeper per node. Every `CUTS_EVERY` the shell gives it the watermarks of the tails on its
 //! node. It tells the other nodes of its datacenter the smallest over those shards, with their
 //! names; the datacenter's cut advances only when the reports cover every shard (PITFALLS A13).
 //! That cut goes to the nodes of other datacenters; the smallest of all is the stable cut. All of

@@ -14,7 +14,7 @@
 //! stable, also when its answer has left already (pipelined writes of one shard carry nothing of
 //! each other). Of links: requests and answers of one link keep their order.
 //! Ensures: read your writes, monotonic reads, monotonic writes, writes follow reads.
-//! Limits: [`OUTSTANDING_MAX`] commands without an answer, one command that concerns several
+//! Limits: `OUTSTANDING_MAX` commands without an answer, one command that concerns several
 //! shards at a time.
 
 /// What a client asks.

@@ -2,7 +2,7 @@
 //! the session are answered.
 //!
 //! Inside one datacenter a session's commands must look as if they were done one after the other,
-//! also to others (PITFALLS A9). So what is open at one time shares a [`Course`]:
+//! also to others (PITFALLS A9). So what is open at one time shares a `Course`:
 //!
 //! - *one log*: one-replica chains on this node. Commits follow the order of appending. A read of
 //!   a shard with an open write, or behind a read of uncommitted state, is evaluated against

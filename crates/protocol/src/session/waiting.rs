@@ -6,7 +6,7 @@
 //! committed here before any session was told of it. `WAIT` asks the tail of the write's shard,
 //! which answers when enough peers have it or at the time-out.
 //!
-//! Assumes: the shell wakes a session whose [`Waiting`] needs cuts whenever they have moved.
+//! Assumes: the shell wakes a session whose `Waiting` needs cuts whenever they have moved.
 
 use std::{collections::BTreeMap, time::Duration};
 

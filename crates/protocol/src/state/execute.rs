@@ -6,7 +6,7 @@
 //!
 //! A key whose deadline has passed is absent for every action. Nobody may be told so before it is
 //! hidden at all replicas; where no other effect takes its place, the effect is therefore a hiding
-//! ([`Executed::needs_hide`]). A replica other than the head passes such a request to the head.
+//! (`Executed::needs_hide`). A replica other than the head passes such a request to the head.
 //!
 //! Not as in Redis: `OBJECT ENCODING` goes by the value alone, so what `APPEND` and `SETRANGE` have
 //! made is not `raw` unless it is long. `SET` with a deadline that has passed leaves the value to

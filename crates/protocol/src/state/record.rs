@@ -15,7 +15,7 @@
 //! A write of local origin with a key of 16 bytes and a value of 128 takes 156 bytes, one of remote
 //! origin that became visible within four seconds 160: both are the allocator's class of 160.
 //!
-//! Invariant: a record is made by [`write`] only, and never empty.
+//! Invariant: a record is made by `write` only, and never empty.
 
 use antecede_model::{clock::Timestamp, ids::DatacenterId, key::KEY_BYTES_MAX, version::Version};
 
@@ -89,7 +89,7 @@ pub(super) fn unpack_ttls(packed: &[u8]) -> impl Iterator<Item = TtlWrite> {
     })
 }
 
-/// The number of bytes of the record that [`write`] makes.
+/// The number of bytes of the record that `write` makes.
 pub(super) fn length<V>(key: &[u8], state: &KeyState<V>, value: Option<&[u8]>) -> usize {
     let key_length_bytes = if key.len() <= SHORT_KEY_MAX { 1 } else { 3 };
     let ttl_bytes = if state.ttls.is_empty() { 0 } else { 2 + state.ttls.len() * TTL_BYTES };

@@ -7,7 +7,7 @@
 //!
 //! Ensures: the reader never holds more than the bytes that it was fed, one frame's worth of them
 //! at most beyond a message in pieces; a damaged frame ends the link.
-//! Limits: [`FRAME_BYTES_MAX`], [`MESSAGE_BYTES_MAX`].
+//! Limits: `FRAME_BYTES_MAX`, `MESSAGE_BYTES_MAX`.
 #![deny(clippy::indexing_slicing)]
 
 use antecede_model::{codec::DecodeError, operation::VALUE_BYTES_MAX};

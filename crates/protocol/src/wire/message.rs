@@ -3,7 +3,7 @@
 //! Tags are fixed numbers: a new variant gets a new one, an old one is never used again.
 //!
 //! Ensures: bodies of entries are checked here, so that machines read them without errors.
-//! Limits: lists of more than [`ITEMS_MAX`](super::ITEMS_MAX) items are refused.
+//! Limits: lists of more than `ITEMS_MAX` items are refused.
 #![deny(clippy::indexing_slicing)]
 
 use antecede_model::{

@@ -1,7 +1,7 @@
 //! Says how messages look on the wire between nodes.
 //!
-//! A link begins with a [`hello::Hello`] from each side. Then follow [`frame`]s, each with its
-//! length and checksum, that hold [`message`]s. Everything that comes in is checked once, here:
+//! A link begins with a `hello::Hello` from each side. Then follow `frame`s, each with its
+//! length and checksum, that hold `message`s. Everything that comes in is checked once, here:
 //! the machines behind it see only messages that are whole and within limits.
 //!
 //! Ensures: reading never panics, and allocates only in proportion to the bytes that arrived.

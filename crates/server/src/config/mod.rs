@@ -4,7 +4,7 @@
 //! variables, flags. Each value remembers its origin, so that `config show` can tell it and an
 //! error can point at it. One table of keys (`keys`) drives the reader and the example.
 //!
-//! Ensures: a [`Config`] that exists is safe to start: what must not be combined was refused.
+//! Ensures: a `Config` that exists is safe to start: what must not be combined was refused.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! Turns leaves into a [`Config`]: what each value means, and which values go together.
+//! Turns leaves into a `Config`: what each value means, and which values go together.
 
 use std::collections::BTreeMap;
 use std::net::ToSocketAddrs;

@@ -1,14 +1,14 @@
 //! The node's log as its machines and its threads see it.
 //!
-//! Machines append through [`Appender`]; whoever ends a batch flushes. A list remembers which
+//! Machines append through `Appender`; whoever ends a batch flushes. A list remembers which
 //! shards appended something that is not persisted (or not synced) yet, so that they can be told.
 //! A ceiling of the node's hybrid clock is written ahead of it, so that a restarted node starts
 //! above every timestamp that it gave or told before: at any append the ceiling lies at least
-//! [`CEILING_MARGIN`] and the drift bound above the wall clock.
+//! `CEILING_MARGIN` and the drift bound above the wall clock.
 //!
 //! Ensures: a shard that was noted is told as soon as its records are persisted, and once more
 //! when they are synced.
-//! Limits: bytes that wait are bounded by [`PENDING_BYTES_MAX`]; writes of clients are refused
+//! Limits: bytes that wait are bounded by `PENDING_BYTES_MAX`; writes of clients are refused
 //! long before, so that only a broken peer could fill it, and then the process ends.
 
 use std::cell::Cell;

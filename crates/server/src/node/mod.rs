@@ -1,6 +1,6 @@
 //! One node: its replicas, its log, its links and its sessions, and how inputs and outputs move.
 //!
-//! Whoever has something for a replica (a connection, a link, a timer, the log) brings a [`Work`]:
+//! Whoever has something for a replica (a connection, a link, a timer, the log) brings a `Work`:
 //! it holds the time of the batch and collects what the machines want done. While a replica's
 //! mutex is held, its messages are put into the links' buffers (so that a shard's messages keep
 //! their order) and its durable ones are put aside with the replica until the log has come far
@@ -9,7 +9,7 @@
 //!
 //! Ensures: no two replicas' mutexes are held at once; none over an await or a write to disk.
 //! Ensures: nothing leaves in the durable lane before the log has come to its place
-//! ([`Outputs::release`]).
+//! (`Outputs::release`).
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -57,6 +57,19 @@ pub(crate) mod timers;
 /// How often a batch goes on flushing what its own flush has set going, before it leaves the rest
 /// to the log's thread.
 const FLUSH_ROUNDS_MAX: usize = 8;
+
+/// Ticks without any news after which a node counts as quiet.
+const QUIET_TICKS_MIN: u32 = 8;
+/// Of so many ticks of a quiet node one is carried out.
+const QUIET_TICKS_SKIPPED: u32 = 4;
+
+/// For how many ticks nothing has moved.
+#[derive(Debug, Default)]
+pub(crate) struct Quiet {
+    ticks: u32,
+    appended_to: u64,
+    cuts: Arc<Cuts>,
+}
 
 /// A replica with what waits beside it.
 #[derive(Debug)]
@@ -115,6 +128,7 @@ pub(crate) struct Node {
     /// Whether the oldest write has waited too long for a sync.
     is_sync_late: AtomicBool,
     keeper: Mutex<CutKeeper>,
+    quiet: Mutex<Quiet>,
     cuts: RwLock<Arc<Cuts>>,
     unsettled: AtomicU64,
     /// The newest run of each node that has spoken.
@@ -442,7 +456,13 @@ impl Node {
     }
 
     /// Gathers what is applied, and tells all replicas where the cuts are.
+    ///
+    /// While nothing moves for [`QUIET_TICKS_MIN`] ticks, only every [`QUIET_TICKS_SKIPPED`]th is
+    /// carried out: an idle node looks at hundreds of shards that have nothing to say.
     pub(crate) fn tick(&self, work: &mut Work) {
+        if self.is_quiet() {
+            return;
+        }
         let mut watermarks: Vec<(ShardId, Watermarks)> = Vec::new();
         for shard in self.shards() {
             if let Some(Some(found)) = self.look(shard, Shard::watermarks) {
@@ -457,6 +477,20 @@ impl Node {
             self.input(shard, Input::Cuts(&cuts), work);
         }
         self.finish(work);
+    }
+
+    /// Whether this tick can be left out.
+    fn is_quiet(&self) -> bool {
+        let appended_to = self.log.positions().appended_to.get();
+        let cuts = self.cuts();
+        let mut quiet = self.quiet.lock();
+        let is_same = quiet.appended_to == appended_to
+            && Arc::ptr_eq(&quiet.cuts, &cuts)
+            && !cuts.wants_ticks;
+        quiet.ticks = if is_same { quiet.ticks.wrapping_add(1) } else { 0 };
+        quiet.appended_to = appended_to;
+        quiet.cuts = cuts;
+        QUIET_TICKS_MIN < quiet.ticks && !quiet.ticks.is_multiple_of(QUIET_TICKS_SKIPPED)
     }
 
     /// Wakes the replicas whose time has come.

@@ -161,6 +161,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         is_sync_late: AtomicBool::new(false),
         cuts: RwLock::new(Arc::clone(keeper.cuts())),
         keeper: Mutex::new(keeper),
+        quiet: Mutex::default(),
         unsettled: AtomicU64::new(held as u64),
         boots: Mutex::default(),
         stopping: tokio::sync::watch::Sender::new(false),

@@ -8,7 +8,7 @@
 //! Assumes: until a request is whole, its bytes stay at the front of what the caller lends.
 //! Ensures: any split of the same bytes gives the same requests; memory grows with the bytes that
 //! arrived, never with a length that was announced.
-//! Limits: [`Limits`]; what is over them is a [`FrameError`], after which the connection closes.
+//! Limits: `Limits`; what is over them is a `FrameError`, after which the connection closes.
 #![deny(clippy::indexing_slicing)]
 
 use std::mem;

@@ -2,7 +2,7 @@
 //!
 //! Most answers have one form. Where the same answer looks different by command (a word as a
 //! status or as a value, the list of an `EXEC` whose parts were made of several operations), the
-//! command leaves a [`Shape`] behind when it is parsed.
+//! command leaves a `Shape` behind when it is parsed.
 
 use antecede_model::{refusal::Refusal, response::Response};
 use antecede_protocol::session::command::Gather;

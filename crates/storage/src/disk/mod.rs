@@ -3,7 +3,7 @@
 //! A disk is one folder of files. Methods take `&self`, because a sync runs while others write.
 //!
 //! Assumes: a sync makes everything written to that file before it durable; a rename is atomic,
-//! but durable only after [`Disk::sync_dir`]; without a sync any sector may be lost, in any order.
+//! but durable only after `Disk::sync_dir`; without a sync any sector may be lost, in any order.
 
 use std::fmt;
 use std::io;

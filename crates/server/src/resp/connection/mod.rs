@@ -2,10 +2,10 @@
 //!
 //! A connection agrees with its client on the protocol's version, authenticates it, names it,
 //! queues what comes after `MULTI`, and switches replies off and on. What concerns keys it turns
-//! into commands for the session and leaves behind, in [`Replies`], how the answers are written.
+//! into commands for the session and leaves behind, in `Replies`, how the answers are written.
 //!
 //! Assumes: requests come in order and whole (`frame`); the session is given every
-//! [`Outcome::Ask`] in order, and answers each once.
+//! `Outcome::Ask` in order, and answers each once.
 //! Ensures: nothing but `AUTH`, `HELLO`, `QUIT` and `RESET` is served before authentication.
 //! Invariant: requests are queued only between `MULTI` and `EXEC`, `DISCARD` or `RESET`.
 

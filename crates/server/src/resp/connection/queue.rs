@@ -3,7 +3,7 @@
 //! They are kept as bytes, since the read buffer moves on, and understood at `EXEC`: times to live
 //! count from then.
 //!
-//! Limits: [`QUEUED_BYTES_MAX`] and [`QUEUED_REQUESTS_MAX`]; a transaction over them is refused.
+//! Limits: `QUEUED_BYTES_MAX` and `QUEUED_REQUESTS_MAX`; a transaction over them is refused.
 
 use std::ops::Range;
 
