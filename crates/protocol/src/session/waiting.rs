@@ -158,9 +158,12 @@ impl Session {
             ask_at: now,
             visible_at: Timestamp::ZERO,
         };
-        let is_covered = context.is_covered_at(here) || wait.missing(view, here) == 0;
-        if is_covered {
+        if context.is_covered_at(here) {
             self.past.join(context, Timestamp::ZERO, view.stable);
+            return Some(Response::Ok);
+        }
+        if wait.missing(view, here) == 0 {
+            self.past.join(context, view.applied_at, view.stable);
             return Some(Response::Ok);
         }
         self.waiting = Some(Box::new(Waiting::Token(wait)));
