@@ -102,6 +102,8 @@ class Sequence:
         self.has_transactions = self.chance.random() < 0.4
         tag = "{t}" if self.has_transactions or self.chance.random() < 0.3 else ""
         self.keys = [f"k{tag}{number}" for number in range(KEYS_COUNT)]
+        # A value must not move to the place of a key, for the same reason.
+        self.first_to_leave_out = 2 if self.has_transactions else 1
         self.steps = []
         for connection in (0, 1):
             if self.chance.random() < 0.5:
@@ -150,14 +152,18 @@ class Sequence:
         if words[0] == "WAIT":
             pass  # An odd number of replicas would be waited for without end.
         elif kind < 0.04 and 1 < len(words):
-            words[self.chance.randrange(1, len(words))] = pick(self.chance, ODD_WORDS)
+            words[self.chance.randrange(1, len(words))] = self.odd_word()
         elif kind < 0.06:
-            words.insert(self.chance.randrange(1, len(words) + 1), pick(self.chance, ODD_WORDS))
-        elif kind < 0.08 and 1 < len(words):
-            words.pop(self.chance.randrange(1, len(words)))
+            words.insert(self.chance.randrange(1, len(words) + 1), self.odd_word())
+        elif kind < 0.08 and self.first_to_leave_out < len(words):
+            words.pop(self.chance.randrange(self.first_to_leave_out, len(words)))
         if self.chance.random() < 0.1:
             words[0] = words[0].lower()
         return words
+
+    def odd_word(self):
+        # Where it stands for a key, a transaction's keys must still lie in one shard.
+        return pick(self.chance, ODD_WORDS) + ("{t}" if self.has_transactions else "")
 
     def data_command(self, inside):
         if self.chance.random() < 0.75:

@@ -39,7 +39,7 @@ use crate::{
 /// How far clocks may be apart.
 const MAX_CLOCK_DRIFT: Duration = Duration::from_millis(500);
 /// Little, so that heads often keep no more of a blocked entry than its header.
-const BLOCKED_BYTES_MAX: usize = 512;
+const BLOCKED_BYTES_MAX: usize = 2_048;
 /// How long a session waits for the shards before it says that it does not know.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// Steps that a run may take; far above what any run needs.

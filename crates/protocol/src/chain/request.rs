@@ -117,7 +117,10 @@ impl Shard {
                 return;
             }
             ShardOperation::Count => {
-                let count = i64::try_from(self.keys.live_count()).unwrap_or(i64::MAX);
+                // Keys whose time is over are not there any more, hidden already or not.
+                let over = self.keys.expired(wall, usize::MAX).len();
+                let count = self.keys.live_count().saturating_sub(over);
+                let count = i64::try_from(count).unwrap_or(i64::MAX);
                 out.reply(id, self.plain_reply(Response::Integer(count)));
                 return;
             }

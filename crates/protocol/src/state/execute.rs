@@ -300,6 +300,11 @@ impl<'k, 'a> Draft<'k, 'a> {
 
     fn run(&mut self, key: &[u8], action: &Action<'a>) -> Response {
         self.is_looked_at |= !matches!(action, Action::Observe);
+        if self.deadline.is_some_and(|deadline| deadline < self.wall_millis) {
+            // An earlier action of this batch has set a deadline that was over already.
+            self.value = Value::Absent;
+            self.deadline = None;
+        }
         let value = self.value.bytes();
         match *action {
             Action::Get => bytes_or_nil(value),
@@ -657,6 +662,22 @@ mod tests {
         assert_eq!(replica.run(b"k", Action::Describe(Description::References)), integer(1));
         let memory = replica.run(b"k", Action::Describe(Description::Memory));
         assert!(matches!(memory, Response::Integer(17..=100)), "{memory:?}");
+    }
+
+    #[test]
+    fn a_batch_does_not_find_what_it_wrote_with_a_deadline_in_the_past() {
+        let keys = Keys::new(7);
+        let set = Action::Set {
+            value: b"v",
+            condition: Condition::Always,
+            ttl: Ttl::Until(1),
+            reply: SetReply::Status,
+        };
+        let of = |action| Operation { key: b"k", action };
+        let batch = [of(set), of(Action::Get), of(Action::Exists)];
+        let executed = execute_batch(&keys, &[], &batch, 1000);
+        let expected = vec![Response::Ok, Response::Nil, Response::Integer(0)];
+        assert_eq!(executed.response, Response::List(expected));
     }
 
     #[test]
