@@ -6,7 +6,7 @@ use antecede_model::{
     ids::{DatacenterId, NodeId, RequestId, SessionId, ShardId},
 };
 use antecede_protocol::{
-    chain::Input,
+    chain::{Input, Shard},
     event::Event,
     geo::cuts::CutInput,
     message::{Body, Message, Reply},
@@ -99,7 +99,7 @@ impl World {
         let before = &self.nodes[self.place_of(previous)];
         let is_settled = |node: &crate::node::Node| {
             let replica = node.shards.get(usize::from(shard.0)).and_then(Option::as_ref);
-            node.is_up && replica.is_some_and(antecede_protocol::chain::Shard::is_settled)
+            node.is_up && replica.is_some_and(Shard::is_settled)
         };
         if node.epoch() != before.epoch() || !is_settled(node) || !is_settled(before) {
             return;
@@ -154,7 +154,12 @@ impl World {
             return self.fail(Failure::new("chain_prefix", what));
         };
         let chain = node.configuration.chain(id.datacenter, shard);
-        let result = durable::at_commit(&self.ledger, chain, shard, &stored);
+        let is_settled = |replica: NodeId| {
+            let there = &self.nodes[self.place_of(replica)];
+            let machine = there.shards.get(usize::from(shard.0)).and_then(Option::as_ref);
+            machine.is_some_and(Shard::is_settled)
+        };
+        let result = durable::at_commit(&self.ledger, chain, shard, &stored, is_settled);
         self.hold(result);
         match self.ledger.commit(id, shard, stored) {
             Ok(true) => {

@@ -2,7 +2,8 @@
 //! that it is still there, in every datacenter, at the end.
 //!
 //! Under `fsync = always` a commit means that every replica has synced the entry. With weaker
-//! settings it means that every running replica has taken it.
+//! settings it means that every replica had taken it: one that has lost its end in a power loss
+//! since, and is still settling, takes it back from the successor before it answers anyone.
 
 use antecede_model::{
     configuration::Configuration,
@@ -25,10 +26,12 @@ pub fn at_commit(
     chain: &[NodeId],
     shard: ShardId,
     stored: &Stored,
+    is_settled: impl Fn(NodeId) -> bool,
 ) -> Result<(), Failure> {
     for node in chain {
         let facts = ledger.node(*node);
-        if ledger.durability() != Durability::Always && !facts.is_up {
+        let may_have_lost_its_end = !facts.is_up || !is_settled(*node);
+        if ledger.durability() != Durability::Always && may_have_lost_its_end {
             continue;
         }
         let found = ledger.image(*node, shard).at(stored.identity.position);
