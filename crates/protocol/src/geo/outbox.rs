@@ -87,7 +87,7 @@ impl Shard {
         let peers: Vec<DatacenterId> = self.configuration.peers(self.here_datacenter()).collect();
         for peer in peers {
             self.outboxes.insert(peer, Outbox::default());
-            self.send_entries_to(here, peer, Timestamp::ZERO, Vec::new(), out);
+            self.send_entries_to(peer, Timestamp::ZERO, Vec::new(), out);
             self.set_timer(here, peer, out);
         }
     }
@@ -103,7 +103,7 @@ impl Shard {
     fn send_outbox(&mut self, here: &Here, peer: DatacenterId, out: &mut Outputs) {
         loop {
             let Some((previous, entries)) = self.next_entries_for(peer) else { return };
-            self.send_entries_to(here, peer, previous, entries, out);
+            self.send_entries_to(peer, previous, entries, out);
             let outbox = self.outboxes.get(&peer).expect("it was just read");
             if outbox.again_at.is_none() {
                 self.set_timer(here, peer, out);
@@ -153,7 +153,6 @@ impl Shard {
 
     fn send_entries_to(
         &self,
-        _here: &Here,
         peer: DatacenterId,
         previous: Timestamp,
         entries: Vec<Entry>,
@@ -239,7 +238,7 @@ impl Shard {
                 self.send_outbox(here, peer, out);
             } else if !has_moved {
                 let previous = outbox.sent_to;
-                self.send_entries_to(here, peer, previous, Vec::new(), out);
+                self.send_entries_to(peer, previous, Vec::new(), out);
             }
             self.set_timer(here, peer, out);
         }
@@ -326,14 +325,5 @@ impl Shard {
                 self.waiters.replication.push(wait);
             }
         }
-    }
-
-    /// How many entries of this datacenter peers still lack, and the oldest of their stamps.
-    #[must_use]
-    pub fn outbox_lag(&self, peer: DatacenterId) -> Option<Timestamp> {
-        let own = self.here_datacenter();
-        let newest = self.lines.get(&own)?.newest_write;
-        let outbox = self.outboxes.get(&peer)?;
-        (outbox.applied_to < newest).then_some(outbox.applied_to)
     }
 }
