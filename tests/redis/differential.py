@@ -427,13 +427,19 @@ def shrink(ports, steps, keys, make_spoil, result):
         while at < len(steps):
             fewer = steps[:at] + steps[at + length:]
             found = run(ports, fewer, keys, make_spoil)
-            if found:
+            if found and not is_refused_inside(found):
                 steps, result = fewer, found
             else:
                 at += length
         if length == 1:
             return steps, result
         length = max(1, length // 2)
+
+
+def is_refused_inside(result):
+    """Whether steps that were left out have moved a command into a transaction (see 7)."""
+    _, (_, found) = result
+    return b" is not available inside MULTI" in found.raw
 
 
 def show(words):
