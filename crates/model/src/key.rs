@@ -10,10 +10,13 @@ pub const SLOT_COUNT: u16 = 16_384;
 /// The longest key that is accepted, in bytes.
 pub const KEY_BYTES_MAX: usize = 64 * 1024;
 
-const CRC16: [u16; 256] = crc16_table();
+/// Bytes that are taken at once.
+const STRIDE: usize = 4;
+/// For each byte value, what it leaves in the checksum with so many bytes behind it.
+const CRC16: [[u16; 256]; STRIDE] = crc16_tables();
 
-const fn crc16_table() -> [u16; 256] {
-    let mut table = [0_u16; 256];
+const fn crc16_tables() -> [[u16; 256]; STRIDE] {
+    let mut tables = [[0_u16; 256]; STRIDE];
     let mut byte = 0_u16;
     while byte < 256 {
         let mut crc = byte << 8;
@@ -22,18 +25,37 @@ const fn crc16_table() -> [u16; 256] {
             crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
             bit += 1;
         }
-        table[byte as usize] = crc;
+        tables[0][byte as usize] = crc;
         byte += 1;
     }
-    table
+    let mut behind = 1;
+    while behind < STRIDE {
+        let mut byte = 0;
+        while byte < 256 {
+            let before = tables[behind - 1][byte];
+            tables[behind][byte] = (before << 8) ^ tables[0][(before >> 8) as usize];
+            byte += 1;
+        }
+        behind += 1;
+    }
+    tables
 }
 
 /// The slot of a key, from its hash tag if it has one that is not empty.
 #[must_use]
 pub fn slot_of(key: &[u8]) -> u16 {
     let mut crc = 0_u16;
-    for byte in hashed_part(key) {
-        crc = (crc << 8) ^ CRC16[usize::from((crc >> 8) ^ u16::from(*byte)) & 0xff];
+    let (strides, rest) = hashed_part(key).as_chunks::<STRIDE>();
+    for [first, second, third, fourth] in strides {
+        let [high, low] = crc.to_be_bytes();
+        crc = CRC16[3][usize::from(high ^ first)]
+            ^ CRC16[2][usize::from(low ^ second)]
+            ^ CRC16[1][usize::from(*third)]
+            ^ CRC16[0][usize::from(*fourth)];
+    }
+    for byte in rest {
+        let [high, low] = crc.to_be_bytes();
+        crc = (u16::from(low) << 8) ^ CRC16[0][usize::from(high ^ byte)];
     }
     crc % SLOT_COUNT
 }
@@ -112,11 +134,21 @@ mod tests {
         assert_eq!(slot_of(b"foo{{bar}}zap"), slot_of(b"{bar"));
     }
 
+    /// Bit by bit, as the definition has it.
     fn slot_of_whole(key: &[u8]) -> u16 {
+        let shift = |crc: u16| if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
         let crc = key.iter().fold(0_u16, |crc, byte| {
-            (crc << 8) ^ CRC16[usize::from((crc >> 8) ^ u16::from(*byte)) & 0xff]
+            (0..8).fold(crc ^ (u16::from(*byte) << 8), |crc, _| shift(crc))
         });
         crc % SLOT_COUNT
+    }
+
+    #[test]
+    fn keys_of_every_length_have_the_slot_that_the_definition_gives() {
+        let key: Vec<u8> = (0..=u8::MAX).filter(|byte| *byte != b'{').rev().collect();
+        for length in 0..key.len() {
+            assert_eq!(slot_of(&key[..length]), slot_of_whole(&key[..length]), "{length}");
+        }
     }
 
     #[test]
