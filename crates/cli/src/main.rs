@@ -40,6 +40,7 @@ mod telemetry;
 use std::future::Future;
 use std::process::ExitCode;
 
+use antecede_server::Workers;
 use anyhow::Context;
 use clap::{ArgAction, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -112,13 +113,9 @@ fn main() -> ExitCode {
     })
 }
 
-/// Runs a command on a runtime with one thread for each core.
+/// Runs a command on as many threads as it needs.
 fn with_runtime<F: Future<Output = anyhow::Result<ExitCode>>>(
     command: F,
 ) -> anyhow::Result<ExitCode> {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .context("cannot start a runtime")?;
-    runtime.block_on(command)
+    Workers::start().context("cannot start the threads of a runtime")?.block_on(command)
 }

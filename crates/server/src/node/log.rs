@@ -127,7 +127,12 @@ impl NodeLog {
     }
 
     /// How far the log has come.
+    #[inline]
     pub(crate) fn persisted(&self) -> Persisted {
+        if self.is_in_memory {
+            let to = LogIndex(self.persisted_to.load(Ordering::Acquire));
+            return Persisted { to, synced_to: to };
+        }
         // In this order, so that what is synced is never ahead.
         let synced_to = LogIndex(self.synced_to.load(Ordering::SeqCst));
         let to = LogIndex(self.persisted_to.load(Ordering::SeqCst));
@@ -205,6 +210,10 @@ impl NodeLog {
 
     /// The log's positions, for people.
     pub(crate) fn positions(&self) -> Positions {
+        if self.is_in_memory {
+            let to = antecede_storage::LogIndex::new(self.persisted_to.load(Ordering::Acquire));
+            return Positions { appended_to: to, written_to: to, synced_to: to };
+        }
         self.shared.positions()
     }
 
@@ -262,6 +271,10 @@ impl NodeLog {
     /// When [`PENDING_BYTES_MAX`] bytes wait to be written: nothing that was agreed with the chain
     /// may be left out, so the process ends and comes back through recovery.
     fn append(&self, write: &mut dyn FnMut(&mut Vec<u8>)) -> LogIndex {
+        if self.is_in_memory {
+            // Kept nowhere: a record is its place.
+            return LogIndex(self.persisted_to.fetch_add(1, Ordering::AcqRel) + 1);
+        }
         let mut bytes = 0;
         let appended = self.shared.append_with(|to| {
             let before = to.len();
@@ -272,12 +285,7 @@ impl NodeLog {
             Ok(index) => index.get(),
             Err(error) => panic!("a record that the chain relies on does not fit: {error}"),
         };
-        if self.is_in_memory {
-            self.persisted_to.fetch_max(index, Ordering::SeqCst);
-            self.synced_to.fetch_max(index, Ordering::SeqCst);
-        } else {
-            self.appended_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
-        }
+        self.appended_bytes.fetch_add(bytes as u64, Ordering::Relaxed);
         LogIndex(index)
     }
 }
