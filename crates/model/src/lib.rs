@@ -31,6 +31,8 @@ pub mod operation;
 pub mod refusal;
 /// What a client is told.
 pub mod response;
+/// What `WATCH` remembers of a key.
+pub mod sighting;
 /// A context written down for a client to carry.
 pub mod token;
 /// Versions: the total order in which the last writer wins.

@@ -4,7 +4,7 @@
 use crate::{
     codec::{DecodeError, Reader, Writer},
     refusal::Refusal,
-    version::Version,
+    sighting::Sighting,
 };
 
 /// How deep answers may lie in one another: an `EXEC` of lists.
@@ -27,8 +27,8 @@ pub enum Response {
     List(Vec<Self>),
     /// A transaction was not executed because a watched key had changed.
     Aborted,
-    /// The version of a key, `None` if it never had one; for `WATCH`.
-    Observed(Option<Version>),
+    /// What is under a key; for `WATCH`.
+    Observed(Sighting),
     /// A step of a scan: where to go on (`None` at the shard's end), and the keys.
     Scanned {
         /// The smallest hash that was not looked at.
@@ -101,9 +101,9 @@ impl Response {
                 }
             }
             Self::Aborted => to.u8(6),
-            Self::Observed(version) => {
+            Self::Observed(sighting) => {
                 to.u8(7);
-                to.option(*version, Writer::version);
+                sighting.write(to);
             }
             Self::Scanned { next, keys } => {
                 to.u8(8);
@@ -151,7 +151,7 @@ impl Response {
             }),
             5 => Self::List(from.list("responses", |from| Self::read_at(from, depth + 1))?),
             6 => Self::Aborted,
-            7 => Self::Observed(from.option(Reader::version)?),
+            7 => Self::Observed(Sighting::read(from)?),
             8 => Self::Scanned {
                 next: from.option(Reader::fixed64)?,
                 keys: from.list("keys", |from| Ok(from.bytes()?.to_vec()))?,
@@ -165,6 +165,7 @@ impl Response {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::version::Version;
 
     #[test]
     fn responses_come_back() {
@@ -175,7 +176,7 @@ mod tests {
             Response::Bytes(b"v".to_vec()),
             Response::Word(Word::Embstr),
             Response::List(vec![Response::Aborted]),
-            Response::Observed(Some(Version::default())),
+            Response::Observed(Sighting::Present(Version::default())),
             Response::Scanned { next: Some(4), keys: vec![b"k".to_vec()] },
             Response::Refused(Refusal::WrongType),
         ]);

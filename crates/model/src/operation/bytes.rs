@@ -7,7 +7,10 @@ use super::{
     Action, Condition, Description, ExpireCondition, ExpiryForm, Operation, Scan, SetReply,
     ShardOperation, Ttl,
 };
-use crate::codec::{DecodeError, Reader, Writer};
+use crate::{
+    codec::{DecodeError, Reader, Writer},
+    sighting::Sighting,
+};
 
 /// Gives each plain variant of an enum its fixed number.
 macro_rules! tags {
@@ -164,9 +167,9 @@ impl<'a> ShardOperation<'a> {
             Self::Batch { watched, operations } => {
                 to.u8(1);
                 to.length(watched.len());
-                for (key, version) in watched {
+                for (key, sighting) in watched {
                     to.bytes(key);
-                    to.option(*version, Writer::version);
+                    sighting.write(to);
                 }
                 to.length(operations.len());
                 for operation in operations {
@@ -201,9 +204,8 @@ impl<'a> ShardOperation<'a> {
         match from.u8()? {
             0 => Ok(Self::One(Operation::read(from)?)),
             1 => Ok(Self::Batch {
-                watched: from.list("watched keys", |from| {
-                    Ok((from.bytes()?, from.option(Reader::version)?))
-                })?,
+                watched: from
+                    .list("watched keys", |from| Ok((from.bytes()?, Sighting::read(from)?)))?,
                 operations: from.list("operations", Operation::read)?,
             }),
             2 => Ok(Self::Scan(Scan {
@@ -226,6 +228,7 @@ impl<'a> ShardOperation<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{clock::Timestamp, version::Version};
 
     fn every_operation() -> Vec<Operation<'static>> {
         let of = |action| Operation { key: b"k", action };
@@ -259,17 +262,16 @@ mod tests {
         let mut all: Vec<ShardOperation<'_>> =
             every_operation().into_iter().map(ShardOperation::One).collect();
         all.push(ShardOperation::Batch {
-            watched: vec![(b"w", None)],
+            watched: vec![
+                (b"w", Sighting::Absent { at: Timestamp(5) }),
+                (b"x", Sighting::Present(Version::default())),
+            ],
             operations: every_operation(),
         });
         all.push(ShardOperation::Scan(Scan { from: 3, count: 10, pattern: Some(b"a*") }));
         all.push(ShardOperation::Count);
         all.push(ShardOperation::Random { draw: 99 });
-        all.push(ShardOperation::Replicated {
-            stamp: crate::clock::Timestamp(5),
-            count: 2,
-            timeout_millis: 100,
-        });
+        all.push(ShardOperation::Replicated { stamp: Timestamp(5), count: 2, timeout_millis: 100 });
         for operation in all {
             let mut bytes = Vec::new();
             operation.write(&mut Writer::new(&mut bytes));

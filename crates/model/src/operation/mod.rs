@@ -6,7 +6,7 @@
 /// How operations look in messages between nodes.
 mod bytes;
 
-use crate::{clock::Timestamp, version::Version};
+use crate::{clock::Timestamp, sighting::Sighting};
 
 /// Milliseconds since 1970 at which a key expires.
 pub type Deadline = u64;
@@ -45,7 +45,7 @@ pub enum Action<'a> {
     Expiry(ExpiryForm),
     /// What `OBJECT` and `MEMORY USAGE` tell.
     Describe(Description),
-    /// The version, for `WATCH`; answered by [`crate::response::Response::Observed`].
+    /// What is there, for `WATCH`; answered by [`crate::response::Response::Observed`].
     Observe,
     /// A new value. `SET`, `SETNX`, `SETEX`, `PSETEX`, `GETSET`, each part of `MSET`
     Set {
@@ -173,8 +173,8 @@ pub enum ShardOperation<'a> {
     One(Operation<'a>),
     /// Several actions in one log entry, all or, if a watched key has changed, none.
     Batch {
-        /// Keys that must still have the version that was observed.
-        watched: Vec<(&'a [u8], Option<Version>)>,
+        /// Keys that must not have changed since they were observed.
+        watched: Vec<(&'a [u8], Sighting)>,
         /// The actions, in order.
         operations: Vec<Operation<'a>>,
     },

@@ -323,7 +323,7 @@ impl Session {
         let watched = std::mem::take(&mut self.watched);
         self.forget_watches();
         if let Route::Shard(shard, kind) = route {
-            let watched = watched.iter().map(|watched| (&*watched.key, watched.version)).collect();
+            let watched = watched.iter().map(|watched| (&*watched.key, watched.sighting)).collect();
             let operations = operations.to_vec();
             let operation = ShardOperation::Batch { watched, operations };
             self.ask(view, Aim { shard, kind, fold: Fold::AsIs }, &operation, requests);
@@ -481,7 +481,13 @@ impl Session {
         if self.course == Some(Course::Reads) && at + 1 < self.parts.len() {
             self.read_later_ones_again(at, &reply);
         }
-        self.answer(at, reply.response);
+        let mut response = reply.response;
+        if let Response::Observed(sighting) = &mut response {
+            // A key that had expired was hidden before this was answered: the hiding, which has
+            // the visible-at of the answer, is part of what was found.
+            *sighting = sighting.not_before(reply.visible_at);
+        }
+        self.answer(at, response);
     }
 
     /// The place of the open part that has this request number now.

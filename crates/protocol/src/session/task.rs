@@ -19,7 +19,7 @@ use antecede_model::{
     operation::{Action, Operation, Scan, ShardOperation},
     refusal::Refusal,
     response::Response,
-    version::Version,
+    sighting::Sighting,
 };
 
 use super::{
@@ -57,7 +57,7 @@ pub(super) struct Task {
 pub(super) struct Watched {
     pub(super) key: Box<[u8]>,
     pub(super) shard: ShardId,
-    pub(super) version: Option<Version>,
+    pub(super) sighting: Sighting,
 }
 
 /// What a finished task leaves.
@@ -161,7 +161,7 @@ impl Task {
         Self::of(Work::Spread(Spread { gather, pending, places, answers }))
     }
 
-    /// Versions of keys, for the next transaction.
+    /// What is under keys, for the next transaction.
     pub(super) fn watch(shard_count: ShardCount, keys: &[&[u8]]) -> Self {
         let (mut pending, mut owned) = (VecDeque::new(), VecDeque::new());
         for key in keys {
@@ -353,11 +353,11 @@ impl Spread {
 
 impl Watch {
     fn take(&mut self, response: Response) -> Result<(), Response> {
-        let (Response::Observed(version), Some((key, shard))) = (&response, self.keys.pop_front())
+        let (Response::Observed(sighting), Some((key, shard))) = (&response, self.keys.pop_front())
         else {
             return Err(response);
         };
-        self.watched.push(Watched { key, shard, version: *version });
+        self.watched.push(Watched { key, shard, sighting: *sighting });
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 //! A key whose deadline has passed is absent for every action. Nobody may be told so before it is
 //! hidden at all replicas; where no other effect takes its place, the effect is therefore a hiding
 //! (`Executed::needs_hide`). A replica other than the head passes such a request to the head.
+//! This holds for `WATCH`, too: what it finds absent is hidden, so a hiding after it is a change.
 //!
 //! Not as in Redis: `OBJECT ENCODING` goes by the value alone, so what `APPEND` and `SETRANGE` have
 //! made is not `raw` unless it is long. `SET` with a deadline that has passed leaves the value to
@@ -23,6 +24,7 @@ use antecede_model::{
     },
     refusal::Refusal,
     response::{Response, Word},
+    sighting::Sighting,
     version::Version,
 };
 use smallvec::SmallVec;
@@ -127,19 +129,19 @@ pub struct Shown {
 /// Executes an action against the newest state of its key.
 #[must_use]
 pub fn execute<'a>(keys: &Keys, operation: &Operation<'a>, wall_millis: u64) -> Executed<'a> {
-    execute_one(keys.newest(operation.key), operation, wall_millis)
+    execute_one(keys, keys.newest(operation.key), operation, wall_millis)
 }
 
 /// Executes several actions against the newest states of their keys, each on what those before it
-/// have left; `Aborted` and no effect if a watched key is not what it was.
+/// have left; `Aborted` and no effect if a watched key has changed.
 #[must_use]
 pub fn execute_batch<'a>(
     keys: &Keys,
-    watched: &[(&'a [u8], Option<Version>)],
+    watched: &[(&'a [u8], Sighting)],
     operations: &[Operation<'a>],
     wall_millis: u64,
 ) -> Executed<'a> {
-    execute_all(|key| keys.newest(key), watched, operations, wall_millis)
+    execute_all((keys, |key| keys.newest(key)), watched, operations, wall_millis)
 }
 
 /// Answers an operation that only reads with the states up to a position (see [`Keys::at`]);
@@ -151,11 +153,11 @@ pub fn execute_batch<'a>(
 pub fn read(keys: &Keys, operation: &ShardOperation<'_>, to: Position, wall_millis: u64) -> Shown {
     let response = match operation {
         ShardOperation::One(one) => {
-            return Shown::of(execute_one(keys.at(one.key, to), one, wall_millis));
+            return Shown::of(execute_one(keys, keys.at(one.key, to), one, wall_millis));
         }
         ShardOperation::Batch { watched, operations } => {
             let look = |key: &[u8]| keys.at(key, to);
-            return Shown::of(execute_all(look, watched, operations, wall_millis));
+            return Shown::of(execute_all((keys, look), watched, operations, wall_millis));
         }
         ShardOperation::Scan(scan) => {
             let (next, keys) = keys.scan(scan.from, scan.count, scan.pattern, wall_millis);
@@ -183,8 +185,13 @@ pub fn hide_effect<'a>(key: &'a [u8], look: &Look<'_>, wall_millis: u64) -> Opti
     is_expired.then(|| NewEffect { key, seen: look.seen(), change: NewChange::Hide })
 }
 
-fn execute_one<'a>(look: Look<'_>, operation: &Operation<'a>, wall_millis: u64) -> Executed<'a> {
-    let mut draft = Draft::of(look, wall_millis);
+fn execute_one<'a>(
+    keys: &Keys,
+    look: Look<'_>,
+    operation: &Operation<'a>,
+    wall_millis: u64,
+) -> Executed<'a> {
+    let mut draft = Draft::of(keys, look, wall_millis);
     let response = draft.run(operation.key, &operation.action);
     Executed {
         response,
@@ -195,8 +202,8 @@ fn execute_one<'a>(look: Look<'_>, operation: &Operation<'a>, wall_millis: u64) 
 }
 
 fn execute_all<'a, 'k>(
-    look: impl Fn(&[u8]) -> Look<'k>,
-    watched: &[(&'a [u8], Option<Version>)],
+    (keys, look): (&'k Keys, impl Fn(&[u8]) -> Look<'k>),
+    watched: &[(&'a [u8], Sighting)],
     operations: &[Operation<'a>],
     wall_millis: u64,
 ) -> Executed<'a> {
@@ -207,10 +214,10 @@ fn execute_all<'a, 'k>(
         visible_at = visible_at.max(look.visible_at());
     };
     let mut is_aborted = false;
-    for (key, version) in watched {
+    for (key, sighting) in watched {
         let look = look(key);
         observe(&look);
-        is_aborted |= look.watched(wall_millis) != *version;
+        is_aborted |= keys.has_changed(key, &look, *sighting, wall_millis);
     }
     let mut drafts = BTreeMap::new();
     let response = if is_aborted {
@@ -220,7 +227,7 @@ fn execute_all<'a, 'k>(
             let draft = drafts.entry(operation.key).or_insert_with(|| {
                 let look = look(operation.key);
                 observe(&look);
-                Draft::of(look, wall_millis)
+                Draft::of(keys, look, wall_millis)
             });
             draft.run(operation.key, &operation.action)
         });
@@ -235,10 +242,9 @@ fn execute_all<'a, 'k>(
 /// A key as it was found, changed by actions.
 #[derive(Debug)]
 struct Draft<'k, 'a> {
+    keys: &'k Keys,
     look: Look<'k>,
     wall_millis: u64,
-    /// Whether an action depended on the key being there or not.
-    is_looked_at: bool,
     value: Value<'k, 'a>,
     deadline: Option<Deadline>,
     is_deadline_new: bool,
@@ -266,12 +272,12 @@ impl Value<'_, '_> {
 }
 
 impl<'k, 'a> Draft<'k, 'a> {
-    fn of(look: Look<'k>, wall_millis: u64) -> Self {
+    fn of(keys: &'k Keys, look: Look<'k>, wall_millis: u64) -> Self {
         let found = look.value().filter(|_| !look.is_expired(wall_millis));
         Self {
+            keys,
             look,
             wall_millis,
-            is_looked_at: false,
             value: found.map_or(Value::Absent, Value::Found),
             deadline: found.and_then(|_| look.deadline()),
             is_deadline_new: false,
@@ -291,15 +297,12 @@ impl<'k, 'a> Draft<'k, 'a> {
                 self.is_deadline_new.then_some(NewChange::Ttl { deadline: self.deadline })
             }
             Value::Absent if !self.look.is_visible() => None,
-            Value::Absent if self.look.is_expired(self.wall_millis) => {
-                self.is_looked_at.then_some(NewChange::Hide)
-            }
+            Value::Absent if self.look.is_expired(self.wall_millis) => Some(NewChange::Hide),
             Value::Absent => Some(NewChange::Delete),
         }
     }
 
     fn run(&mut self, key: &[u8], action: &Action<'a>) -> Response {
-        self.is_looked_at |= !matches!(action, Action::Observe);
         if self.deadline.is_some_and(|deadline| deadline < self.wall_millis) {
             // An earlier action of this batch has set a deadline that was over already.
             self.value = Value::Absent;
@@ -316,7 +319,7 @@ impl<'k, 'a> Draft<'k, 'a> {
             Action::Type => Response::Word(value.map_or(Word::None, |_| Word::String)),
             Action::Expiry(form) => Response::Integer(self.expiry(form)),
             Action::Describe(description) => describe(key, value, description),
-            Action::Observe => Response::Observed(self.look.watched(self.wall_millis)),
+            Action::Observe => Response::Observed(self.keys.sighting(&self.look, self.wall_millis)),
             Action::Set { value, condition, ttl, reply } => self.set(value, condition, ttl, reply),
             Action::Delete => Response::Integer(i64::from(self.delete())),
             Action::Expire { deadline, condition } => {
@@ -580,7 +583,7 @@ mod tests {
     /// Runs a batch and commits what it leaves.
     fn run_batch(
         replica: &mut Replica,
-        watched: &[(&[u8], Option<Version>)],
+        watched: &[(&[u8], Sighting)],
         actions: &[(&[u8], Action<'_>)],
     ) -> (Response, Vec<String>) {
         let operations: Vec<_> =
@@ -616,7 +619,7 @@ mod tests {
             (Action::Describe(Description::Encoding), Response::Nil),
             (Action::Describe(Description::Memory), Response::Nil),
             (Action::Describe(Description::References), Response::Nil),
-            (Action::Observe, Response::Observed(None)),
+            (Action::Observe, Response::Observed(Sighting::Absent { at: Timestamp::ZERO })),
             (Action::Delete, integer(0)),
             (Action::GetAndDelete, Response::Nil),
             (Action::GetAndExpire { ttl: Ttl::Until(5000) }, Response::Nil),
@@ -988,11 +991,219 @@ mod tests {
     }
 
     /// What `WATCH` would remember now.
-    fn watched(replica: &mut Replica, key: &[u8]) -> Option<Version> {
+    fn watched(replica: &mut Replica, key: &[u8]) -> Sighting {
+        let was_expired = replica.keys.newest(key).is_expired(replica.wall_millis);
         let (response, effects) = replica.run_keeping_effects(key, Action::Observe);
-        assert_eq!(effects, 0, "watching changes nothing");
-        let Response::Observed(version) = response else { panic!("{response:?}") };
-        version
+        assert_eq!(effects, usize::from(was_expired), "watching changes nothing but hides");
+        let Response::Observed(sighting) = response else { panic!("{response:?}") };
+        // The answer's visible-at is that of the hiding if there was one.
+        sighting.not_before(replica.keys.newest(key).visible_at())
+    }
+
+    /// Whether `EXEC` does nothing after this sighting of a key.
+    fn is_aborted(replica: &Replica, key: &[u8], sighting: Sighting) -> bool {
+        let write = [Operation { key: b"elsewhere", action: plain_set(b"1") }];
+        let watched = [(key, sighting)];
+        let executed = execute_batch(&replica.keys, &watched, &write, replica.wall_millis);
+        let is_aborted = executed.response == Response::Aborted;
+        assert_eq!(executed.effects.len(), usize::from(!is_aborted));
+        is_aborted
+    }
+
+    /// Commits an effect of another datacenter: an older version that becomes visible only now.
+    fn commit_late(replica: &mut Replica, effect: Effect<'_>) {
+        replica.position += 1;
+        let visible_at = Timestamp(1000 + replica.position);
+        let made = entry(replica.position, version(50 + replica.position, 2), &[effect]);
+        replica.commit(Some(&crate::entry::Entry { visible_at, ..made }));
+    }
+
+    fn collect_all(replica: &mut Replica) -> usize {
+        replica.keys.collect(|_| true, usize::MAX)
+    }
+
+    /// A way in which a key has come to be absent.
+    type Past = fn(&mut Replica);
+
+    const PASTS: [(&str, Past); 6] = [
+        ("never there", |_| ()),
+        ("deleted", |replica| {
+            replica.run(b"k", plain_set(b"v"));
+            replica.run(b"k", Action::Delete);
+        }),
+        ("deleted and collected", |replica| {
+            replica.run(b"k", plain_set(b"v"));
+            replica.run(b"k", Action::Delete);
+            assert_eq!(collect_all(replica), 1);
+        }),
+        ("over and not hidden", |replica| {
+            replica.run(b"k", set_until(b"v", 1001));
+            replica.wall_millis = 1500;
+        }),
+        ("hidden", |replica| {
+            replica.run(b"k", set_until(b"v", 1001));
+            replica.wall_millis = 1500;
+            assert_eq!(replica.run_keeping_effects(b"k", Action::Get).1, 1);
+        }),
+        ("hidden and collected", |replica| {
+            replica.run(b"k", set_until(b"v", 1001));
+            replica.wall_millis = 1500;
+            replica.run(b"k", Action::Get);
+            assert_eq!(collect_all(replica), 1);
+        }),
+    ];
+
+    #[test]
+    fn an_absent_key_that_nobody_touches_lets_the_batch_go_on() {
+        for (past, make) in PASTS {
+            let mut replica = Replica::new();
+            make(&mut replica);
+            let before = watched(&mut replica, b"k");
+            assert!(!is_aborted(&replica, b"k", before), "{past}");
+            for action in [plain_set(b"v"), Action::Delete] {
+                replica.run(b"other", action);
+            }
+            assert!(!is_aborted(&replica, b"k", before), "{past}, and another key has changed");
+            collect_all(&mut replica);
+            assert!(!is_aborted(&replica, b"k", before), "{past}, and all was collected");
+            replica.wall_millis += 5000;
+            assert!(!is_aborted(&replica, b"k", before), "{past}, and time has passed");
+        }
+    }
+
+    #[test]
+    fn an_absent_key_that_has_a_value_now_aborts_a_batch() {
+        for (past, make) in PASTS {
+            let mut replica = Replica::new();
+            make(&mut replica);
+            let before = watched(&mut replica, b"k");
+            replica.run(b"k", plain_set(b"v"));
+            assert!(is_aborted(&replica, b"k", before), "{past}");
+            let later = Sighting::Absent { at: Timestamp::MAX };
+            assert!(is_aborted(&replica, b"k", later), "{past}, whatever the times say");
+        }
+    }
+
+    #[test]
+    fn an_absent_key_that_came_and_was_deleted_aborts_a_batch() {
+        for (past, make) in PASTS {
+            let mut replica = Replica::new();
+            make(&mut replica);
+            let before = watched(&mut replica, b"k");
+            replica.run(b"k", plain_set(b"v"));
+            replica.run(b"k", Action::Delete);
+            assert!(is_aborted(&replica, b"k", before), "{past}");
+            let after = watched(&mut replica, b"k");
+            assert!(0 < collect_all(&mut replica));
+            assert!(is_aborted(&replica, b"k", before), "{past}, and the tombstone is gone");
+            assert!(!is_aborted(&replica, b"k", after), "{past}, seen after the deletion");
+        }
+    }
+
+    #[test]
+    fn an_absent_key_that_came_and_expired_aborts_a_batch() {
+        for (past, make) in PASTS {
+            let mut replica = Replica::new();
+            make(&mut replica);
+            let before = watched(&mut replica, b"k");
+            replica.run(b"k", set_until(b"v", 3000));
+            replica.wall_millis = 4000;
+            assert!(is_aborted(&replica, b"k", before), "{past}, its time is over");
+            assert_eq!(replica.run_keeping_effects(b"k", Action::Get).1, 1);
+            assert!(is_aborted(&replica, b"k", before), "{past}, it is hidden");
+            assert!(0 < collect_all(&mut replica));
+            assert!(is_aborted(&replica, b"k", before), "{past}, it is collected");
+        }
+    }
+
+    #[test]
+    fn an_older_value_from_elsewhere_that_came_and_expired_aborts_a_batch() {
+        let mut replica = Replica::new();
+        replica.run(b"other", plain_set(b"v"));
+        let before = watched(&mut replica, b"k");
+        let change = set(b"late", Some(1500));
+        commit_late(&mut replica, Effect { key: b"k", seen: Seen::new(), change });
+        replica.wall_millis = 2000;
+        let Sighting::Absent { at } = before else { panic!("{before:?}") };
+        assert!(replica.keys.newest(b"k").version().unwrap().timestamp < at);
+        assert!(is_aborted(&replica, b"k", before));
+        replica.run(b"k", Action::Get);
+        assert!(is_aborted(&replica, b"k", before), "it is hidden");
+    }
+
+    #[test]
+    fn an_older_write_that_loses_to_the_tombstone_is_no_change() {
+        let mut replica = Replica::new();
+        replica.run(b"k", plain_set(b"v"));
+        replica.run(b"k", Action::Delete);
+        let before = watched(&mut replica, b"k");
+        let effect = Effect { key: b"k", seen: Seen::new(), change: Change::Delete };
+        commit_late(&mut replica, effect);
+        assert!(!is_aborted(&replica, b"k", before));
+    }
+
+    #[test]
+    fn when_too_much_was_collected_to_remember_a_batch_is_aborted_to_be_safe() {
+        let mut replica = Replica::new();
+        let before = watched(&mut replica, b"k");
+        let churn = |replica: &mut Replica, key: &[u8]| {
+            replica.run(key, plain_set(b"v"));
+            replica.run(key, Action::Delete);
+            assert_eq!(collect_all(replica), 1);
+        };
+        churn(&mut replica, b"k");
+        assert!(is_aborted(&replica, b"k", before));
+        for number in 0..2000_u32 {
+            churn(&mut replica, &number.to_be_bytes());
+            assert!(is_aborted(&replica, b"k", before), "after {number} others");
+        }
+        let used = replica.keys.used_bytes();
+        for number in 0..2000_u32 {
+            churn(&mut replica, &number.to_be_bytes());
+        }
+        assert_eq!(replica.keys.used_bytes(), used, "what is remembered has a limit");
+        let now = watched(&mut replica, b"k");
+        assert!(!is_aborted(&replica, b"k", now));
+    }
+
+    #[test]
+    fn a_replica_that_reads_its_log_again_still_tells_what_has_changed() {
+        let effect = |change| Effect { key: b"k", seen: Seen::new(), change };
+        let log = [
+            entry(1, version(1001, 1), &[effect(set(b"v", None))]),
+            entry(2, version(1002, 1), &[effect(Change::Delete)]),
+        ];
+        let mut replica = Replica::new();
+        let before = watched(&mut replica, b"k");
+        log.iter().for_each(|entry| replica.keys.commit(entry, &mut vec![]));
+        assert_eq!(collect_all(&mut replica), 1);
+        let after = watched(&mut replica, b"k");
+        let mut again = Replica::new();
+        log.iter().for_each(|entry| again.keys.commit(entry, &mut vec![]));
+        assert!(is_aborted(&again, b"k", before));
+        assert!(!is_aborted(&again, b"k", after));
+        assert_eq!(collect_all(&mut again), 1);
+        assert!(is_aborted(&again, b"k", before));
+        assert!(!is_aborted(&again, b"k", after));
+    }
+
+    #[test]
+    fn a_key_is_sighted_in_the_state_that_is_shown_also_above_what_is_committed() {
+        let mut replica = Replica::new();
+        replica.run(b"k", plain_set(b"v"));
+        let effect =
+            Effect { key: b"k", seen: replica.keys.newest(b"k").seen(), change: Change::Delete };
+        let deletion = entry(2, version(1002, 1), &[effect]);
+        replica.keys.add_dirty(&deletion);
+        let observe = ShardOperation::One(Operation { key: b"k", action: Action::Observe });
+        let sighted = |keys: &Keys, to| read(keys, &observe, Position(to), 1000).response;
+        let present = Response::Observed(Sighting::Present(version(1001, 1)));
+        let absent = Sighting::Absent { at: Timestamp(1002) };
+        assert_eq!(sighted(&replica.keys, 1), present);
+        assert_eq!(sighted(&replica.keys, 2), Response::Observed(absent));
+        replica.commit(Some(&deletion));
+        assert!(!is_aborted(&replica, b"k", absent));
+        assert!(is_aborted(&replica, b"k", Sighting::Absent { at: Timestamp(1001) }));
     }
 
     #[test]
@@ -1025,7 +1236,7 @@ mod tests {
         let write = [(&b"other"[..], plain_set(b"1"))];
         assert_eq!(run_batch(&mut replica, &[(b"k", before)], &write).0, Response::Aborted);
         let expired = watched(&mut replica, b"k");
-        assert_eq!(replica.run_keeping_effects(b"k", Action::Get).1, 1, "now it is hidden");
+        assert_eq!(replica.run_keeping_effects(b"k", Action::Get).1, 0, "it is hidden already");
         let (response, _) = run_batch(&mut replica, &[(b"k", expired)], &write);
         assert_eq!(response, Response::List(vec![Response::Ok]));
         assert_eq!(run_batch(&mut replica, &[(b"k", before)], &write).0, Response::Aborted);

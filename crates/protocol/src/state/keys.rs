@@ -5,7 +5,8 @@
 //! dirty entries off is therefore forgetting, not undoing. Values of dirty states are not copied:
 //! they are places in the entry's body, or stay in the record.
 //!
-//! Assumes: entries are added and committed in the order of positions, each once.
+//! Assumes: entries are added and committed in the order of positions, each once. After a restart
+//! all of them are committed again from the first on: what had been collected is there again.
 //! Ensures: the newest state of a key is what its record will hold when all entries that were added
 //! are committed. Conflicts are told once, when the entry is committed.
 //! Invariant: a key with dirty states keeps its record's value until they are committed or cut.
@@ -17,7 +18,10 @@ use std::{
     sync::Arc,
 };
 
-use antecede_model::{ids::Position, key::hash_of, operation::Deadline, version::Version};
+use antecede_model::{
+    clock::Timestamp, ids::Position, key::hash_of, operation::Deadline, sighting::Sighting,
+    version::Version,
+};
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
@@ -34,6 +38,9 @@ use crate::entry::{Body, Change, Effect, Entry};
 const KEY_OVERHEAD_BYTES: usize = 12 + SLOT_BYTES * 10 / 7;
 /// Steps that the pattern of one scan may take; then the scan ends early.
 const PATTERN_STEPS_MAX: u64 = 4_000_000;
+/// Records that are remembered, by hash and time, after they were collected. When more are
+/// collected between a `WATCH` of an absent key and its `EXEC`, the `EXEC` may abort needlessly.
+const COLLECTED_MAX: usize = 256;
 
 /// A value that was dropped although the write that won, or lost, had not seen the other.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,6 +66,12 @@ pub struct Keys {
     deadlines: BTreeSet<(Deadline, u64)>,
     /// Tombstones and hidden values, in the order in which they were committed.
     gone: VecDeque<Gone>,
+    /// The visible-at of the newest entry that was committed.
+    shown_to: Timestamp,
+    /// What was collected lately, the latest at the back.
+    collected: VecDeque<Collected>,
+    /// The largest visible-at of all that was collected and is not in the list any more.
+    collected_to: Timestamp,
     live_count: usize,
     gone_count: usize,
     ttl_count: usize,
@@ -98,6 +111,13 @@ struct Gone {
     hash: u64,
     /// The largest version of all that made it up then.
     version: Version,
+}
+
+/// A record that was collected.
+#[derive(Clone, Copy, Debug)]
+struct Collected {
+    hash: u64,
+    visible_at: Timestamp,
 }
 
 /// What a record counts as.
@@ -145,6 +165,9 @@ impl Keys {
             dirty_count: 0,
             deadlines: BTreeSet::new(),
             gone: VecDeque::new(),
+            shown_to: Timestamp::ZERO,
+            collected: VecDeque::new(),
+            collected_to: Timestamp::ZERO,
             live_count: 0,
             gone_count: 0,
             ttl_count: 0,
@@ -213,6 +236,50 @@ impl Keys {
         self.dirty_count
     }
 
+    /// What `WATCH` remembers of a key that looks like this.
+    ///
+    /// Of a key whose time is over it is right only once the hiding is committed: that is later
+    /// than what is committed here.
+    #[must_use]
+    pub fn sighting(&self, look: &Look<'_>, wall_millis: u64) -> Sighting {
+        look.presence(wall_millis).map_or_else(
+            // The look may be of a state above the committed ones.
+            || Sighting::Absent { at: self.shown_to.max(look.visible_at()) },
+            Sighting::Present,
+        )
+    }
+
+    /// Whether a key that looks like this now has changed since it was sighted, however often: it
+    /// may have come and gone.
+    ///
+    /// A key that was absent has not changed if nothing of it became visible since: no value, no
+    /// tombstone, no hiding, and no record that was collected.
+    #[must_use]
+    pub fn has_changed(
+        &self,
+        key: &[u8],
+        look: &Look<'_>,
+        sighting: Sighting,
+        wall_millis: u64,
+    ) -> bool {
+        let presence = look.presence(wall_millis);
+        match sighting {
+            Sighting::Present(version) => presence != Some(version),
+            Sighting::Absent { at } => {
+                presence.is_some()
+                    || at < look.visible_at()
+                    || look.version().is_none() && self.was_collected_after(at, key)
+            }
+        }
+    }
+
+    /// Whether a record of the key that became visible after `at` may have been collected.
+    fn was_collected_after(&self, at: Timestamp, key: &[u8]) -> bool {
+        let hash = self.hash(key);
+        let is_it = |gone: &Collected| gone.hash == hash && at < gone.visible_at;
+        at < self.collected_to || self.collected.iter().any(is_it)
+    }
+
     fn look<'a>(&'a self, hash: u64, key: &[u8], dirty: Option<&'a DirtyState>) -> Look<'a> {
         let needs_record =
             dirty.is_none_or(|dirty| matches!(dirty.state.value, Some(Held::Record)));
@@ -278,6 +345,7 @@ impl Keys {
         let position = entry.identity.position;
         assert!(self.committed < position, "entries are committed once, and in order");
         self.committed = position;
+        self.shown_to = self.shown_to.max(entry.visible_at);
         entry.for_each_effect(|effect| {
             let hash = self.hash(effect.key);
             if let Some((loser, winner)) = self.commit_effect(hash, entry, &effect).dropped {
@@ -407,8 +475,15 @@ impl Keys {
         };
         let Some(record) = self.index.with_hash(gone.hash).find(is_it) else { return false };
         let length = record.len();
+        let visible_at = record::read(record).visible_at;
         let Ok(at) = self.index.find(gone.hash, record::key(record)) else { return false };
         self.index.remove(at);
+        if self.collected.len() == COLLECTED_MAX
+            && let Some(oldest) = self.collected.pop_front()
+        {
+            self.collected_to = self.collected_to.max(oldest.visible_at);
+        }
+        self.collected.push_back(Collected { hash: gone.hash, visible_at });
         self.record_bytes -= length;
         self.count(gone.hash, Some(Standing::default()), None);
         true
@@ -439,6 +514,7 @@ impl Keys {
             + self.index.table_bytes()
             + self.deadlines.len() * 2 * size_of::<(Deadline, u64)>()
             + self.gone.capacity() * size_of::<Gone>()
+            + self.collected.capacity() * size_of::<Collected>()
     }
 
     /// Keys whose committed value is visible although its deadline has passed, the earliest

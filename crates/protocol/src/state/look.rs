@@ -125,17 +125,14 @@ impl<'a> Look<'a> {
         seen
     }
 
-    /// What `WATCH` remembers and `EXEC` compares: differs after every change of the key that was
-    /// applied in this datacenter in between, because each has a larger visible-at.
-    ///
-    /// `None` if the key never had a version, is hidden, or has expired: expiry between the two
-    /// shows, and a key that had expired before is the same after its hiding. A key that was
-    /// absent in this sense, came and went again shows no change, and it is none: it is absent.
+    /// What `WATCH` remembers of a key that has a value, `None` if it has none or its time is
+    /// over: differs after every change of the key that was applied in this datacenter in between,
+    /// because each has a larger visible-at.
     #[must_use]
-    pub fn watched(&self, wall_millis: u64) -> Option<Version> {
-        let version = self.version?;
-        let is_absent = self.held.is_some() && !self.is_visible() || self.is_expired(wall_millis);
-        (!is_absent).then_some(Version { timestamp: self.visible_at, origin: version.origin })
+    pub fn presence(&self, wall_millis: u64) -> Option<Version> {
+        let version =
+            self.version.filter(|_| self.is_visible() && !self.is_expired(wall_millis))?;
+        Some(Version { timestamp: self.visible_at, origin: version.origin })
     }
 
     /// The largest version of all that makes up the state.

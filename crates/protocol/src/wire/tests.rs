@@ -16,6 +16,7 @@ use antecede_model::{
     operation::{Action, Condition, Operation, SetReply, ShardOperation, Ttl},
     refusal::Refusal,
     response::{Response, Word},
+    sighting::Sighting,
     version::Version,
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -402,7 +403,11 @@ mod any {
             any::<i64>().prop_map(Response::Integer),
             bytes().prop_map(Response::Bytes),
             Just(Response::Word(Word::Raw)),
-            option::of(version()).prop_map(Response::Observed),
+            prop_oneof![
+                version().prop_map(Sighting::Present),
+                stamp().prop_map(|at| Sighting::Absent { at }),
+            ]
+            .prop_map(Response::Observed),
             (option::of(any::<u64>()), vec(bytes(), 0..3))
                 .prop_map(|(next, keys)| Response::Scanned { next, keys }),
             any::<u16>()

@@ -84,6 +84,7 @@ stories! {
         unknown_outcome_keeps_the_context
         wait_counts_datacenters
         watch_aborts
+        watch_of_an_absent_key
     }
 }
 

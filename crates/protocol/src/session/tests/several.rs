@@ -1,6 +1,6 @@
 //! Commands over several shards, scans, transactions.
 
-use antecede_model::operation::Scan;
+use antecede_model::{operation::Scan, sighting::Sighting};
 
 use super::*;
 
@@ -54,7 +54,10 @@ impl Shards {
     fn run(&mut self, operation: &Operation<'_>) -> Response {
         let found = self.keys.get(operation.key);
         if operation.action == Action::Observe {
-            return Response::Observed(found.map(|(stamp, _)| version(HERE, *stamp)));
+            return Response::Observed(match found {
+                Some((stamp, _)) => Sighting::Present(version(HERE, *stamp)),
+                None => Sighting::Absent { at: Timestamp(self.stamp) },
+            });
         }
         if operation.action == Action::Get {
             return found.map_or(Response::Nil, |(_, value)| Response::Bytes(value.clone()));
@@ -350,7 +353,7 @@ mod transactions {
     #[test]
     fn a_watched_key_is_checked_at_the_head_even_by_reads() {
         let mut scene = Scene::of_three();
-        let mut shards = Shards::default();
+        let mut shards = Shards { stamp: 8, ..Shards::default() };
         let keys = [key(2, 0), key(2, 1)];
         shards.keys.insert(keys[0].clone(), (6, Vec::new()));
         let watch = Command::Watch { keys: vec![&keys[0], &keys[1]] };
@@ -358,12 +361,29 @@ mod transactions {
         let operations = vec![get(&keys[0])];
         let asked = scene.ask(&Command::Transaction { operations: operations.clone() });
         assert_eq!((asked.to, asked.carried.place), (node(3), Place::Head));
-        let watched = vec![(&keys[0][..], Some(version(HERE, 6))), (&keys[1][..], None)];
+        let absent = Sighting::Absent { at: Timestamp(8) };
+        let present = Sighting::Present(version(HERE, 6));
+        let watched = vec![(&keys[0][..], present), (&keys[1][..], absent)];
         assert_eq!(asked.operation(), ShardOperation::Batch { watched, operations });
         scene.reply(&asked, plain(&asked, Response::Aborted));
         assert_eq!(scene.answers(), [Response::Aborted]);
         let next = scene.ask(&Command::Transaction { operations: vec![get(&keys[0])] });
         assert_eq!(next.to, node(1), "watches end with the transaction");
+    }
+
+    #[test]
+    fn a_key_that_is_hidden_while_it_is_watched_was_absent_from_then_on() {
+        let mut scene = Scene::of_three();
+        let key = key(2, 0);
+        let asked = scene.ask(&Command::Watch { keys: vec![&key] });
+        let seen = Response::Observed(Sighting::Absent { at: Timestamp(5) });
+        let hiding = Reply { visible_at: Timestamp(9), ..plain(&asked, seen) };
+        scene.reply(&asked, hiding);
+        assert_eq!(scene.answers(), [Response::Ok]);
+        let operations = vec![get(&key)];
+        let asked = scene.ask(&Command::Transaction { operations: operations.clone() });
+        let watched = vec![(&key[..], Sighting::Absent { at: Timestamp(9) })];
+        assert_eq!(asked.operation(), ShardOperation::Batch { watched, operations });
     }
 
     #[test]

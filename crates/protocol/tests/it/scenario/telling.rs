@@ -11,6 +11,7 @@ use antecede_model::{
     ids::{DatacenterId, NodeId, ShardId},
     operation::{Action, Condition, Operation, ShardOperation, Ttl},
     response::Response,
+    sighting::Sighting,
     version::Version,
 };
 use antecede_protocol::{
@@ -77,8 +78,8 @@ pub(super) fn response(response: &Response) -> String {
             format!("[{}]", items.iter().map(self::response).collect::<Vec<_>>().join(", "))
         }
         Response::Aborted => "aborted".to_owned(),
-        Response::Observed(None) => "no version".to_owned(),
-        Response::Observed(Some(found)) => format!("version {}", version(*found)),
+        Response::Observed(Sighting::Absent { at }) => format!("absent at {}", stamp(*at)),
+        Response::Observed(Sighting::Present(found)) => format!("present {}", version(*found)),
         Response::Scanned { keys, .. } => format!("keys {}", list(keys, |key| bytes(key))),
         Response::Refused(refusal) => format!("refused {}", refusal.code()),
     }
