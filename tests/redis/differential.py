@@ -41,6 +41,8 @@ import resp
 
 TIME_SLACK_MILLIS = 5000
 KEYS_COUNT = 6
+# The connection beside those of the sequence, which is never in a transaction.
+SWEEPER = 2
 
 # Far enough that no key ends while a sequence runs, or already over.
 SECONDS = ["0", "-1", "1000", "2000", "300000", "-100000"]
@@ -85,6 +87,16 @@ def expiry(chance):
     name, words = pick(chance, [("EX", SECONDS), ("PX", MILLIS), ("EXAT", AT_SECONDS),
                                 ("PXAT", AT_MILLIS), ("ex", SECONDS), ("pxat", AT_MILLIS)])
     return [name, pick(chance, words)]
+
+
+def with_time_of_its_own(chance, words):
+    """With GT or LT a relative time that no key has already, or a millisecond would decide."""
+    drawn = {"EXPIRE": SECONDS, "PEXPIRE": MILLIS}.get(words[0].upper(), [])
+    compares = {"GT", "LT"} & {word.upper() for word in words[3:]}
+    if not compares or words[2] not in drawn or int(words[2]) <= 0:
+        return words
+    longest = max(map(int, drawn))
+    return [*words[:2], str(chance.randrange(longest // 100, longest)), *words[3:]]
 
 
 def conditions(chance):
@@ -159,7 +171,7 @@ class Sequence:
             words.pop(self.chance.randrange(self.first_to_leave_out, len(words)))
         if self.chance.random() < 0.1:
             words[0] = words[0].lower()
-        return words
+        return with_time_of_its_own(self.chance, words)
 
     def odd_word(self):
         # Where it stands for a key, a transaction's keys must still lie in one shard.
@@ -263,15 +275,15 @@ class Sequence:
 
 
 class Pair:
-    """Both servers, with two connections each, on which a sequence is played."""
+    """Both servers, with two connections each, on which a sequence is played, and a third."""
 
     def __init__(self, ports, spoil):
-        self.sides = [[resp.Client(port) for _ in range(2)] for port in ports]
+        self.sides = [[resp.Client(port) for _ in range(SWEEPER + 1)] for port in ports]
         self.spoil = spoil
         self.grown = set()
         self.is_in_transaction = [False, False]
         self.queued = [[], []]
-        self.end_what_is_over(0)
+        self.end_what_is_over()
         for side in self.sides:
             left = [key.value for key in side[0].call("KEYS", "*").value]
             if left:
@@ -287,7 +299,7 @@ class Pair:
         name = words[0].upper()
         encoded = [word.encode("latin-1") for word in words]
         if name in ("DBSIZE", "RANDOMKEY") and not self.is_in_transaction[connection]:
-            self.end_what_is_over(1 - connection)
+            self.end_what_is_over()
         wanted, found = (side[connection].call(*encoded) for side in self.sides)
         if self.spoil:
             found = self.spoil(words, found)
@@ -318,12 +330,11 @@ class Pair:
         elif name in ("EXEC", "DISCARD", "RESET") and reply.raw != b"+QUEUED\r\n":
             self.is_in_transaction[connection] = False
 
-    def end_what_is_over(self, connection):
+    def end_what_is_over(self):
         """Redis counts keys whose time is over until something meets them: a scan does."""
-        if not self.is_in_transaction[connection]:
-            words = [b"SCAN", b"0", b"COUNT", b"1000"]
-            for place, side in enumerate(self.sides):
-                self.whole_scan(place, connection, words, side[connection].call(*words))
+        words = [b"SCAN", b"0", b"COUNT", b"1000"]
+        for place, side in enumerate(self.sides):
+            self.whole_scan(place, SWEEPER, words, side[SWEEPER].call(*words))
 
     def whole_scan(self, side, connection, words, reply):
         keys = set()
