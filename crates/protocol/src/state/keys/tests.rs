@@ -1,0 +1,383 @@
+//! What a replica holds: states at positions, counters, collection, expiry, scans.
+
+use antecede_model::{
+    clock::Timestamp,
+    operation::{Action, Condition, ExpireCondition, Operation, SetReply, Ttl},
+};
+use proptest::{collection::vec, option, prelude::*};
+
+use super::{
+    super::{
+        execute,
+        testing::{Replica, entry, set, version},
+    },
+    *,
+};
+use crate::entry::Seen;
+
+impl Keys {
+    /// The packed record of a key.
+    pub(in super::super) fn record_of(&self, key: &[u8]) -> Option<&[u8]> {
+        self.index.find(self.hash(key), key).ok().map(|at| self.index.record(at))
+    }
+
+    fn commit_all(&mut self, entries: &[Entry]) -> Vec<Conflict> {
+        let mut conflicts = vec![];
+        for entry in entries {
+            self.commit(entry, &mut conflicts);
+        }
+        conflicts
+    }
+
+    /// Counts again what the counters say.
+    fn check_counters(&self) {
+        let records: Vec<_> = self.index.starting_at(0).map(|(_, record)| record).collect();
+        let standings = records.iter().map(|record| Standing::of(&record::read(record)));
+        let visible = standings.clone().filter(|standing| standing.is_visible).count();
+        assert_eq!(self.live_count, visible);
+        assert_eq!(self.gone_count, records.len() - visible);
+        let bytes: usize = records.iter().map(|record| record.len()).sum();
+        assert_eq!(self.record_bytes, bytes);
+        let deadlines: Vec<_> = standings.filter_map(|standing| standing.deadline).collect();
+        assert_eq!(self.ttl_count, deadlines.len());
+        assert_eq!(self.deadlines.len(), deadlines.len());
+        let dirty: usize = self.dirty.values().map(SmallVec::len).sum();
+        assert_eq!(self.dirty_count, dirty);
+    }
+}
+
+/// All that a look shows.
+type Facts = (Option<Vec<u8>>, Option<Version>, Option<Deadline>, Seen, Timestamp);
+
+fn facts(look: &Look<'_>) -> Facts {
+    let value = look.value().map(<[u8]>::to_vec);
+    (value, look.version(), look.deadline(), look.seen(), look.visible_at())
+}
+
+fn key_of(number: u8) -> [u8; 3] {
+    [b'k', b'-', number]
+}
+
+fn action_of(kind: u8, value: &[u8], deadline: u64) -> Action<'_> {
+    let plain =
+        |ttl| Action::Set { value, condition: Condition::Always, ttl, reply: SetReply::Status };
+    match kind {
+        0 | 1 => plain(Ttl::Clear),
+        2 => plain(Ttl::Until(deadline)),
+        3 => plain(Ttl::Keep),
+        4 => Action::Delete,
+        5 => Action::Persist,
+        6 => Action::Append { value },
+        7 => Action::Get,
+        _ => Action::Expire { deadline, condition: ExpireCondition::Always },
+    }
+}
+
+/// One step: which key, which action, a deadline, whether it is made elsewhere, how many
+/// entries are committed behind it, how many are cut.
+type Step = (u8, u8, u64, bool, usize, Option<u64>);
+
+fn any_step() -> impl Strategy<Value = Step> {
+    (0_u8..4, 0_u8..10, 1000_u64..1060, any::<bool>(), 0_usize..3, option::weighted(0.1, 0_u64..3))
+}
+
+/// A replica whose entries wait a while before they are committed, beside all entries.
+struct Lagging {
+    keys: Keys,
+    entries: Vec<Entry>,
+}
+
+impl Lagging {
+    fn committed_count(&self) -> usize {
+        usize::try_from(self.keys.committed.0).unwrap()
+    }
+
+    fn check(&self) {
+        let mut straight = Keys::new(1);
+        for count in 0..=self.entries.len() {
+            if let Some(last) = count.checked_sub(1) {
+                straight.commit(&self.entries[last], &mut vec![]);
+            }
+            let to = Position(u64::try_from(count).unwrap());
+            for key in (0..4).map(key_of) {
+                let expected = facts(&straight.committed(&key));
+                if self.keys.committed <= to {
+                    assert_eq!(facts(&self.keys.at(&key, to)), expected, "at {to}");
+                }
+                if to == self.keys.committed {
+                    assert_eq!(facts(&self.keys.committed(&key)), expected);
+                    assert_eq!(self.keys.record_of(&key), straight.record_of(&key));
+                }
+                if count == self.entries.len() {
+                    assert_eq!(facts(&self.keys.newest(&key)), expected);
+                }
+            }
+        }
+        self.keys.check_counters();
+    }
+}
+
+proptest! {
+    #[test]
+    fn every_state_is_that_of_the_entries_up_to_its_position(
+        steps in vec(any_step(), 1..40),
+    ) {
+        let mut here = Lagging { keys: Keys::new(1), entries: vec![] };
+        let mut elsewhere = Replica::new();
+        for (number, step) in (1_u64..).zip(steps) {
+            let (key, kind, deadline, is_elsewhere, commit_count, cut) = step;
+            let (key, wall) = (key_of(key), 1000 + number);
+            let value = [b'v'].repeat(usize::try_from(number).unwrap());
+            let operation = Operation { key: &key, action: action_of(kind, &value, deadline) };
+            let keys = if is_elsewhere { &elsewhere.keys } else { &here.keys };
+            let executed = execute(keys, &operation, wall);
+            let effects: Vec<_> =
+                executed.effects.iter().map(|effect| effect.as_effect()).collect();
+            if !effects.is_empty() {
+                let position = u64::try_from(here.entries.len()).unwrap() + 1;
+                let origin = if is_elsewhere { 2 } else { 1 };
+                let new = entry(position, version(wall, origin), &effects);
+                here.keys.add_dirty(&new);
+                here.entries.push(new);
+                elsewhere.position += 1;
+                let there = entry(elsewhere.position, version(wall, origin), &effects);
+                if is_elsewhere {
+                    elsewhere.commit(Some(&there));
+                }
+            }
+            for _ in 0..commit_count {
+                if let Some(next) = here.entries.get(here.committed_count()) {
+                    here.keys.commit(next, &mut vec![]);
+                }
+            }
+            // Entries from elsewhere come again after a cut, which this test leaves out.
+            if let Some(kept) = cut.filter(|_| !is_elsewhere) {
+                let from = here.keys.committed.0 + 1 + kept;
+                let is_local = |entry: &Entry| entry.origin.0 == 1;
+                let first = usize::try_from(from - 1).unwrap();
+                if here.entries.iter().skip(first).all(is_local) {
+                    here.keys.cut_dirty(Position(from));
+                    here.entries.truncate(first);
+                }
+            }
+            here.check();
+        }
+    }
+}
+
+fn set_of(position: u64, key: &[u8], value: &[u8], deadline: Option<u64>) -> Entry {
+    let effect = Effect { key, seen: Seen::new(), change: set(value, deadline) };
+    entry(position, version(position, 1), &[effect])
+}
+
+#[test]
+fn a_dirty_time_to_live_copies_no_value() {
+    let mut keys = Keys::new(1);
+    keys.commit(&set_of(1, b"k", &[5; 1000], None), &mut vec![]);
+    let ttl = Effect {
+        key: b"k",
+        seen: keys.newest(b"k").seen(),
+        change: Change::Ttl { deadline: Some(9) },
+    };
+    keys.add_dirty(&entry(2, version(2, 1), &[ttl]));
+    assert_eq!(keys.newest_dirty(b"k"), Some(Position(2)));
+    assert_eq!(keys.newest(b"k").deadline(), Some(9));
+    assert_eq!(keys.committed(b"k").deadline(), None);
+    let (newest, committed) = (keys.newest(b"k"), keys.committed(b"k"));
+    assert!(std::ptr::eq(newest.value().unwrap(), committed.value().unwrap()));
+    let over = set_of(3, b"k", b"new", None);
+    keys.add_dirty(&over);
+    let Body::Write(body) = &over.body else { panic!("a write") };
+    assert!(body.as_ptr_range().contains(&keys.newest(b"k").value().unwrap().as_ptr()));
+}
+
+#[test]
+fn a_value_of_the_same_size_takes_the_place_of_the_old_one() {
+    let mut keys = Keys::new(1);
+    keys.commit(&set_of(1, b"k", b"abc", None), &mut vec![]);
+    let place = keys.record_of(b"k").unwrap().as_ptr();
+    keys.commit(&set_of(2, b"k", b"xyz", None), &mut vec![]);
+    assert_eq!(keys.record_of(b"k").unwrap().as_ptr(), place);
+    assert_eq!(keys.committed(b"k").value(), Some(&b"xyz"[..]));
+}
+
+#[test]
+fn a_conflict_is_told_once_and_when_it_is_committed() {
+    let mut keys = Keys::new(1);
+    let entries = [
+        set_of(1, b"k", b"mine", None),
+        entry(
+            2,
+            version(9, 2),
+            &[Effect { key: b"k", seen: Seen::new(), change: set(b"theirs", None) }],
+        ),
+    ];
+    for entry in &entries {
+        keys.add_dirty(entry);
+    }
+    let conflicts = keys.commit_all(&entries);
+    let expected = Conflict { key: b"k"[..].into(), loser: version(1, 1), winner: version(9, 2) };
+    assert_eq!(conflicts, [expected]);
+    assert_eq!(keys.dirty_count(), 0);
+}
+
+#[test]
+fn tombstones_go_when_they_may_and_only_as_they_were() {
+    let mut replica = Replica::new();
+    for key in [b"a", b"b", b"c"] {
+        replica.run(key, action_of(0, b"v", 0));
+        replica.run(key, Action::Delete);
+    }
+    replica.run(b"b", action_of(0, b"again", 0));
+    assert_eq!((replica.keys.live_count(), replica.keys.tombstone_count()), (1, 2));
+    let tombstone_of_a = replica.keys.committed(b"a").version().unwrap();
+    assert_eq!(replica.keys.collect(|version| version <= tombstone_of_a, 10), 1);
+    assert_eq!(replica.keys.committed(b"a").version(), None);
+    assert!(replica.keys.committed(b"c").version().is_some());
+    assert_eq!(replica.keys.collect(|_| true, 1), 0, "the tombstone of b was written over");
+    assert_eq!(replica.keys.collect(|_| true, 1), 1);
+    assert_eq!((replica.keys.live_count(), replica.keys.tombstone_count()), (1, 0));
+    assert_eq!(replica.keys.committed(b"b").value(), Some(&b"again"[..]));
+    replica.keys.check_counters();
+}
+
+#[test]
+fn a_hidden_value_is_collected_and_a_dirty_one_is_not() {
+    let mut replica = Replica::new();
+    replica.run(b"k", action_of(2, b"v", 1001));
+    replica.wall_millis = 2000;
+    assert_eq!(replica.run(b"k", Action::Get), antecede_model::response::Response::Nil);
+    assert_eq!((replica.keys.live_count(), replica.keys.tombstone_count()), (0, 1));
+    let next = set_of(replica.position + 1, b"k", b"new", None);
+    replica.keys.add_dirty(&next);
+    assert_eq!(replica.keys.collect(|_| true, 10), 0);
+    replica.keys.cut_dirty(next.identity.position);
+    assert_eq!(replica.keys.collect(|_| true, 10), 1);
+    assert_eq!(replica.keys.record_of(b"k"), None);
+    replica.keys.check_counters();
+}
+
+#[test]
+fn expired_keys_are_told_earliest_first_until_a_hiding_is_under_way() {
+    let mut keys = Keys::new(1);
+    for (position, (key, deadline)) in
+        (1..).zip([(b"late", 30), (b"soon", 10), (b"then", 20), (b"last", 99)])
+    {
+        keys.commit(&set_of(position, key, b"v", Some(deadline)), &mut vec![]);
+    }
+    assert_eq!(keys.ttl_count(), 4);
+    assert_eq!(keys.expired(10, 9), Vec::<Box<[u8]>>::new(), "a deadline is the last moment");
+    assert_eq!(keys.expired(31, 2), [Box::from(&b"soon"[..]), Box::from(&b"then"[..])]);
+    let hide = execute::hide_effect(b"soon", &keys.newest(b"soon"), 31).unwrap();
+    let hide = entry(5, version(5, 1), &[hide.as_effect()]);
+    keys.add_dirty(&hide);
+    assert_eq!(keys.expired(31, 1), [Box::from(&b"then"[..])]);
+    keys.commit(&hide, &mut vec![]);
+    assert_eq!((keys.ttl_count(), keys.live_count(), keys.tombstone_count()), (3, 3, 1));
+    keys.check_counters();
+}
+
+#[test]
+fn keys_with_one_hash_are_apart_and_told_in_one_step() {
+    let mut keys = Keys::new(1);
+    for (position, key) in (1..).zip([b"a", b"b", b"c"]) {
+        let entry = set_of(position, key, b"v", Some(10));
+        let hash = if key == b"c" { 9 } else { 5 };
+        entry.for_each_effect(|effect| {
+            keys.commit_effect(hash, &entry, &effect);
+        });
+    }
+    assert_eq!(keys.deadlines.len(), 2);
+    let (next, first) = keys.scan(0, 1, None, 0);
+    assert_eq!((next, first), (Some(9), vec![&b"a"[..], b"b"]));
+    assert_eq!(keys.scan(9, 1, None, 0), (None, vec![&b"c"[..]]));
+    let effect = Effect { key: b"a", seen: Seen::new(), change: Change::Delete };
+    let delete = entry(4, version(4, 1), &[effect]);
+    delete.for_each_effect(|effect| {
+        keys.commit_effect(5, &delete, &effect);
+    });
+    assert_eq!(keys.deadlines.len(), 2, "b still expires at the same time");
+    assert_eq!(keys.collect(|_| true, 1), 1);
+    assert_eq!(keys.scan(0, 9, None, 0), (None, vec![&b"b"[..], b"c"]));
+}
+
+#[test]
+fn a_scan_in_steps_tells_every_key_that_is_there_once() {
+    let mut replica = Replica::new();
+    for number in 0..100_u8 {
+        replica.run(&key_of(number), action_of(if number < 90 { 0 } else { 2 }, b"v", 1001));
+    }
+    for number in 0..10 {
+        replica.run(&key_of(number), Action::Delete);
+    }
+    for count in [0, 1, 7, 1000] {
+        let mut found = BTreeSet::new();
+        let mut from = Some(0);
+        while let Some(hash) = from {
+            let (next, keys) = replica.keys.scan(hash, count, Some(b"k-*"), 5000);
+            assert!(next.is_none_or(|next| hash < next));
+            for key in keys {
+                assert!(found.insert(key.to_vec()), "{key:?} was told twice");
+            }
+            from = next;
+        }
+        let expected = (10..90).map(|number| key_of(number).to_vec());
+        assert_eq!(found, expected.collect());
+    }
+    assert_eq!(replica.keys.scan(0, 1000, Some(b"k-[!A]"), 5000).1.len(), 2);
+}
+
+#[test]
+fn a_pattern_that_takes_too_long_ends_the_step_and_does_not_match() {
+    let mut keys = Keys::new(1);
+    let long = vec![b'a'; 20_000];
+    keys.commit(&set_of(1, &long, b"v", None), &mut vec![]);
+    keys.commit(&set_of(2, b"b", b"v", None), &mut vec![]);
+    let pattern = [&b"*"[..], &vec![b'a'; 5000], b"b"].concat();
+    let first = keys.hash(&long).min(keys.hash(b"b"));
+    let last = keys.hash(&long).max(keys.hash(b"b"));
+    let (next, found) = keys.scan(0, 10, Some(&pattern), 0);
+    let expected = if first == keys.hash(&long) { Some(last) } else { None };
+    assert_eq!((next, found), (expected, vec![]));
+}
+
+#[test]
+fn a_random_key_is_one_that_is_there() {
+    let mut replica = Replica::new();
+    assert_eq!(replica.keys.random(u64::MAX, 0), None);
+    for number in 0..4 {
+        replica.run(&key_of(number), action_of(if number == 3 { 2 } else { 0 }, b"v", 1001));
+    }
+    replica.run(&key_of(0), Action::Delete);
+    let draws = (0..64).map(|draw| draw << 58 | 7);
+    let drawn: BTreeSet<_> = draws.filter_map(|draw| replica.keys.random(draw, 5000)).collect();
+    assert_eq!(drawn.into_iter().collect::<Vec<_>>(), [key_of(1), key_of(2)]);
+}
+
+#[test]
+fn entries_without_effects_are_counted() {
+    let mut keys = Keys::new(1);
+    let tick = Entry { body: Body::Tick, ..set_of(1, b"k", b"v", None) };
+    keys.add_dirty(&tick);
+    keys.commit(&tick, &mut vec![]);
+    assert_eq!((keys.committed_to(), keys.live_count()), (Position(1), 0));
+}
+
+#[test]
+#[should_panic(expected = "entries are committed once, and in order")]
+fn an_entry_is_not_committed_twice() {
+    let mut keys = Keys::new(1);
+    let once = set_of(1, b"k", b"v", None);
+    keys.commit_all(&[once.clone(), once]);
+}
+
+#[test]
+fn memory_for_a_key_stays_within_bounds() {
+    let mut keys = Keys::new(1);
+    for position in 1..=50_000_u64 {
+        let key = [position.to_be_bytes(), [0; 8]].concat();
+        keys.commit(&set_of(position, &key, &[7; 128], None), &mut vec![]);
+        let bytes = keys.used_bytes() / usize::try_from(position).unwrap();
+        assert!(position < 1000 || bytes <= 156 + 44, "{bytes} bytes for each of {position}");
+    }
+}
