@@ -331,6 +331,43 @@ impl Deployment {
     }
 }
 
+/// How many keys the shard of a key has.
+fn count(deployment: &mut Deployment, node: NodeId, key: &str) -> Response {
+    deployment.asked += 1;
+    let id = RequestId { node, session: SessionId(deployment.asked), number: deployment.asked };
+    let carried = Carried::default();
+    let request = LocalRequest { id, operation: &ShardOperation::Count, carried: &carried };
+    deployment.tell(node, deployment.shard_of(key), Input::Request(request));
+    deployment.settle();
+    deployment.replies[&id.number].response.clone()
+}
+
+#[test]
+fn a_key_whose_time_is_over_is_not_counted_hidden_or_not() {
+    let mut deployment = Deployment::of(1, 2, 1);
+    let [head, tail] = [0, 1].map(|place| deployment.replica(1, "stays", place));
+    deployment.put(1, "stays", "v");
+    let until = Ttl::Until(deployment.millis + 10);
+    let (condition, reply) = (Condition::Always, SetReply::Status);
+    for (key, ttl) in [("goes", until), ("later", Ttl::Until(deployment.millis + 5_000))] {
+        let action = Action::Set { value: b"v", condition, ttl, reply };
+        deployment.ask(head, key, action, &Carried::default());
+    }
+    deployment.settle();
+    assert_eq!(count(&mut deployment, tail, "stays"), Response::Integer(3));
+    // Time passes, but nothing wakes the head to hide it.
+    deployment.millis += 11;
+    for node in [head, tail] {
+        assert_eq!(count(&mut deployment, node, "stays"), Response::Integer(2));
+    }
+    let tombstones = |deployment: &Deployment| {
+        deployment.nodes[&tail].shards[&deployment.shard_of("goes")].keys.tombstone_count()
+    };
+    assert_eq!(tombstones(&deployment), 0, "it is not hidden yet");
+    assert_eq!(deployment.get(1, "goes"), Response::Nil);
+    assert_eq!(count(&mut deployment, tail, "stays"), Response::Integer(2));
+}
+
 fn set(value: &str) -> Action<'_> {
     Action::Set {
         value: value.as_bytes(),

@@ -166,7 +166,11 @@ pub fn read(keys: &Keys, operation: &ShardOperation<'_>, to: Position, wall_mill
             let (next, keys) = keys.scan(scan.from, scan.count, scan.pattern, wall_millis);
             Response::Scanned { next, keys: keys.into_iter().map(<[u8]>::to_vec).collect() }
         }
-        ShardOperation::Count => Response::Integer(length_of(keys.live_count())),
+        ShardOperation::Count => {
+            // Keys whose time is over are not there any more, hidden already or not.
+            let over = keys.expired(wall_millis, usize::MAX).len();
+            Response::Integer(length_of(keys.live_count().saturating_sub(over)))
+        }
         ShardOperation::Random { draw } => bytes_or_nil(keys.random(*draw, wall_millis)),
         ShardOperation::Replicated { .. } => unreachable!("the chain counts datacenters"),
     };

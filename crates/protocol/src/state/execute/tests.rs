@@ -705,6 +705,22 @@ fn a_concurrent_time_to_live_with_a_smaller_version_is_a_change_for_watch() {
 }
 
 #[test]
+fn keys_whose_time_is_over_are_not_counted_hidden_or_not() {
+    let mut replica = Replica::new();
+    replica.run(b"stays", plain_set(b"v"));
+    replica.run(b"later", set_until(b"v", 9000));
+    replica.run(b"goes", set_until(b"v", 1500));
+    let count = |replica: &Replica, wall_millis| {
+        read(&replica.keys, &ShardOperation::Count, Position(9), wall_millis).response
+    };
+    assert_eq!(count(&replica, 1500), integer(3));
+    assert_eq!(count(&replica, 1501), integer(2));
+    replica.wall_millis = 1501;
+    assert_eq!(replica.run_keeping_effects(b"goes", Action::Get).1, 1, "now it is hidden");
+    assert_eq!(count(&replica, 1501), integer(2));
+}
+
+#[test]
 fn answers_carry_what_they_were_made_of() {
     let mut replica = Replica::new();
     replica.run(b"a", plain_set(b"v"));

@@ -492,7 +492,8 @@ impl Keys {
         true
     }
 
-    /// How many keys have a visible value, expired ones included until they are hidden: `DBSIZE`.
+    /// How many keys have a visible value, expired ones included until they are hidden; `DBSIZE`
+    /// leaves those out.
     #[must_use]
     pub const fn live_count(&self) -> usize {
         self.live_count
