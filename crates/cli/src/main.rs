@@ -40,7 +40,7 @@ mod telemetry;
 use std::future::Future;
 use std::process::ExitCode;
 
-use antecede_server::Workers;
+use antecede_server::{Placement, Workers};
 use anyhow::Context;
 use clap::{ArgAction, Parser, Subcommand};
 use tracing::level_filters::LevelFilter;
@@ -99,12 +99,12 @@ fn main() -> ExitCode {
     };
     telemetry::begin(usual, arguments.verbose);
     let done = match &arguments.command {
-        Command::Demo(options) => with_runtime(demo::run(options)),
-        Command::Dev(options) => with_runtime(serve::dev(options)),
-        Command::Serve(options) => with_runtime(serve::serve(options)),
-        Command::Status(options) => with_runtime(status::run(options)),
+        Command::Demo(options) => with_runtime(|placement| demo::run(options, placement)),
+        Command::Dev(options) => with_runtime(|placement| serve::dev(options, placement)),
+        Command::Serve(options) => with_runtime(|placement| serve::serve(options, placement)),
+        Command::Status(options) => with_runtime(|_| status::run(options)),
         Command::Config(options) => settings::run(options),
-        Command::Bench(options) => with_runtime(bench::run(options)),
+        Command::Bench(options) => with_runtime(|_| bench::run(options)),
         Command::Check(options) => check::run(options),
     };
     done.unwrap_or_else(|error| {
@@ -113,9 +113,10 @@ fn main() -> ExitCode {
     })
 }
 
-/// Runs a command on as many threads as it needs.
+/// Runs a command on threads of its own.
 fn with_runtime<F: Future<Output = anyhow::Result<ExitCode>>>(
-    command: F,
+    command: impl FnOnce(Option<Placement>) -> F,
 ) -> anyhow::Result<ExitCode> {
-    Workers::start().context("cannot start the threads of a runtime")?.block_on(command)
+    let workers = Workers::start().context("cannot start threads")?;
+    workers.block_on(command(workers.placement()))
 }

@@ -29,11 +29,11 @@ pub mod resp;
 pub mod server;
 /// Log lines and metrics.
 mod telemetry;
-/// The threads that run all tasks.
+/// The threads that run everything.
 mod workers;
 
 pub use config::Config;
 pub use node::{MemoryFigure, StartError};
 pub use peer::{LinkShape, LinkShaper};
 pub use server::{Listeners, RunningServer, Server, ServerOptions};
-pub use workers::Workers;
+pub use workers::{Placement, Workers};

@@ -24,6 +24,7 @@ use crate::node::{
     open::{Parts, StartError, open},
 };
 use crate::peer::{self, LinkShaper};
+use crate::workers::Placement;
 use crate::{admin, connection};
 
 /// How long connections may take to finish what is under way when the node stops.
@@ -100,6 +101,8 @@ pub struct ServerOptions {
     pub shaper: LinkShaper,
     /// Sockets; without them the configuration's addresses are bound.
     pub listeners: Option<Listeners>,
+    /// Where connections live; without it, on the runtime on which the server is started.
+    pub placement: Option<Placement>,
 }
 
 impl std::fmt::Debug for ServerOptions {
@@ -133,7 +136,7 @@ impl Server {
         config: Config,
         options: ServerOptions,
     ) -> Result<RunningServer, StartError> {
-        let ServerOptions { memory_figure, shaper, listeners } = options;
+        let ServerOptions { memory_figure, shaper, listeners, placement } = options;
         let listeners = match listeners {
             Some(listeners) => listeners,
             None => Listeners::bind(&config)?,
@@ -165,7 +168,7 @@ impl Server {
             tasks.push(tokio::spawn(service));
         }
         let (listener, client_address) = into_tokio(listeners.client, "clients")?;
-        let clients = tokio::spawn(connection::accept(Arc::clone(&node), listener));
+        let clients = tokio::spawn(connection::accept(Arc::clone(&node), listener, placement));
         info!(node = %node.id, %client_address, ?peer_address, ?admin_address, "serving");
         Ok(RunningServer {
             node,

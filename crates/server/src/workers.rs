@@ -1,23 +1,23 @@
-//! Runs tasks on as many threads as they need, and no more.
+//! Runs connections on one thread while that is enough, and on all when it is not.
 //!
 //! A runtime with a thread for each core wakes a second thread whenever two tasks are ready. For
-//! short tasks that costs more than it gives: a call to the system, a switch on a core that the
-//! clients could use, and lines of the cache that move. So all threads but one rest at first. A
-//! governor looks every `LOOK_INTERVAL` how long the active ones had nothing to do: if almost
-//! never, it doubles them; if one of them could be spared for `patience`, it lets one rest. When
-//! that proves wrong, the next try waits twice as long.
+//! turns of a few microseconds that costs more than it gives: a call to the system, a switch on a
+//! core that the clients could use, lines of the cache that move. So connections live on a runtime
+//! with one thread, the `solo`, until it has almost no time to spare; then they move to the
+//! `crowd`, which has a thread for each core and runs everything else anyway. They move back when
+//! one thread would have been enough for `patience`. When that proves wrong, the next try waits
+//! twice as long.
 //!
-//! A thread rests inside of a task that blocks: the runtime counts it as busy, so it neither wakes
-//! it nor waits for it, and others take what stands in its queue.
+//! A governor looks every `LOOK_INTERVAL` how long the threads had nothing to do. A connection
+//! moves by itself, between two turns, with its socket; one that is silent stays where it is.
 //!
-//! Ensures: at least one thread is active; all are when the threads rest for nothing.
-//! Limits: work that comes of a sudden runs on too few threads for a look or two.
+//! Limits: work that comes of a sudden runs on one thread for a look or two.
 
 use std::cell::OnceCell;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
@@ -28,41 +28,52 @@ use crate::clock;
 
 /// How often the governor looks.
 const LOOK_INTERVAL: Duration = Duration::from_millis(100);
-/// Of the active threads' time, in thousandths: with less to spare more threads are wanted.
+/// Of the solo's time, in thousandths: with less to spare the crowd takes over.
 const SPARE_MIN: u64 = 30;
-/// Of one thread's time, in thousandths: what a thread more than needed may still have to do.
-const SURPLUS_BUSY_MAX: u64 = 400;
-/// How long a thread must have been a surplus.
+/// Of one thread's time, in thousandths: with less to do for all threads one may be enough. More
+/// than one thread's time, because some of what the crowd does comes of its being many.
+const BUSY_MAX: u64 = 1_300;
+/// How long that must have been so.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
 /// The longest that this grows to.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
-/// A thread that is wanted again this soon was not a surplus.
+/// If the crowd is wanted again this soon, the solo was not enough.
 const REGRET: Duration = Duration::from_millis(500);
 
-/// A runtime whose threads are active as far as there is work.
+/// Where connections live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On one thread.
+    Solo,
+    /// On all threads.
+    Crowd,
+}
+
+/// The threads of a process; they end when this is dropped.
 #[derive(Debug)]
 pub struct Workers {
-    runtime: Option<Runtime>,
+    crowd: Option<Runtime>,
+    solo: Option<Runtime>,
     shared: Arc<Shared>,
     governor: Option<JoinHandle<()>>,
 }
 
-#[derive(Debug)]
-struct Shared {
-    threads: usize,
-    resting: Mutex<Resting>,
-    changed: Condvar,
-    idle: Mutex<Vec<Arc<IdleTime>>>,
+/// Where connections shall live, and how they get there.
+#[derive(Clone, Debug)]
+pub struct Placement {
+    shared: Arc<Shared>,
+    solo: Handle,
+    crowd: Handle,
 }
 
-/// Which threads rest.
 #[derive(Debug, Default)]
-struct Resting {
-    /// How many do.
-    count: usize,
-    /// How many may.
-    allowed: usize,
-    has_ended: bool,
+struct Shared {
+    /// Whether connections belong to the crowd: 0 or 1.
+    is_crowd: AtomicU8,
+    solo_idle: Mutex<Vec<Arc<IdleTime>>>,
+    crowd_idle: Mutex<Vec<Arc<IdleTime>>>,
+    has_ended: Mutex<bool>,
+    ended: Condvar,
 }
 
 /// How long one thread had nothing to do, in nanoseconds of the steady clock.
@@ -102,260 +113,256 @@ impl IdleTime {
 }
 
 impl Workers {
-    /// Starts as many threads as there are cores; one is active.
+    /// Starts a thread for each core, and one more for the connections if there are several cores.
     ///
     /// # Errors
     /// When the system gives no threads.
     pub fn start() -> io::Result<Self> {
         let threads = std::thread::available_parallelism()?.get();
-        let shared = Arc::new(Shared {
-            threads,
-            resting: Mutex::default(),
-            changed: Condvar::new(),
-            idle: Mutex::default(),
-        });
-        let (parking, unparking) = (Arc::clone(&shared), Arc::clone(&shared));
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(threads)
-            .enable_all()
-            .on_thread_park(move || parking.of_this_thread(IdleTime::begin))
-            .on_thread_unpark(move || unparking.of_this_thread(IdleTime::end))
-            .build()?;
-        let governed = Arc::clone(&shared);
-        let handle = runtime.handle().clone();
-        let governor = if 1 < threads {
-            let govern = move || governed.govern(&handle);
-            Some(std::thread::Builder::new().name("governor".to_owned()).spawn(govern)?)
-        } else {
-            None
-        };
-        Ok(Self { runtime: Some(runtime), shared, governor })
+        let shared = Arc::new(Shared::default());
+        let crowd = runtime(threads, &shared, |shared| &shared.crowd_idle)?;
+        let mut workers = Self { crowd: Some(crowd), solo: None, shared, governor: None };
+        if 1 < threads {
+            workers.solo = Some(runtime(1, &workers.shared, |shared| &shared.solo_idle)?);
+            let governed = Arc::clone(&workers.shared);
+            let govern = move || governed.govern(threads as u64);
+            let thread = std::thread::Builder::new().name("governor".to_owned());
+            workers.governor = Some(thread.spawn(govern)?);
+        }
+        Ok(workers)
     }
 
-    /// Runs a future to its end; its tasks run on the threads.
+    /// Where connections shall live; `None` if all cores are one.
+    #[must_use]
+    pub fn placement(&self) -> Option<Placement> {
+        let solo = self.solo.as_ref()?.handle().clone();
+        let crowd = self.crowd.as_ref()?.handle().clone();
+        Some(Placement { shared: Arc::clone(&self.shared), solo, crowd })
+    }
+
+    /// Runs a future to its end; its tasks run on the crowd.
     pub fn block_on<F: Future>(&self, future: F) -> F::Output {
-        self.runtime.as_ref().expect("it is there until the end").block_on(future)
+        self.crowd.as_ref().expect("it is there until the end").block_on(future)
     }
 }
 
 impl Drop for Workers {
     fn drop(&mut self) {
-        self.shared.resting.lock().has_ended = true;
-        self.shared.changed.notify_all();
+        *self.shared.has_ended.lock() = true;
+        self.shared.ended.notify_all();
         if let Some(governor) = self.governor.take() {
-            // It ends at once; if it has failed, so have the threads that it let rest.
+            // If it has failed, connections have only stayed where they were.
             drop(governor.join());
         }
-        drop(self.runtime.take());
+        drop(self.solo.take());
+        drop(self.crowd.take());
+    }
+}
+
+fn runtime(
+    threads: usize,
+    shared: &Arc<Shared>,
+    list: fn(&Shared) -> &Mutex<Vec<Arc<IdleTime>>>,
+) -> io::Result<Runtime> {
+    let of_this_thread = |tell: fn(&IdleTime)| {
+        let shared = Arc::clone(shared);
+        move || {
+            IDLE.with(|idle| {
+                tell(idle.get_or_init(|| {
+                    let idle = Arc::new(IdleTime::default());
+                    list(&shared).lock().push(Arc::clone(&idle));
+                    idle
+                }));
+            });
+        }
+    };
+    Builder::new_multi_thread()
+        .worker_threads(threads)
+        .enable_all()
+        .on_thread_park(of_this_thread(IdleTime::begin))
+        .on_thread_unpark(of_this_thread(IdleTime::end))
+        .build()
+}
+
+impl Placement {
+    /// Where connections shall live now.
+    pub(crate) fn wanted(&self) -> Place {
+        if self.shared.is_crowd.load(Ordering::Relaxed) == 0 { Place::Solo } else { Place::Crowd }
+    }
+
+    /// Runs a task there.
+    pub(crate) fn spawn<F>(&self, place: Place, task: F) -> tokio::task::JoinHandle<F::Output>
+    where
+        F: Future<Output: Send> + Send + 'static,
+    {
+        match place {
+            Place::Solo => self.solo.spawn(task),
+            Place::Crowd => self.crowd.spawn(task),
+        }
+    }
+
+    /// Moves all connections, as the governor does.
+    #[cfg(test)]
+    pub(crate) fn want(&self, place: Place) {
+        self.shared.want(place);
     }
 }
 
 impl Shared {
-    fn of_this_thread(&self, tell: impl FnOnce(&IdleTime)) {
-        IDLE.with(|idle| {
-            tell(idle.get_or_init(|| {
-                let idle = Arc::new(IdleTime::default());
-                self.idle.lock().push(Arc::clone(&idle));
-                idle
-            }));
-        });
+    fn want(&self, place: Place) {
+        self.is_crowd.store(u8::from(place == Place::Crowd), Ordering::Relaxed);
     }
 
-    fn idle_until(&self, now: u64) -> u64 {
-        self.idle.lock().iter().map(|idle| idle.until(now)).sum()
+    fn idle_until(&self, now: u64) -> (u64, u64) {
+        let sum =
+            |list: &Mutex<Vec<Arc<IdleTime>>>| list.lock().iter().map(|idle| idle.until(now)).sum();
+        (sum(&self.solo_idle), sum(&self.crowd_idle))
     }
 
-    /// Lets the calling thread rest while that many may.
-    fn rest(&self) {
-        let mut resting = self.resting.lock();
-        resting.count += 1;
-        while resting.count <= resting.allowed && !resting.has_ended {
-            self.changed.wait(&mut resting);
-        }
-        resting.count -= 1;
-    }
-
-    fn govern(self: Arc<Self>, handle: &Handle) {
-        let mut governor = Governor::new(self.threads);
-        self.let_rest(handle, governor.threads - governor.active);
-        let mut looked = (now(), self.idle_until(now()));
+    fn govern(&self, threads: u64) {
+        let mut governor = Governor::new();
+        let begun = now();
+        let mut looked = (begun, self.idle_until(begun));
         loop {
-            let mut resting = self.resting.lock();
-            if !resting.has_ended {
-                self.changed.wait_for(&mut resting, LOOK_INTERVAL);
+            let mut has_ended = self.has_ended.lock();
+            if !*has_ended {
+                self.ended.wait_for(&mut has_ended, LOOK_INTERVAL);
             }
-            if resting.has_ended {
+            if *has_ended {
                 return;
             }
-            drop(resting);
+            drop(has_ended);
             let at = now();
-            let idle = self.idle_until(at);
             let elapsed = at.saturating_sub(looked.0);
             if Duration::from_nanos(elapsed) < LOOK_INTERVAL / 2 {
                 continue; // Woken without a reason.
             }
-            let spare = idle.saturating_sub(looked.1).saturating_mul(1000) / elapsed;
+            let idle = self.idle_until(at);
+            let thousandths = |now: u64, before: u64| now.saturating_sub(before) * 1000 / elapsed;
+            let solo_spare = thousandths(idle.0, looked.1.0);
+            let crowd_spare = thousandths(idle.1, looked.1.1);
             looked = (at, idle);
-            let active = governor.judge(Duration::from_nanos(elapsed), spare);
-            self.let_rest(handle, governor.threads - active);
-        }
-    }
-
-    /// Lets this many threads rest, and no more.
-    fn let_rest(self: &Arc<Self>, handle: &Handle, wanted: usize) {
-        let mut resting = self.resting.lock();
-        let before = std::mem::replace(&mut resting.allowed, wanted);
-        drop(resting);
-        self.changed.notify_all();
-        for _ in before..wanted {
-            let shared = Arc::clone(self);
-            drop(handle.spawn(async move { shared.rest() }));
+            let busy = (1 + threads).saturating_mul(1000).saturating_sub(solo_spare + crowd_spare);
+            self.want(governor.judge(Duration::from_nanos(elapsed), solo_spare, busy));
         }
     }
 }
 
-/// Decides how many threads shall be active.
+/// Decides where connections shall live.
 #[derive(Debug)]
 struct Governor {
-    threads: usize,
-    active: usize,
-    /// How long one thread has been a surplus.
+    place: Place,
+    /// How long one thread would have been enough.
     calm: Duration,
-    /// How long it has to be.
+    /// How long that has to be.
     patience: Duration,
-    /// Since a thread was let rest; `None` if more became active after that.
-    since_spared: Option<Duration>,
+    /// Since connections moved back to the solo, if they did.
+    since_back: Option<Duration>,
 }
 
 impl Governor {
-    const fn new(threads: usize) -> Self {
-        Self {
-            threads,
-            active: 1,
-            calm: Duration::ZERO,
-            patience: PATIENCE_MIN,
-            since_spared: None,
-        }
+    const fn new() -> Self {
+        Self { place: Place::Solo, calm: Duration::ZERO, patience: PATIENCE_MIN, since_back: None }
     }
 
-    /// Takes note of how long all active threads together had nothing to do, in thousandths of the
-    /// time since it was last told; tells how many shall be active.
-    fn judge(&mut self, elapsed: Duration, spare: u64) -> usize {
-        if let Some(since) = &mut self.since_spared {
+    /// Takes note of how long the solo had nothing to do and how long all threads together were
+    /// busy, in thousandths of the time since it was last told; tells where connections belong.
+    fn judge(&mut self, elapsed: Duration, solo_spare: u64, busy: u64) -> Place {
+        if let Some(since) = &mut self.since_back {
             *since = since.saturating_add(elapsed);
         }
-        let active = self.active as u64;
-        let busy = (active * 1000).saturating_sub(spare);
-        if spare < SPARE_MIN * active {
-            self.calm = Duration::ZERO;
-            if self.active < self.threads {
-                self.activate();
-            }
-        } else if busy < (active - 1) * (1000 - SPARE_MIN) + SURPLUS_BUSY_MAX && 1 < self.active {
-            self.calm = self.calm.saturating_add(elapsed);
-            if self.patience <= self.calm {
+        match self.place {
+            Place::Solo if solo_spare < SPARE_MIN => {
+                self.place = Place::Crowd;
                 self.calm = Duration::ZERO;
-                self.active -= 1;
-                self.since_spared = Some(Duration::ZERO);
+                self.patience = match self.since_back.take() {
+                    Some(since) if since < REGRET => PATIENCE_MAX.min(self.patience * 2),
+                    Some(_) | None => PATIENCE_MIN,
+                };
             }
-        } else {
-            self.calm = Duration::ZERO;
+            Place::Crowd if busy < BUSY_MAX => {
+                self.calm = self.calm.saturating_add(elapsed);
+                if self.patience <= self.calm {
+                    self.place = Place::Solo;
+                    self.since_back = Some(Duration::ZERO);
+                }
+            }
+            Place::Crowd => self.calm = Duration::ZERO,
+            Place::Solo => {}
         }
-        self.active
-    }
-
-    fn activate(&mut self) {
-        self.active = self.threads.min(self.active * 2);
-        self.patience = match self.since_spared.take() {
-            Some(since) if since < REGRET => PATIENCE_MAX.min(self.patience * 2),
-            Some(_) | None => PATIENCE_MIN,
-        };
+        self.place
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
-
     use super::*;
 
-    /// What a test waits for at most.
-    const DEADLINE: Duration = Duration::from_secs(30);
-
-    fn judged(governor: &mut Governor, spares: &[u64]) -> usize {
-        spares.iter().map(|spare| governor.judge(LOOK_INTERVAL, *spare)).last().expect("some")
+    fn judged(governor: &mut Governor, looks: &[(u64, u64)]) -> Place {
+        let judge = |(spare, busy): &(u64, u64)| governor.judge(LOOK_INTERVAL, *spare, *busy);
+        looks.iter().map(judge).last().expect("some looks")
     }
 
     #[test]
-    fn threads_without_a_pause_are_doubled_up_to_all() {
-        let mut governor = Governor::new(6);
-        assert_eq!(judged(&mut governor, &[900]), 1);
-        assert_eq!(judged(&mut governor, &[30]), 1);
-        assert_eq!(judged(&mut governor, &[29]), 2);
-        assert_eq!(judged(&mut governor, &[59]), 4);
-        assert_eq!(judged(&mut governor, &[0]), 6);
-        assert_eq!(judged(&mut governor, &[0]), 6);
+    fn a_solo_without_a_pause_hands_over_to_the_crowd() {
+        let mut governor = Governor::new();
+        assert_eq!(judged(&mut governor, &[(1000, 0), (30, 970)]), Place::Solo);
+        assert_eq!(judged(&mut governor, &[(29, 971)]), Place::Crowd);
     }
 
     #[test]
-    fn a_thread_rests_once_it_was_a_surplus_for_long_enough() {
-        let mut governor = Governor::new(2);
-        assert_eq!(judged(&mut governor, &[0]), 2);
-        assert_eq!(judged(&mut governor, &[1500; 9]), 2);
-        assert_eq!(judged(&mut governor, &[500]), 2, "busy in between");
-        assert_eq!(judged(&mut governor, &[1500; 9]), 2);
-        assert_eq!(judged(&mut governor, &[1500]), 1);
-        assert_eq!(judged(&mut governor, &[1000; 50]), 1, "the last one stays active");
+    fn connections_move_back_once_one_thread_was_enough_for_a_while() {
+        let mut governor = Governor::new();
+        assert_eq!(judged(&mut governor, &[(0, 1000)]), Place::Crowd);
+        assert_eq!(judged(&mut governor, &[(1000, 1299); 9]), Place::Crowd);
+        assert_eq!(judged(&mut governor, &[(1000, 1300)]), Place::Crowd, "busy in between");
+        assert_eq!(judged(&mut governor, &[(1000, 1000); 9]), Place::Crowd);
+        assert_eq!(judged(&mut governor, &[(1000, 1000)]), Place::Solo);
+        assert_eq!(judged(&mut governor, &[(100, 900); 50]), Place::Solo);
     }
 
     #[test]
-    fn letting_a_thread_rest_in_vain_makes_the_next_try_later() {
-        let mut governor = Governor::new(2);
-        judged(&mut governor, &[0]);
-        assert_eq!(judged(&mut governor, &[900; 10]), 1);
-        assert_eq!(judged(&mut governor, &[0]), 2);
-        assert_eq!(judged(&mut governor, &[900; 19]), 2);
-        assert_eq!(judged(&mut governor, &[900]), 1);
-        assert_eq!(judged(&mut governor, &[500; 10]), 1, "this time it was right");
-        assert_eq!(judged(&mut governor, &[0]), 2);
-        assert_eq!(judged(&mut governor, &[900; 10]), 1, "as patient as in the beginning");
+    fn moving_back_in_vain_makes_the_next_try_later() {
+        let mut governor = Governor::new();
+        judged(&mut governor, &[(0, 1000)]);
+        assert_eq!(judged(&mut governor, &[(1000, 1100); 10]), Place::Solo);
+        assert_eq!(judged(&mut governor, &[(0, 1000)]), Place::Crowd);
+        assert_eq!(judged(&mut governor, &[(1000, 1100); 19]), Place::Crowd);
+        assert_eq!(judged(&mut governor, &[(1000, 1100)]), Place::Solo);
+        assert_eq!(judged(&mut governor, &[(500, 500); 10]), Place::Solo, "this time it was right");
+        assert_eq!(judged(&mut governor, &[(0, 1000)]), Place::Crowd);
+        let back = judged(&mut governor, &[(1000, 1100); 10]);
+        assert_eq!(back, Place::Solo, "as patient as in the beginning");
     }
 
     #[test]
-    fn tasks_that_keep_one_thread_busy_are_joined_by_others() {
-        if std::thread::available_parallelism().is_ok_and(|cores| cores.get() < 2) {
-            return;
-        }
+    fn a_thread_that_waits_is_idle_and_one_that_works_is_not() {
+        let idle = IdleTime::default();
+        assert_eq!(idle.until(u64::MAX), 0);
+        idle.begin();
+        let since = idle.since.load(Ordering::Relaxed);
+        assert_eq!(idle.until(since + 5), 5);
+        idle.end();
+        let before = idle.until(u64::MAX);
+        assert_eq!(idle.until(0), before, "it does not grow while the thread works");
+        idle.end();
+        assert_eq!(idle.until(u64::MAX), before, "an end without a beginning adds nothing");
+    }
+
+    #[test]
+    fn tasks_run_where_they_are_placed_and_the_threads_end() {
         let workers = Workers::start().expect("threads");
-        let (told, heard) = mpsc::sync_channel(1);
-        let (answer, answered) = mpsc::sync_channel::<()>(1);
-        // Ends only when another task runs beside it.
-        let first = async move {
-            told.send(()).expect("the test waits");
-            answered.recv_timeout(DEADLINE).expect("another thread runs the second task");
-        };
-        let second = async move {
-            answer.send(()).expect("the first task waits");
-        };
+        let Some(placement) = workers.placement() else { return };
+        assert_eq!(placement.wanted(), Place::Solo);
         workers.block_on(async {
-            let first = tokio::spawn(first);
-            heard.recv_timeout(DEADLINE).expect("the first task runs");
-            let second = tokio::spawn(second);
-            first.await.expect("it does not fail");
-            second.await.expect("it does not fail");
+            let runtime = async { Handle::current().id() };
+            let solo = placement.spawn(Place::Solo, runtime).await.expect("it does not fail");
+            let crowd = placement.spawn(Place::Crowd, async { Handle::current().id() });
+            let crowd = crowd.await.expect("it does not fail");
+            assert_eq!(crowd, Handle::current().id());
+            assert_ne!(solo, crowd);
         });
-    }
-
-    #[test]
-    fn threads_that_rest_end_with_the_rest() {
-        let (told, heard) = mpsc::sync_channel(1);
-        let ending = std::thread::spawn(move || {
-            let workers = Workers::start().expect("threads");
-            workers.block_on(async { tokio::spawn(async {}).await }).expect("it does not fail");
-            drop(workers);
-            told.send(()).expect("the test waits");
-        });
-        heard.recv_timeout(DEADLINE).expect("nothing is left to wait for");
-        ending.join().expect("it does not fail");
+        placement.want(Place::Crowd);
+        assert_eq!(placement.wanted(), Place::Crowd);
     }
 }

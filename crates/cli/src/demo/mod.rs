@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use antecede_server::Placement;
 use anyhow::Context;
 use clap::Args;
 
@@ -75,8 +76,11 @@ pub(crate) struct DemoOptions {
 ///
 /// # Errors
 /// When the nodes cannot start.
-pub(crate) async fn run(options: &DemoOptions) -> anyhow::Result<ExitCode> {
-    let world = World::start(options).await?;
+pub(crate) async fn run(
+    options: &DemoOptions,
+    placement: Option<Placement>,
+) -> anyhow::Result<ExitCode> {
+    let world = World::start(options, placement).await?;
     let done = present(&world, options).await;
     world.shutdown().await;
     done.map(|()| ExitCode::SUCCESS)

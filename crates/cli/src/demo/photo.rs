@@ -207,7 +207,7 @@ mod tests {
             listening_url_file: None,
             exit_after: None,
         };
-        let world = World::start(&options).await.unwrap();
+        let world = World::start(&options, None).await.unwrap();
         world.await_ready(Duration::from_secs(60)).await.unwrap();
         let before = world.shaper().shapes();
         let photo = show(&world).await.unwrap();

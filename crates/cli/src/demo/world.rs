@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use antecede_server::config::{Config, Layers};
-use antecede_server::{LinkShape, LinkShaper, Listeners, RunningServer, Server, ServerOptions};
+use antecede_server::{
+    LinkShape, LinkShaper, Listeners, Placement, RunningServer, Server, ServerOptions,
+};
 use anyhow::{Context, anyhow, bail};
 use serde::Serialize;
 use tokio::task::JoinSet;
@@ -29,6 +31,7 @@ pub(crate) struct World {
     /// By datacenter and node.
     servers: Vec<Vec<RunningServer>>,
     shaper: LinkShaper,
+    placement: Option<Placement>,
 }
 
 /// What `--listening-url-file` holds.
@@ -43,7 +46,10 @@ impl World {
     ///
     /// # Errors
     /// When a port or a folder cannot be had.
-    pub(crate) async fn start(options: &DemoOptions) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        options: &DemoOptions,
+        placement: Option<Placement>,
+    ) -> anyhow::Result<Self> {
         let places = places::take(options.base_port)?;
         let deployment = Deployment {
             id: id_of(options.data.as_deref())?,
@@ -56,7 +62,7 @@ impl World {
         for (from, to, delay) in options.latency.one_way() {
             shaper.set(from, to, LinkShape { delay, jitter: options.jitter, is_cut: false });
         }
-        let mut world = Self { deployment, servers: Vec::new(), shaper };
+        let mut world = Self { deployment, servers: Vec::new(), shaper, placement };
         for (dc, sockets) in places.sockets.into_iter().enumerate() {
             world.servers.push(Vec::new());
             for (node, listeners) in sockets.into_iter().enumerate() {
@@ -88,6 +94,7 @@ impl World {
             memory_figure: memory::figure(),
             shaper: self.shaper.clone(),
             listeners: Some(listeners),
+            placement: self.placement.clone(),
         };
         let server = Server::start(config, server_options)
             .await

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use antecede_server::config::{Config, Layers};
-use antecede_server::{RunningServer, Server, ServerOptions};
+use antecede_server::{Placement, RunningServer, Server, ServerOptions};
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
@@ -93,10 +93,13 @@ pub(crate) fn setting(text: &str) -> Result<(String, String), String> {
 ///
 /// # Errors
 /// When the configuration is wrong, or the node cannot start.
-pub(crate) async fn serve(options: &ServeOptions) -> anyhow::Result<ExitCode> {
+pub(crate) async fn serve(
+    options: &ServeOptions,
+    placement: Option<Placement>,
+) -> anyhow::Result<ExitCode> {
     let layers = Layers::of_process(Some(&options.config), options.settings.clone())?;
     let config = Config::load(&layers)?;
-    let server = start(config).await?;
+    let server = start(config, placement).await?;
     tracing::info!(client = %server.client_address(), "serving");
     until_asked(server).await
 }
@@ -105,9 +108,12 @@ pub(crate) async fn serve(options: &ServeOptions) -> anyhow::Result<ExitCode> {
 ///
 /// # Errors
 /// When the node cannot start.
-pub(crate) async fn dev(options: &DevOptions) -> anyhow::Result<ExitCode> {
+pub(crate) async fn dev(
+    options: &DevOptions,
+    placement: Option<Placement>,
+) -> anyhow::Result<ExitCode> {
     let layers = Layers::of_process(None, dev_settings(options))?;
-    let server = start(Config::load(&layers)?).await?;
+    let server = start(Config::load(&layers)?, placement).await?;
     let address = server.client_address();
     let keeping = match &server.config().storage.folder {
         Some(folder) => format!("data in {}", folder.display()),
@@ -142,8 +148,9 @@ fn dev_settings(options: &DevOptions) -> Vec<(String, String)> {
     settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-async fn start(config: Config) -> anyhow::Result<RunningServer> {
-    let options = ServerOptions { memory_figure: memory::figure(), ..ServerOptions::default() };
+async fn start(config: Config, placement: Option<Placement>) -> anyhow::Result<RunningServer> {
+    let options =
+        ServerOptions { memory_figure: memory::figure(), placement, ..ServerOptions::default() };
     let is_alone = config.peers().next().is_none();
     let server = Server::start(config, options).await.context("cannot start the node")?;
     // With peers, readiness waits for them; whoever starts several nodes asks /readyz.

@@ -3,7 +3,8 @@
 //! A turn runs everything that was read (`turn`), sends messages to other nodes, lets other
 //! connections run once so that their records share one flush of the log, flushes, and writes all
 //! replies at once. Then it waits: for bytes, for mail (answers from elsewhere), for the session's
-//! timer, or until a slow client has read.
+//! timer, or until a slow client has read. Between two turns it may move, with its socket, to the
+//! threads on which connections shall live now (`workers`).
 //!
 //! Limits: a client that does not read its replies is not read from; `output_bytes_max`,
 //! `query_bytes_max`, `connections_max` and `idle_timeout` are settings.
@@ -35,6 +36,7 @@ use crate::resp::{
     connection::{Connection, Settings, password::Password},
     frame::Limits,
 };
+use crate::workers::Placement;
 
 /// Requests that were read and cannot be run yet.
 mod backlog;
@@ -62,7 +64,7 @@ pub(crate) const KEEPALIVE_TIME: Duration = Duration::from_secs(300);
 const TOO_MANY: &[u8] = b"-ERR max number of clients reached\r\n";
 
 /// Takes client connections until the node stops, then waits for their ends.
-pub(crate) async fn accept(node: Arc<Node>, listener: TcpListener) {
+pub(crate) async fn accept(node: Arc<Node>, listener: TcpListener, placement: Option<Placement>) {
     let settings = Arc::new(settings_of(&node));
     let mut connections = JoinSet::new();
     loop {
@@ -74,8 +76,9 @@ pub(crate) async fn accept(node: Arc<Node>, listener: TcpListener) {
         match accepted {
             Ok((stream, address)) => {
                 let (node, settings) = (Arc::clone(&node), Arc::clone(&settings));
+                let placement = placement.clone();
                 connections.spawn(async move {
-                    if let Err(error) = serve(node, settings, stream, address).await {
+                    if let Err(error) = serve(node, settings, stream, address, placement).await {
                         debug!(%address, %error, "a client's connection ended");
                     }
                 });
@@ -109,8 +112,9 @@ fn settings_of(node: &Node) -> Settings {
 async fn serve(
     node: Arc<Node>,
     settings: Arc<Settings>,
-    mut stream: TcpStream,
+    stream: TcpStream,
     address: SocketAddr,
+    placement: Option<Placement>,
 ) -> io::Result<()> {
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
@@ -134,11 +138,8 @@ async fn serve(
         };
         let machine = Session::new(session, node.id, options);
         let conversation = Conversation::new(Arc::clone(&node), connection, machine, session);
-        let (reader, writer) = stream.split();
         let task = Task {
             conversation,
-            reader,
-            writer,
             mailbox,
             client,
             output: Vec::new(),
@@ -146,7 +147,7 @@ async fn serve(
             active_at: opened,
             told_at: opened,
         };
-        Box::pin(task.run()).await
+        live(Box::new(task), stream, placement).await
     } else {
         stream.try_write(TOO_MANY).map(|_| ())
     };
@@ -154,16 +155,45 @@ async fn serve(
     result
 }
 
+/// Lives where connections shall live, until the connection ends.
+async fn live(
+    mut task: Box<Task>,
+    mut stream: TcpStream,
+    placement: Option<Placement>,
+) -> io::Result<()> {
+    let Some(placement) = placement else {
+        return task.run(&mut stream, || false).await.map(|_| ());
+    };
+    loop {
+        let place = placement.wanted();
+        let moving = stream.into_std()?;
+        let there = placement.clone();
+        let life = placement.spawn(place, async move {
+            let mut stream = TcpStream::from_std(moving)?;
+            let ending = task.run(&mut stream, || there.wanted() != place).await?;
+            io::Result::Ok((ending, task, stream))
+        });
+        match life.await {
+            Ok(result) => match result? {
+                (Ending::Closed, _, _) => return Ok(()),
+                (Ending::Moving, moved, socket) => (task, stream) = (moved, socket),
+            },
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => return Err(io::Error::other(error)),
+            },
+        }
+    }
+}
+
 fn end(node: &Node, number: u64, session: SessionId) {
     node.sessions.remove(session);
     node.registry.remove(number);
 }
 
-/// One client connection.
-struct Task<'a> {
+/// One client connection, without its socket.
+struct Task {
     conversation: Conversation,
-    reader: ReadHalf<'a>,
-    writer: WriteHalf<'a>,
     mailbox: Arc<Mailbox>,
     client: Arc<Client>,
     /// Replies that are being written.
@@ -182,36 +212,55 @@ enum Woken {
     Idle,
 }
 
-impl Task<'_> {
-    async fn run(mut self) -> io::Result<()> {
+/// Why a connection's task has ended.
+enum Ending {
+    /// The connection is over.
+    Closed,
+    /// It goes on elsewhere.
+    Moving,
+}
+
+impl Task {
+    /// Runs until the connection ends or moves.
+    async fn run(
+        &mut self,
+        stream: &mut TcpStream,
+        shall_move: impl Fn() -> bool,
+    ) -> io::Result<Ending> {
+        let (mut reader, writer) = stream.split();
         let mut mail = Mail::default();
         loop {
-            let progress = self.turn(&mut mail).await?;
+            let progress = self.turn(&writer, &mut mail).await?;
             if self.conversation.is_killed {
-                return Ok(());
+                return Ok(Ending::Closed);
             }
             if progress == Progress::Closing && self.conversation.replies.missing_count() == 0 {
-                return self.farewell().await;
+                self.farewell(&writer).await?;
+                return Ok(Ending::Closed);
+            }
+            if shall_move() {
+                // A turn takes up everything from where this one has left it.
+                return Ok(Ending::Moving);
             }
             if progress == Progress::More && !self.conversation.is_output_full() {
                 tokio::task::yield_now().await;
                 continue;
             }
-            match self.wait(progress).await {
-                Woken::Readable(Ok(0)) => return Ok(()),
+            match self.wait(&mut reader, &writer, progress).await {
+                Woken::Readable(Ok(0)) => return Ok(Ending::Closed),
                 Woken::Readable(Ok(count)) => self.on_read(count),
                 Woken::Readable(Err(error)) | Woken::Writable(Err(error)) => return Err(error),
                 Woken::Writable(Ok(())) | Woken::Mail | Woken::Timer => {}
                 Woken::Idle => {
                     debug!(address = %self.client.address, "a silent client is disconnected");
-                    return Ok(());
+                    return Ok(Ending::Closed);
                 }
             }
         }
     }
 
     /// Runs what is there to run, as far as it goes without waiting for a peer or the client.
-    async fn turn(&mut self, mail: &mut Mail) -> io::Result<Progress> {
+    async fn turn(&mut self, writer: &WriteHalf<'_>, mail: &mut Mail) -> io::Result<Progress> {
         let conversation = &mut self.conversation;
         let node = Arc::clone(&conversation.node);
         conversation.begin();
@@ -240,7 +289,7 @@ impl Task<'_> {
         }
         self.mailbox.set_waiting(self.conversation.is_waiting());
         self.tell();
-        self.write()?;
+        self.write(writer)?;
         if PENDING_BYTES_SLOW < node.log.pending_bytes() || node.is_sync_late() {
             tokio::time::sleep(SLOW_PAUSE).await;
         }
@@ -248,13 +297,13 @@ impl Task<'_> {
     }
 
     /// Writes what the client takes now.
-    fn write(&mut self) -> io::Result<()> {
-        let result = self.write_some();
+    fn write(&mut self, writer: &WriteHalf<'_>) -> io::Result<()> {
+        let result = self.write_some(writer);
         self.conversation.unwritten_bytes = self.output.len() - self.written;
         result
     }
 
-    fn write_some(&mut self) -> io::Result<()> {
+    fn write_some(&mut self, writer: &WriteHalf<'_>) -> io::Result<()> {
         loop {
             if self.written == self.output.len() {
                 if READ_BYTES_MAX < self.output.capacity() {
@@ -268,7 +317,7 @@ impl Task<'_> {
             if rest.is_empty() {
                 return Ok(());
             }
-            match self.writer.try_write(rest) {
+            match writer.try_write(rest) {
                 Ok(count) => {
                     self.written += count;
                     let registry = &self.conversation.node.registry;
@@ -285,7 +334,12 @@ impl Task<'_> {
     }
 
     /// Waits for the next thing that concerns this connection.
-    async fn wait(&mut self, progress: Progress) -> Woken {
+    async fn wait(
+        &mut self,
+        reader: &mut ReadHalf<'_>,
+        writer: &WriteHalf<'_>,
+        progress: Progress,
+    ) -> Woken {
         let conversation = &mut self.conversation;
         let can_read = progress == Progress::Done
             && !conversation.is_output_full()
@@ -302,8 +356,8 @@ impl Task<'_> {
         let input = &mut conversation.input;
         tokio::select! {
             biased;
-            read = self.reader.read_buf(input), if can_read => Woken::Readable(read),
-            writable = self.writer.writable(), if has_output => Woken::Writable(writable),
+            read = reader.read_buf(input), if can_read => Woken::Readable(read),
+            writable = writer.writable(), if has_output => Woken::Writable(writable),
             () = self.mailbox.arrival() => Woken::Mail,
             () = sleep_until(timer), if timer.is_some() => Woken::Timer,
             () = sleep_until(idle_at), if idle_at.is_some() => Woken::Idle,
@@ -329,11 +383,11 @@ impl Task<'_> {
     }
 
     /// Lets the client read what it is still told.
-    async fn farewell(mut self) -> io::Result<()> {
+    async fn farewell(&mut self, writer: &WriteHalf<'_>) -> io::Result<()> {
         let rest = async {
             while self.has_output() {
-                self.writer.writable().await?;
-                self.write()?;
+                writer.writable().await?;
+                self.write(writer)?;
             }
             Ok(())
         };
