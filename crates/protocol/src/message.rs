@@ -52,6 +52,19 @@ pub struct Progress {
     pub synced_to: Position,
 }
 
+/// Runs of replicas, from the head on; `Boot(0)` stands for a run that is not known yet.
+pub type Boots = SmallVec<[Boot; 2]>;
+
+/// How far a prefix of a chain has come, and on whose word.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Promise {
+    /// How far.
+    pub progress: Progress,
+    /// The runs of the replicas before the sender that have said so; the sender's own run comes
+    /// with its message. A run that has ended promises nothing any more.
+    pub boots: Boots,
+}
+
 /// What is said to a replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Body {
@@ -61,7 +74,7 @@ pub enum Body {
         entries: Vec<Entry>,
     },
     /// Down the chain: how far every replica so far has come.
-    Persisted(Progress),
+    Persisted(Promise),
     /// Up the chain: everything up to here is committed; synced by all up to the second.
     Ack(Progress),
     /// Up the chain: entries are missing from here on.

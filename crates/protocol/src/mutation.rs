@@ -42,6 +42,10 @@ pub enum Mutation {
     IgnoreLogicalTime,
     /// Pipelined commands to another shard are handed over at once.
     NoWaitInPipelines,
+    /// What a replica's earlier run has promised goes on counting when a newer run is known.
+    CountEarlierRuns,
+    /// An acknowledgement passes a replica that has the entry in memory only.
+    PassAcksUnpersisted,
     /// Nothing is taken from a link while too many writes are blocked.
     StopReadingWhenBlocked,
 }

@@ -5,7 +5,9 @@
 //! is cumulative, so one that is lost is made good by the next, or by the resend timer.
 //!
 //! Assumes: neighbours have agreed on their logs (`settle`) before entries are sent.
-//! Ensures: an entry is committed only when every replica of the chain has persisted it.
+//! Ensures: an entry is committed only when every replica of the chain has persisted it, by the word
+//! of the newest runs that are known (`runs`); an acknowledgement passes a replica only when the
+//! run that passes it on has persisted the entry itself.
 
 use antecede_model::{
     clock::{Now, Timestamp},
@@ -17,7 +19,7 @@ use crate::{
     entry::Entry,
     event::Event,
     machine::{Here, Outputs, Persisted, Storage},
-    message::{Body, Progress},
+    message::{Body, Progress, Promise},
     mutation::Mutation,
 };
 
@@ -49,8 +51,7 @@ impl Shard {
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
-        if self.neighbours.previous != Some(from) {
-            out.event(Event::StaleMessage { from });
+        if !self.is_from(self.neighbours.previous, from, out) {
             return;
         }
         let end_before = self.window.end();
@@ -107,23 +108,28 @@ impl Shard {
             self.own.synced_to = position;
         }
         self.advance(here, out);
+        self.count_ack(here, out);
     }
 
-    /// Everything before this replica has come further.
-    pub(super) fn on_progress(
+    /// Everything before this replica has come further, or has lost its end.
+    pub(super) fn on_promise(
         &mut self,
         here: &Here,
         from: NodeId,
-        progress: Progress,
+        promise: &Promise,
         out: &mut Outputs,
     ) {
-        if self.neighbours.previous != Some(from) {
+        if !self.is_from(self.neighbours.previous, from, out) {
+            return;
+        }
+        if !self.is_of_current_boots(here, promise, out) {
             out.event(Event::StaleMessage { from });
             return;
         }
-        let is_repeat = greater(self.before, progress) == self.before;
-        self.before = greater(self.before, progress);
-        self.settling.hear_from_before(progress.persisted_to);
+        let known_before = self.before.progress;
+        self.before.progress = greater(known_before, promise.progress);
+        let is_repeat = known_before == self.before.progress;
+        self.settling.hear_from_before(promise.progress.persisted_to);
         if is_repeat {
             self.send_ack(out);
         }
@@ -132,12 +138,15 @@ impl Shard {
 
     /// Passes on how far every replica so far has come; at the tail, commits it.
     pub(super) fn advance(&mut self, here: &Here, out: &mut Outputs) {
-        let so_far = lesser(self.own, self.before);
+        let so_far = lesser(self.own, self.before.progress);
         if let Some(next) = self.neighbours.next {
-            if self.settling.has_agreed() && self.told != so_far {
-                self.told = so_far;
-                let message = self.message(Body::Persisted(so_far));
-                out.early(next, message);
+            let is_told = self
+                .told
+                .as_ref()
+                .is_some_and(|told| told.progress == so_far && told.boots == self.before.boots);
+            if self.settling.has_agreed() && !is_told {
+                self.told = Some(Promise { progress: so_far, boots: self.before.boots.clone() });
+                self.tell_progress(next, out);
                 self.watch_for_acks(here, out);
             }
             return;
@@ -155,6 +164,13 @@ impl Shard {
         self.update_settled(out);
     }
 
+    /// Tells the successor again what it was told last.
+    pub(super) fn tell_progress(&self, next: NodeId, out: &mut Outputs) {
+        if let Some(told) = &self.told {
+            out.early(next, self.message(Body::Persisted(told.clone())));
+        }
+    }
+
     /// Tells the predecessor what every replica has.
     fn send_ack(&self, out: &mut Outputs) {
         if let Some(previous) = self.neighbours.previous {
@@ -169,14 +185,22 @@ impl Shard {
         progress: Progress,
         out: &mut Outputs,
     ) {
-        if self.neighbours.next != Some(from) {
-            out.event(Event::StaleMessage { from });
+        if !self.is_from(self.neighbours.next, from, out) {
             return;
         }
-        let end = self.window.end();
-        let progress = lesser(progress, Progress { persisted_to: end, synced_to: end });
+        self.after = greater(self.after, progress);
+        self.count_ack(here, out);
+    }
+
+    /// Counts what the successor has acknowledged, as far as this run has it on disk: a commit that
+    /// rests on an earlier run of this replica may name what that one has lost.
+    fn count_ack(&mut self, here: &Here, out: &mut Outputs) {
         let known_before = self.all;
-        self.all = greater(self.all, progress);
+        let mut own = self.own;
+        if self.options.mutations.has(Mutation::PassAcksUnpersisted) {
+            own.persisted_to = self.window.end();
+        }
+        self.all = greater(self.all, lesser(self.after, own));
         if known_before == self.all {
             return;
         }
@@ -226,7 +250,7 @@ impl Shard {
         position: Position,
         out: &mut Outputs,
     ) {
-        if self.neighbours.next != Some(from) || position.0 == 0 {
+        if !self.is_from(self.neighbours.next, from, out) || position.0 == 0 {
             return;
         }
         let behind = Position(position.0 - 1);
@@ -245,16 +269,15 @@ impl Shard {
         }
         self.resend_at = None;
         let Some(next) = self.neighbours.next else { return };
-        let is_over =
-            self.sent_to <= self.all.persisted_to && self.told.synced_to <= self.all.synced_to;
+        let told_to = self.told.as_ref().map_or(Position(0), |told| told.progress.synced_to);
+        let is_over = self.sent_to <= self.all.persisted_to && told_to <= self.all.synced_to;
         if !self.settling.has_agreed() || is_over {
             return;
         }
         if self.all.persisted_to <= self.settling.acked_at_check {
             self.sent_to = self.all.persisted_to.max(self.window.cut_to());
-            let message = self.message(Body::Persisted(self.told));
             self.send_entries(here, out);
-            out.early(next, message);
+            self.tell_progress(next, out);
         }
         self.watch_for_acks(here, out);
     }

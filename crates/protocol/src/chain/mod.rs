@@ -16,6 +16,8 @@ mod commit;
 mod read;
 /// Requests of sessions: who evaluates them, and when the reply may leave.
 mod request;
+/// Which runs of the other replicas count.
+mod runs;
 /// Agreement with the neighbours after a restart or a new epoch.
 mod settle;
 /// The end of the log that is kept in memory.
@@ -44,7 +46,7 @@ use crate::{
     event::Event,
     geo::{dependency::Waiters, inbox::Inbox, outbox::Outbox, stable::Collection},
     machine::{Here, Outputs, Persisted, Storage},
-    message::{Body, LocalRequest, Message, Progress, ShardMessage},
+    message::{Body, LocalRequest, Message, Progress, Promise, ShardMessage},
     mutation::{Mutation, Mutations},
     state::Keys,
 };
@@ -186,12 +188,15 @@ pub struct Shard {
     unsynced: VecDeque<(LogIndex, Position)>,
     /// What this replica has.
     own: Progress,
-    /// What every replica before this one has; everything at the head.
-    before: Progress,
+    /// What every replica before this one has, and the runs of theirs that said so; everything at
+    /// the head.
+    before: Promise,
+    /// What every replica has, by the word of the successor's present run; nothing at the tail.
+    after: Progress,
     /// What every replica has, as far as is known here.
     pub(crate) all: Progress,
-    /// What the successor was last told of `min(own, before)`.
-    told: Progress,
+    /// What the successor's present run was last told of `min(own, before)`, if anything.
+    told: Option<Promise>,
     /// How far entries were sent to the successor.
     sent_to: Position,
     pub(crate) committed_to: Position,
@@ -244,9 +249,10 @@ impl Shard {
             unpersisted: VecDeque::new(),
             unsynced: VecDeque::new(),
             own: Progress::default(),
-            before: Progress::default(),
+            before: Promise::default(),
+            after: Progress::default(),
             all: Progress::default(),
-            told: Progress::default(),
+            told: None,
             sent_to: Position(0),
             committed_to: Position(0),
             durable_to: Position(0),
@@ -268,12 +274,13 @@ impl Shard {
     }
 
     /// Nothing stands before the head, so nothing holds it back.
-    const fn before_at_start(&self) -> Progress {
-        if self.neighbours.is_head() {
+    fn before_at_start(&self) -> Promise {
+        let progress = if self.neighbours.is_head() {
             Progress { persisted_to: Position(u64::MAX), synced_to: Position(u64::MAX) }
         } else {
-            Progress { persisted_to: Position(0), synced_to: Position(0) }
-        }
+            Progress::default()
+        };
+        Promise { progress, boots: self.boots_before() }
     }
 
     /// Handles one input.
@@ -388,7 +395,7 @@ impl Shard {
             out.event(Event::StaleMessage { from });
             return;
         }
-        if is_neighbour && !self.is_current_boot(from, boot) {
+        if is_neighbour && !self.is_current_boot(here, (from, boot), out) {
             out.event(Event::StaleMessage { from });
             return;
         }
@@ -418,7 +425,7 @@ impl Shard {
     ) {
         match body {
             Body::Forward { entries } => self.on_forward(here, from, entries, storage, out),
-            Body::Persisted(progress) => self.on_progress(here, from, progress, out),
+            Body::Persisted(promise) => self.on_promise(here, from, &promise, out),
             Body::Ack(progress) => self.on_ack(here, from, progress, out),
             Body::SendAgain { from: position } => self.on_send_again(here, from, position, out),
             Body::Question { number } => self.on_question(from, number, out),
@@ -446,19 +453,6 @@ impl Shard {
                 self.on_fetch(from, membership, &stamps, out);
             }
         }
-    }
-
-    /// Whether a neighbour's message comes from its newest run that is known.
-    fn is_current_boot(&mut self, from: NodeId, boot: Boot) -> bool {
-        let known = self.boots.entry(from).or_insert(boot);
-        if boot < *known {
-            return false;
-        }
-        if *known < boot {
-            *known = boot;
-            self.on_new_boot(from);
-        }
-        true
     }
 
     fn on_wake(&mut self, here: &Here, storage: &mut dyn Storage, out: &mut Outputs) {
@@ -540,6 +534,7 @@ impl Shard {
     fn check_invariants(&self) {
         assert!(self.committed_to <= self.window.end(), "committed what was never received");
         assert!(self.own.persisted_to <= self.window.end(), "persisted what was never received");
+        assert!(self.committed_to <= self.own.persisted_to, "committed what is not persisted here");
         assert!(self.window.cut_to() <= self.committed_to, "cut what is not committed");
         assert!(self.durable_to <= self.committed_to, "durable before committed");
     }

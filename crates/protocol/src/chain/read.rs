@@ -82,18 +82,22 @@ impl Shard {
         let wall = here.now.wall.millis();
         let shown = state::read(&self.keys, operation, at, wall);
         if !shown.needs_hide {
-            let reply = Reply {
-                response: shown.response,
-                wrote: None,
-                observed: shown.observed,
-                shard: self.shard,
-                visible_at: shown.visible_at,
-            };
-            out.reply(id, reply);
+            out.reply(id, self.reply_of(shown));
         } else if self.neighbours.is_head() {
             self.evaluate_at_head(here, id, operation, carried, (storage, out));
         } else {
             self.hand_to_head(id, operation, carried, out);
+        }
+    }
+
+    /// The reply to a read that was answered here.
+    fn reply_of(&self, shown: state::Shown) -> Reply {
+        Reply {
+            response: shown.response,
+            wrote: None,
+            observed: shown.observed,
+            shard: self.shard,
+            visible_at: shown.visible_at,
         }
     }
 
@@ -146,14 +150,7 @@ impl Shard {
                 self.hand_to_head(read.id, &operation, &read.carried, out);
                 continue;
             }
-            let reply = Reply {
-                response: shown.response,
-                wrote: None,
-                observed: shown.observed,
-                shard: self.shard,
-                visible_at: shown.visible_at,
-            };
-            out.reply(read.id, reply);
+            out.reply(read.id, self.reply_of(shown));
         }
         self.reads.again_at = None;
         self.ask_if_free(here, out);

@@ -89,7 +89,7 @@ impl Shard {
 
     fn settle_anew(&mut self, here: &Here, out: &mut Outputs) {
         self.settling = Settling { target: self.window.end(), ..Settling::default() };
-        self.told = Progress::default();
+        self.told = None;
         self.sent_to = self.committed_to;
         self.resend_at = None;
         if self.options.mutations.has(Mutation::RestartWithoutSettling) {
@@ -151,20 +151,15 @@ impl Shard {
         self.arm(at, out);
     }
 
-    /// A neighbour has restarted: what it was told or has promised counts no more.
-    pub(super) fn on_new_boot(&mut self, of: NodeId) {
-        if self.neighbours.next == Some(of) {
-            self.settling.has_agreed = false;
-            self.settling.is_next_complete = false;
-            self.told = Progress::default();
-        }
-        if self.neighbours.previous == Some(of) {
-            self.before = self.before_at_start();
-        }
+    /// The successor has restarted: it has to be agreed with again.
+    pub(super) fn disagree(&mut self) {
+        self.settling.has_agreed = false;
+        self.settling.is_next_complete = false;
+        self.told = None;
     }
 
     pub(super) fn on_settle_ask(&self, from: NodeId, boot: Boot, out: &mut Outputs) {
-        if self.neighbours.previous == Some(from) {
+        if self.is_from(self.neighbours.previous, from, out) {
             out.early(from, self.settle_tell(Some(boot)));
         }
     }
@@ -175,8 +170,7 @@ impl Shard {
             && let Some(next) = self.neighbours.next
         {
             // It has agreed and says so again: it may have missed how far this one has come.
-            let message = self.message(Body::Persisted(self.told));
-            out.early(next, message);
+            self.tell_progress(next, out);
         }
         self.settling.again_at = None;
         self.settle_again(here, out);
@@ -190,7 +184,7 @@ impl Shard {
         is_complete: bool,
         out: &mut Outputs,
     ) {
-        if self.neighbours.next != Some(from) {
+        if !self.is_from(self.neighbours.next, from, out) {
             return;
         }
         if self.settling.has_agreed && self.settling.is_next_complete {
@@ -212,13 +206,9 @@ impl Shard {
             }
             self.settling.has_agreed = true;
             self.sent_to = their_end;
-            self.told = Progress::default();
+            self.told = None;
             self.send_entries(here, out);
             self.advance(here, out);
-            if self.told == Progress::default() {
-                let message = self.message(Body::Persisted(self.told));
-                out.early(from, message);
-            }
         }
         self.settling.is_next_complete |= is_complete;
         self.update_settled(out);
@@ -238,7 +228,7 @@ impl Shard {
     }
 
     pub(super) fn on_take_back(&self, from: NodeId, position: Position, out: &mut Outputs) {
-        if self.neighbours.previous != Some(from) || position.0 == 0 {
+        if !self.is_from(self.neighbours.previous, from, out) || position.0 == 0 {
             return;
         }
         let entries = self.chunk_after(Position(position.0 - 1));
@@ -255,7 +245,7 @@ impl Shard {
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
-        if self.neighbours.next != Some(from) || self.settling.has_agreed {
+        if !self.is_from(self.neighbours.next, from, out) || self.settling.has_agreed {
             return;
         }
         for entry in entries {
@@ -308,6 +298,7 @@ impl Shard {
         self.neighbours = Neighbours::of(self.node, configuration.chain(datacenter, self.shard));
         self.configuration = configuration;
         self.before = self.before_at_start();
+        self.after = Progress::default();
         self.outboxes.clear();
         self.inboxes.clear();
         self.waiters = crate::geo::dependency::Waiters::default();

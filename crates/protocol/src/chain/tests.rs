@@ -523,6 +523,37 @@ mod after_a_restart {
     }
 
     #[test]
+    fn a_promise_that_rests_on_an_earlier_run_is_refused_also_when_it_comes_late() {
+        let mut chain = Deployment::of(1, 3, 1);
+        let [head, middle, tail] = [0, 1, 2].map(|place| chain.replica(1, "k", place));
+        chain.ask(head, "k", set("v"), &Carried::default());
+        chain.nodes.get_mut(&head).unwrap().holds_disk = true;
+        chain.settle();
+        let shard = chain.shard_of("k");
+        let at_tail = |chain: &Deployment| chain.nodes[&tail].shards[&shard].committed_to();
+        let (before, end) = (at_tail(&chain), chain.nodes[&tail].shards[&shard].end());
+        assert!(before < end, "the head has not written its own entry yet");
+        let boot = chain.nodes[&middle].boot;
+        let progress = Progress { persisted_to: end, synced_to: end };
+        let first = chain.nodes[&head].boot;
+        let says = |of: Boot, progress| {
+            let message = ShardMessage {
+                shard,
+                epoch: Epoch(1),
+                hlc: Timestamp::ZERO,
+                body: Body::Persisted(Promise { progress, boots: smallvec::smallvec![of] }),
+            };
+            Input::Message { from: middle, boot, message }
+        };
+        chain.tell(tail, shard, says(Boot(first.0 + 1), Progress::default()));
+        chain.tell(tail, shard, says(first, progress));
+        assert_eq!(at_tail(&chain), before, "the tail knows of a newer run");
+        assert_eq!(chain.nodes[&tail].shards[&shard].known_boot(head), Some(Boot(first.0 + 1)));
+        chain.tell(tail, shard, says(Boot(first.0 + 1), progress));
+        assert_eq!(at_tail(&chain), end);
+    }
+
+    #[test]
     fn all_replicas_at_once_come_back() {
         let mut chain = Deployment::of(1, 3, 2);
         for number in 0..20 {

@@ -26,8 +26,8 @@ use super::{ITEMS_MAX, replicate};
 use crate::{
     entry::{Entry, Identity},
     message::{
-        Asker, Body, Carried, CutReport, CutScope, Message, Place, Progress, Received, Reply,
-        Request, ShardMessage,
+        Asker, Body, Carried, CutReport, CutScope, Message, Place, Progress, Promise, Received,
+        Reply, Request, ShardMessage,
     },
 };
 
@@ -80,7 +80,7 @@ pub fn read_message(bytes: &[u8]) -> Result<Message, DecodeError> {
 fn write_body(body: &Body, to: &mut Writer<'_>) {
     match body {
         Body::Forward { entries } => write_entries(0, entries, to),
-        Body::Persisted(progress) => write_progress(1, *progress, to),
+        Body::Persisted(promise) => write_promise(promise, to),
         Body::Ack(progress) => write_progress(2, *progress, to),
         Body::SendAgain { from } => write_number(3, from.0, to),
         Body::Question { number } => write_number(4, *number, to),
@@ -137,7 +137,7 @@ fn write_number(tag: u8, number: u64, to: &mut Writer<'_>) {
 fn read_body(from: &mut Reader<'_>) -> Result<Body, DecodeError> {
     Ok(match from.u8()? {
         0 => Body::Forward { entries: read_entries(from)? },
-        1 => Body::Persisted(read_progress(from)?),
+        1 => Body::Persisted(read_promise(from)?),
         2 => Body::Ack(read_progress(from)?),
         3 => Body::SendAgain { from: Position(from.number()?) },
         4 => Body::Question { number: from.number()? },
@@ -210,6 +210,20 @@ fn write_progress(tag: u8, progress: Progress, to: &mut Writer<'_>) {
 
 fn read_progress(from: &mut Reader<'_>) -> Result<Progress, DecodeError> {
     Ok(Progress { persisted_to: Position(from.number()?), synced_to: Position(from.number()?) })
+}
+
+fn write_promise(promise: &Promise, to: &mut Writer<'_>) {
+    write_progress(1, promise.progress, to);
+    to.length(promise.boots.len());
+    for boot in &promise.boots {
+        to.number(boot.0);
+    }
+}
+
+fn read_promise(from: &mut Reader<'_>) -> Result<Promise, DecodeError> {
+    let progress = read_progress(from)?;
+    let boots = limited_list(from, "boots", |from| Ok(Boot(from.number()?)))?;
+    Ok(Promise { progress, boots: boots.into() })
 }
 
 fn write_identity(identity: Identity, to: &mut Writer<'_>) {

@@ -20,7 +20,7 @@ use antecede_model::{
     version::Version,
 };
 use proptest::{collection::vec, option, prelude::*};
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     ITEMS_MAX,
@@ -31,8 +31,8 @@ use super::{
 use crate::{
     entry::{self, Change, Effect, Entry, Identity},
     message::{
-        Asker, Body, Carried, CutReport, CutScope, Message, Place, Progress, Received, Replicate,
-        Reply, Request, ShardMessage,
+        Asker, Body, Carried, CutReport, CutScope, Message, Place, Progress, Promise, Received,
+        Replicate, Reply, Request, ShardMessage,
     },
 };
 
@@ -116,7 +116,10 @@ mod golden {
             &of_shard(Body::Forward { entries: entries.clone() }),
             "001101000000505c18a30100010103078fd3f5510101090000505c18a301070b000001016b010109000176090000505c18a301",
         );
-        check(&of_shard(Body::Persisted(progress)), "001101000000505c18a30101ac0202");
+        let promise = Promise { progress, boots: smallvec![] };
+        check(&of_shard(Body::Persisted(promise)), "001101000000505c18a30101ac020200");
+        let promise = Promise { progress, boots: smallvec![Boot(300), Boot(0)] };
+        check(&of_shard(Body::Persisted(promise)), "001101000000505c18a30101ac020202ac0200");
         check(&of_shard(Body::Ack(progress)), "001101000000505c18a30102ac0202");
         check(&of_shard(Body::SendAgain { from: Position(9) }), "001101000000505c18a3010309");
         check(&of_shard(Body::Question { number: 4 }), "001101000000505c18a3010404");
@@ -449,7 +452,9 @@ mod any {
         let last = option::of(entry().prop_map(|entry| entry.identity));
         prop_oneof![
             vec(entry(), 0..4).prop_map(|entries| Body::Forward { entries }),
-            progress().prop_map(Body::Persisted),
+            (progress(), vec(any::<u64>().prop_map(Boot), 0..4)).prop_map(|(progress, boots)| {
+                Body::Persisted(Promise { progress, boots: boots.into() })
+            }),
             progress().prop_map(Body::Ack),
             position().prop_map(|from| Body::SendAgain { from }),
             any::<u64>().prop_map(|number| Body::Question { number }),

@@ -26,6 +26,7 @@ macro_rules! stories {
 
 stories! {
     chain {
+        acknowledgement_waits_for_the_new_run
         dirty_read_asks_the_tail
         expired_key_is_hidden_once
         expired_key_on_a_full_disk
@@ -34,6 +35,7 @@ stories! {
         head_takes_back
         middle_and_tail_restart
         power_loss_of_the_chain
+        promise_of_an_earlier_run
         reply_without_effect_waits
         stale_boot_meets_a_new_run
         stale_boot_refused
@@ -176,6 +178,8 @@ mod mutations {
         (Mutation::AcknowledgeBeforePersisting, "chain/middle_and_tail_restart"),
         (Mutation::ReplyFromDirtyState, "chain/reply_without_effect_waits"),
         (Mutation::RestartWithoutSettling, "chain/head_takes_back"),
+        (Mutation::CountEarlierRuns, "chain/promise_of_an_earlier_run"),
+        (Mutation::PassAcksUnpersisted, "chain/acknowledgement_waits_for_the_new_run"),
         (Mutation::LoseDependenciesOnResend, "geo/receiver_resumes_at_the_watermark"),
         (Mutation::IgnorePrevious, "geo/gap_is_sent_again"),
         (Mutation::TailClockAsTick, "geo/cut_covers_only_what_is_committed"),

@@ -1,7 +1,7 @@
 //! One node's log in memory, which persists only when the script lets it.
 //!
 //! Assumes: records are appended by machines only, so that each of them can be read back.
-//! Ensures: what was not persisted is gone after a crash; where an entry stands is known, so that
+//! Ensures: what was not persisted, or with a loosened disk not synced, is gone after a crash; where an entry stands is known, so that
 //! every commit can be checked against the disks of the whole chain.
 
 use std::collections::BTreeMap;
@@ -25,6 +25,8 @@ type EntryName = (ShardId, DatacenterId, Timestamp);
 pub(super) struct Disk {
     records: Vec<Vec<u8>>,
     persisted: usize,
+    /// As many records as survive a crash once the disk is loosened.
+    synced: Option<usize>,
     places: BTreeMap<EntryName, usize>,
     /// How many records were ever appended.
     pub(super) appended: usize,
@@ -48,8 +50,8 @@ impl Storage for Disk {
     }
 
     fn reached(&self) -> Persisted {
-        let to = LogIndex(self.persisted as u64);
-        Persisted { to, synced_to: to }
+        let synced = self.synced.unwrap_or(self.persisted);
+        Persisted { to: LogIndex(self.persisted as u64), synced_to: LogIndex(synced as u64) }
     }
 
     fn room(&self) -> Result<(), Refusal> {
@@ -77,8 +79,14 @@ impl Disk {
         count
     }
 
-    /// Loses what is not persisted; tells how many records that were.
+    /// From now on records are handed to the operating system and not synced: weaker fsync.
+    pub(super) fn loosen(&mut self) {
+        self.synced = Some(self.persisted);
+    }
+
+    /// Loses what would not survive the loss of power; tells how many records that were.
     pub(super) fn crash(&mut self) -> usize {
+        self.persisted = self.synced.unwrap_or(self.persisted);
         let lost = self.records.len() - self.persisted;
         self.records.truncate(self.persisted);
         let persisted = self.persisted;

@@ -128,7 +128,7 @@ impl Story {
             "cut" | "heal" | "hold" | "release" | "let" | "drop" | "repeat" => {
                 self.trouble(verb, rest)
             }
-            "fill" | "empty" => self.disk(verb, rest.strip_prefix("disk of ")?),
+            "fill" | "empty" | "loosen" => self.disk(verb, rest.strip_prefix("disk of ")?),
             "crash" | "restart" => {
                 for node in self.places(rest)? {
                     if verb == "crash" {
@@ -277,6 +277,7 @@ impl Story {
                 "release" => disk.is_held = false,
                 "fill" => disk.is_full = true,
                 "empty" => disk.is_full = false,
+                "loosen" => disk.loosen(),
                 _ => return None,
             }
         }

@@ -226,7 +226,8 @@ fn received(received: &Received) -> String {
 fn body(said: &Body, own: ShardId) -> String {
     match said {
         Body::Forward { entries } | Body::Returned { entries } => self::entries(entries),
-        Body::Persisted(progress) | Body::Ack(progress) => self::progress(*progress),
+        Body::Persisted(promise) => progress(promise.progress),
+        Body::Ack(told) => progress(*told),
         Body::SendAgain { from } | Body::TakeBack { from } => format!("from #{from}"),
         Body::Question { number } => format!("{number}: what is committed?"),
         Body::Answer { number, committed_to } => format!("{number}: to #{committed_to}"),
