@@ -26,6 +26,8 @@ const fn row(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
 
 /// All of them.
 pub const TABLE: &[Row] = &[
+    row("count-earlier-runs", Mutation::CountEarlierRuns, Profile::WeakerFsync),
+    row("pass-acks-unpersisted", Mutation::PassAcksUnpersisted, Profile::WeakerFsync),
     row("skip-dependency-checks", Mutation::SkipDependencyChecks, Profile::OutOfOrder),
     row("newer-version-satisfies", Mutation::NewerVersionSatisfies, Profile::OutOfOrder),
     row("dirty-reads-at-the-middle", Mutation::DirtyReadsAtTheMiddle, Profile::TailDeath),

@@ -41,6 +41,8 @@ pub enum Profile {
     Gaps,
     /// Far more blocked writes than a datacenter may hold.
     BackPressure,
+    /// Nodes that lose what they had written and not synced while others still write it.
+    WeakerFsync,
 }
 
 /// Which faults are drawn how often.
@@ -83,6 +85,7 @@ impl Profile {
         Self::LogicalTime,
         Self::Gaps,
         Self::BackPressure,
+        Self::WeakerFsync,
     ];
 
     /// How it is called on the command line.
@@ -102,6 +105,7 @@ impl Profile {
             Self::LogicalTime => "logical-time",
             Self::Gaps => "gaps",
             Self::BackPressure => "back-pressure",
+            Self::WeakerFsync => "weaker-fsync",
         }
     }
 
@@ -113,7 +117,13 @@ impl Profile {
 
     /// Half of the seeds draw from everything, the others seek one kind of trouble.
     pub fn draw(chance: &mut Chance) -> Self {
-        if chance.per_mille(500) { Self::Mixed } else { chance.pick(Self::ALL) }
+        if chance.per_mille(500) {
+            return Self::Mixed;
+        }
+        let Some((newest, others)) = Self::ALL.split_last() else { return Self::Mixed };
+        let drawn = chance.pick(others);
+        // Drawn apart: so most seeds go on meaning what they meant before there was this one.
+        if chance.per_mille(100) { *newest } else { drawn }
     }
 
     /// Which faults it draws how often.
@@ -160,6 +170,9 @@ impl Profile {
                 Bias { crash: 2, cut: 4, slow: 4, clock: 2, ..usual }
             }
             Self::BackPressure => Bias { faults_max: 10, crash: 0, cut: 4, slow: 1, ..usual },
+            Self::WeakerFsync => {
+                Bias { faults_max: 60, crash: 8, cut: 1, slow: 6, restarts_fast: true, ..usual }
+            }
         }
     }
 
@@ -205,6 +218,12 @@ impl Profile {
                 plan.weather.skew_millis = 200;
             }
             Self::BackPressure => seek_back_pressure(plan),
+            Self::WeakerFsync => {
+                plan.shape.durability = Durability::Interval;
+                long_chains(plan);
+                plan.weather.disk_delay = chance.pick(&[500, 2000, 8000]) * MICRO;
+                plan.workload.home_per_mille = 600;
+            }
         }
     }
 
@@ -220,7 +239,8 @@ impl Profile {
             | Self::DirtyReplies
             | Self::Pipelines
             | Self::Sessions
-            | Self::LogicalTime => Vec::new(),
+            | Self::LogicalTime
+            | Self::WeakerFsync => Vec::new(),
         }
     }
 }

@@ -154,12 +154,12 @@ impl World {
             return self.fail(Failure::new("chain_prefix", what));
         };
         let chain = node.configuration.chain(id.datacenter, shard);
-        let is_settled = |replica: NodeId| {
-            let there = &self.nodes[self.place_of(replica)];
-            let machine = there.shards.get(usize::from(shard.0)).and_then(Option::as_ref);
-            machine.is_some_and(Shard::is_settled)
+        let tail = node.shards.get(usize::from(shard.0)).and_then(Option::as_ref);
+        let knows_run_of = |replica: NodeId| {
+            let present = self.nodes[self.place_of(replica)].boot;
+            replica == id || tail.and_then(|tail| tail.known_boot(replica)) == Some(present)
         };
-        let result = durable::at_commit(&self.ledger, chain, shard, &stored, is_settled);
+        let result = durable::at_commit(&self.ledger, chain, shard, &stored, knows_run_of);
         self.hold(result);
         match self.ledger.commit(id, shard, stored) {
             Ok(true) => {

@@ -2,8 +2,10 @@
 //! that it is still there, in every datacenter, at the end.
 //!
 //! Under `fsync = always` a commit means that every replica has synced the entry. With weaker
-//! settings it means that every replica had taken it: one that has lost its end in a power loss
-//! since, and is still settling, takes it back from the successor before it answers anyone.
+//! settings it means that the run of every replica that the tail knows of has written it. A run that
+//! has ended may have lost it, and the tail cannot know that before it hears of the next one: only
+//! for a replica that is down, or whose present run the tail has not heard of, is there nothing to
+//! judge.
 
 use antecede_model::{
     configuration::Configuration,
@@ -26,11 +28,11 @@ pub fn at_commit(
     chain: &[NodeId],
     shard: ShardId,
     stored: &Stored,
-    is_settled: impl Fn(NodeId) -> bool,
+    knows_run_of: impl Fn(NodeId) -> bool,
 ) -> Result<(), Failure> {
     for node in chain {
         let facts = ledger.node(*node);
-        let may_have_lost_its_end = !facts.is_up || !is_settled(*node);
+        let may_have_lost_its_end = !facts.is_up || !knows_run_of(*node);
         if ledger.durability() != Durability::Always && may_have_lost_its_end {
             continue;
         }

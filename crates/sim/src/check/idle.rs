@@ -3,8 +3,9 @@
 use super::Failure;
 use crate::moment::SECOND;
 
-/// Virtual time in which the last ticks may still be written after everything has come to rest.
-pub const LAST_WRITES_WITHIN: u64 = 5 * SECOND;
+/// Virtual time in which the last ticks may still be written after everything has come to rest. A key
+/// may expire just then; where nodes sync once a second, its hiding is stable after five.
+pub const LAST_WRITES_WITHIN: u64 = 8 * SECOND;
 /// Virtual time for which nothing may be written afterwards.
 pub const IDLE_FOR: u64 = 4 * SECOND;
 
