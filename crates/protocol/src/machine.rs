@@ -1,10 +1,12 @@
 //! Defines what goes into a machine and what comes out of it.
 //!
-//! Outputs have two lanes: `durable` messages leave only after everything that was appended before
-//! them is on disk (the default, for anything a peer may rely on); `early` ones leave at once and
-//! promise nothing about the disk. `Outbound::release` keeps that rule for server and simulator.
+//! Messages leave at once (`early`): the shell holds none back for the disk. What a peer may rely on
+//! is said only when it is so: a machine learns by [`Persisted`] how far the node's log has come,
+//! and its promises (`Persisted` down the chain, `Ack` up, watermarks, `Received`) name positions
+//! that this input has reached. The server holds a message back for one thing only, which machines
+//! know nothing of: a timestamp above the ceiling that its log holds.
 //!
-//! Ensures: nothing leaves in the durable lane before it is persisted.
+//! Assumes: the shell tells [`Persisted`] only of what is on disk.
 
 use antecede_model::{
     clock::{Now, Steady, Timestamp},
@@ -63,8 +65,6 @@ pub struct Envelope {
 pub struct Outputs {
     /// Messages that leave at once, in order.
     pub early: Vec<(NodeId, Message)>,
-    /// Messages that leave once the log is persisted up to the index.
-    pub durable: Vec<(LogIndex, NodeId, Message)>,
     /// Answers to requests, for sessions on this node and elsewhere.
     pub replies: Vec<(RequestId, Reply)>,
     /// What happened.
@@ -81,11 +81,6 @@ impl Outputs {
         self.early.push((to, message));
     }
 
-    /// Sends once everything appended so far is persisted.
-    pub fn durable(&mut self, after: LogIndex, to: NodeId, message: Message) {
-        self.durable.push((after, to, message));
-    }
-
     /// Answers a request.
     pub fn reply(&mut self, request: RequestId, reply: Reply) {
         self.replies.push((request, reply));
@@ -99,13 +94,6 @@ impl Outputs {
     /// Asks to be woken at `at` or earlier.
     pub fn wake_at(&mut self, at: Steady) {
         self.wake = Some(self.wake.map_or(at, |found| found.min(at)));
-    }
-
-    /// Moves durable messages whose part of the log is persisted to the early lane, in order.
-    pub fn release(&mut self, persisted: Persisted) {
-        let is_released = |(after, _, _): &mut (LogIndex, NodeId, Message)| *after <= persisted.to;
-        self.early
-            .extend(self.durable.extract_if(.., is_released).map(|(_, to, message)| (to, message)));
     }
 }
 

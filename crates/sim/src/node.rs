@@ -3,8 +3,7 @@
 //! The machines, the log's code and the bytes of its records are those of the server; only the
 //! disk, the clocks and the wires are simulated.
 //!
-//! Ensures: durable messages leave only after the log was persisted up to them; nothing of a run
-//! survives its end but what the disk holds.
+//! Ensures: nothing of a run survives its end but what the disk holds.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -324,7 +323,7 @@ impl Node {
         }
     }
 
-    /// Tells the replicas that appended, and the messages that waited, how far the log has come.
+    /// Tells the replicas that appended how far the log has come.
     pub fn persisted(&mut self, now: Moment) {
         let persisted = self.log.persisted();
         let shards: Vec<ShardId> = self.unsynced.keys().copied().collect();
@@ -332,7 +331,6 @@ impl Node {
             self.tell(now, shard, Input::Persisted(persisted));
         }
         self.unsynced.retain(|_, index| persisted.synced_to.0 < *index);
-        self.out.release(persisted);
     }
 
     /// Gathers the watermarks of the tails here, and tells the replicas what the keeper makes of

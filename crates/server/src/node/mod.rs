@@ -3,13 +3,13 @@
 //! Whoever has something for a replica (a connection, a link, a timer, the log) brings a `Work`:
 //! it holds the time of the batch and collects what the machines want done. While a replica's
 //! mutex is held, its messages are put into the links' buffers (so that a shard's messages keep
-//! their order) and its durable ones are put aside with the replica until the log has come far
-//! enough. The rest is done at the end of the batch, without a lock: messages to this node itself
+//! their order); those with a timestamp above the node's ceiling are put aside with the replica
+//! until a larger ceiling is in the log. The rest is done at the end of the batch, without a lock: messages to this node itself
 //! go to their replicas, replies to mailboxes, links and log are flushed.
 //!
 //! Ensures: no two replicas' mutexes are held at once; none over an await or a write to disk.
-//! Ensures: nothing leaves in the durable lane before the log has come to its place
-//! (`Outputs::release`).
+//! Ensures: no replica's message with a timestamp above the node's ceiling leaves before a larger
+//! ceiling counts as persisted.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -75,7 +75,7 @@ pub(crate) struct Quiet {
 #[derive(Debug)]
 struct Replica {
     shard: Shard,
-    /// Durable messages that wait for the log.
+    /// Messages that wait, each for a ceiling at this place of the log.
     held: Vec<(LogIndex, NodeId, Message)>,
     /// The last place that this shard appended to, or that something held waits for.
     appended_to: LogIndex,
@@ -321,13 +321,12 @@ impl Node {
             replica.wake_at = Some(at);
         }
         self.hold_back_above_ceiling(replica, work);
-        let out = &mut work.out;
-        if !out.durable.is_empty() || !replica.held.is_empty() {
-            // Behind what is held already; at once if the log has come so far.
-            replica.held.append(&mut out.durable);
-            std::mem::swap(&mut replica.held, &mut out.durable);
-            out.release(self.log.persisted());
-            std::mem::swap(&mut replica.held, &mut out.durable);
+        if !replica.held.is_empty() {
+            let persisted = self.log.persisted();
+            let is_released =
+                |(after, _, _): &mut (LogIndex, NodeId, Message)| *after <= persisted.to;
+            let released = replica.held.extract_if(.., is_released);
+            work.out.early.extend(released.map(|(_, to, message)| (to, message)));
         }
         self.route(work);
         if !replica.is_settled && replica.shard.is_settled() {
@@ -354,7 +353,7 @@ impl Node {
             if let Some(index) = raised {
                 replica.appended_to = replica.appended_to.max(index);
                 work.appended_to = work.appended_to.max(index);
-                out.durable.push((index, to, message));
+                replica.held.push((index, to, message));
             } else {
                 out.early.push((to, message));
             }

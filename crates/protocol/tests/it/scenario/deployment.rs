@@ -17,7 +17,7 @@ use std::{
 use antecede_model::{
     clock::{Now, Steady, Timestamp, Wall},
     configuration::{Configuration, Datacenter},
-    ids::{Boot, DatacenterId, DeploymentId, Epoch, LogIndex, MembershipEpoch, NodeId, ShardId},
+    ids::{Boot, DatacenterId, DeploymentId, Epoch, MembershipEpoch, NodeId, ShardId},
     key::ShardCount,
 };
 use antecede_protocol::{
@@ -53,8 +53,6 @@ pub(super) struct Node {
     pub(super) clock_offset_millis: i64,
     /// When shards want to be woken.
     wakes: BTreeMap<ShardId, Steady>,
-    /// Messages that wait for the disk.
-    durable: Vec<(LogIndex, NodeId, Message)>,
     /// The largest timestamp that left the node; its ceiling is as tight as can be.
     ceiling: Timestamp,
 }
@@ -121,7 +119,6 @@ impl Deployment {
                 is_up: false,
                 clock_offset_millis: 0,
                 wakes: BTreeMap::new(),
-                durable: Vec::new(),
                 ceiling: Timestamp::ZERO,
             };
             (*node, state)
@@ -233,7 +230,6 @@ impl Deployment {
         state.is_up = false;
         state.shards.clear();
         state.wakes.clear();
-        state.durable.clear();
         let lost = state.disk.crash();
         self.tell_at(node, &format!("crashes, {lost} records are lost"));
         self.lose_links_to(node);
@@ -263,7 +259,6 @@ impl Deployment {
             self.send(node, request.node, Message::Reply(request, reply));
         }
         let state = self.node(node);
-        state.durable.extend(out.durable);
         if let (Some(shard), Some(at)) = (shard, out.wake) {
             let wake = state.wakes.entry(shard).or_insert(at);
             *wake = at.min(*wake);
@@ -343,13 +338,6 @@ impl Deployment {
         }
         let count = state.disk.persist();
         let reached = state.disk.reached();
-        let to = reached.to;
-        let (released, durable): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut state.durable).into_iter().partition(|(after, ..)| *after <= to);
-        state.durable = durable;
-        for (_, target, message) in released {
-            self.send(node, target, message);
-        }
         if count == 0 {
             return;
         }
