@@ -95,7 +95,11 @@ pub enum Body {
         committed_to: Position,
     },
     /// To the successor, until both have agreed after a restart or a change of epoch.
-    SettleAsk,
+    SettleAsk {
+        /// Nothing behind this was ever committed, as far as those before the successor know;
+        /// `None` until the sender has heard so from its own predecessor.
+        committed_at_most: Option<Position>,
+    },
     /// To the predecessor: where this log ends, and whether it holds all that those further down
     /// hold.
     SettleTell {

@@ -129,7 +129,6 @@ impl Shard {
         let known_before = self.before.progress;
         self.before.progress = greater(known_before, promise.progress);
         let is_repeat = known_before == self.before.progress;
-        self.settling.hear_from_before(promise.progress.persisted_to);
         if is_repeat {
             self.send_ack(out);
         }
@@ -145,6 +144,7 @@ impl Shard {
                 .as_ref()
                 .is_some_and(|told| told.progress == so_far && told.boots == self.before.boots);
             if self.settling.has_agreed() && !is_told {
+                self.settling.promise(so_far.persisted_to);
                 self.told = Some(Promise { progress: so_far, boots: self.before.boots.clone() });
                 self.tell_progress(next, out);
                 self.watch_for_acks(here, out);

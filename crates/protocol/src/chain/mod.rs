@@ -432,7 +432,9 @@ impl Shard {
             Body::Answer { number, committed_to } => {
                 self.on_answer(here, number, committed_to, out);
             }
-            Body::SettleAsk => self.on_settle_ask(from, boot, out),
+            Body::SettleAsk { committed_at_most } => {
+                self.on_settle_ask((from, boot), committed_at_most, out);
+            }
             Body::SettleTell { last, is_complete, asked_by } => {
                 if asked_by == Some(here.boot) {
                     self.on_settle_tell(here, from, last, is_complete, out);

@@ -7,6 +7,10 @@
 //! before anything new is given a position; where it holds less, it is sent again. Replicas that
 //! are settling answer each other, so that nobody waits in a circle (DESIGN section 3 "Restart").
 //!
+//! What may have been committed is known from the head down: a run names the most that it has
+//! promised, and what it has heard of those before it. So a tail that has lost its end, with weaker
+//! fsync, does not answer from below what was shown before, also when others have lost theirs.
+//!
 //! Assumes: a predecessor has all that its successor has, except what a crash took from it.
 //! Ensures: positions are never given twice in one epoch to entries that can both survive.
 
@@ -33,10 +37,12 @@ pub(super) struct Settling {
     has_agreed: bool,
     /// Whether the successor has said that its log is complete.
     is_next_complete: bool,
-    /// Whether the predecessor has said since the start how far it has come.
+    /// Whether the predecessor has said since the start what may have been committed.
     has_heard_before: bool,
-    /// What the tail must have committed before it answers.
-    target: Position,
+    /// Nothing behind this may have been committed: neither before the start, once the predecessor
+    /// has said so, nor since by the word of this run. The tail must have committed all of it
+    /// before it answers.
+    committed_at_most: Position,
     /// When to ask again.
     again_at: Option<Steady>,
     /// What was acknowledged when the resend timer was set.
@@ -48,11 +54,17 @@ impl Settling {
         self.has_agreed
     }
 
-    pub(super) fn hear_from_before(&mut self, persisted_to: Position) {
-        if !self.has_heard_before {
+    fn hear_from_before(&mut self, committed_at_most: Option<Position>) {
+        if let Some(to) = committed_at_most
+            && !self.has_heard_before
+        {
             self.has_heard_before = true;
-            self.target = self.target.max(persisted_to);
+            self.committed_at_most = self.committed_at_most.max(to);
         }
+    }
+
+    pub(super) fn promise(&mut self, to: Position) {
+        self.committed_at_most = self.committed_at_most.max(to);
     }
 }
 
@@ -88,7 +100,7 @@ impl Shard {
     }
 
     fn settle_anew(&mut self, here: &Here, out: &mut Outputs) {
-        self.settling = Settling { target: self.window.end(), ..Settling::default() };
+        self.settling = Settling { committed_at_most: self.window.end(), ..Settling::default() };
         self.told = None;
         self.sent_to = self.committed_to;
         self.resend_at = None;
@@ -137,9 +149,7 @@ impl Shard {
         if is_done || !self.neighbours.is_member {
             return;
         }
-        if let Some(next) = self.neighbours.next {
-            out.early(next, self.message(Body::SettleAsk));
-        }
+        self.settle_ask(out);
         if let Some(previous) = self.neighbours.previous
             && !self.settling.has_heard_before
         {
@@ -158,8 +168,24 @@ impl Shard {
         self.told = None;
     }
 
-    pub(super) fn on_settle_ask(&self, from: NodeId, boot: Boot, out: &mut Outputs) {
+    /// Asks the successor where its log ends, and says what may have been committed.
+    fn settle_ask(&self, out: &mut Outputs) {
+        if let Some(next) = self.neighbours.next {
+            let at_most = self.settling.committed_at_most;
+            let committed_at_most = self.settling.has_heard_before.then_some(at_most);
+            out.early(next, self.message(Body::SettleAsk { committed_at_most }));
+        }
+    }
+
+    pub(super) fn on_settle_ask(
+        &mut self,
+        (from, boot): (NodeId, Boot),
+        committed_at_most: Option<Position>,
+        out: &mut Outputs,
+    ) {
         if self.is_from(self.neighbours.previous, from, out) {
+            self.settling.hear_from_before(committed_at_most);
+            self.update_settled(out);
             out.early(from, self.settle_tell(Some(boot)));
         }
     }
@@ -171,6 +197,9 @@ impl Shard {
         {
             // It has agreed and says so again: it may have missed how far this one has come.
             self.tell_progress(next, out);
+            if self.settling.is_next_complete {
+                self.settle_ask(out); // There is no more to ask, but it may want to hear the rest.
+            }
         }
         self.settling.again_at = None;
         self.settle_again(here, out);
@@ -263,7 +292,7 @@ impl Shard {
             return;
         }
         self.settling.is_settled = if self.neighbours.is_tail() {
-            self.settling.has_heard_before && self.settling.target <= self.committed_to
+            self.settling.has_heard_before && self.settling.committed_at_most <= self.committed_to
         } else {
             self.is_complete()
         };

@@ -88,7 +88,10 @@ fn write_body(body: &Body, to: &mut Writer<'_>) {
             write_number(5, *number, to);
             to.number(committed_to.0);
         }
-        Body::SettleAsk => to.u8(6),
+        Body::SettleAsk { committed_at_most } => {
+            to.u8(6);
+            to.option(*committed_at_most, |to, position| to.number(position.0));
+        }
         Body::SettleTell { last, is_complete, asked_by } => {
             to.u8(7);
             to.option(*last, |to, identity| write_identity(identity, to));
@@ -142,7 +145,9 @@ fn read_body(from: &mut Reader<'_>) -> Result<Body, DecodeError> {
         3 => Body::SendAgain { from: Position(from.number()?) },
         4 => Body::Question { number: from.number()? },
         5 => Body::Answer { number: from.number()?, committed_to: Position(from.number()?) },
-        6 => Body::SettleAsk,
+        6 => {
+            Body::SettleAsk { committed_at_most: from.option(|from| Ok(Position(from.number()?)))? }
+        }
         7 => Body::SettleTell {
             last: from.option(read_identity)?,
             is_complete: from.flag()?,

@@ -127,7 +127,9 @@ mod golden {
             &of_shard(Body::Answer { number: 4, committed_to: Position(8) }),
             "001101000000505c18a301050408",
         );
-        check(&of_shard(Body::SettleAsk), "001101000000505c18a30106");
+        let ask = |committed_at_most| of_shard(Body::SettleAsk { committed_at_most });
+        check(&ask(None), "001101000000505c18a3010600");
+        check(&ask(Some(Position(300))), "001101000000505c18a3010601ac02");
         let last = Some(entries[0].identity);
         check(
             &of_shard(Body::SettleTell { last, is_complete: true, asked_by: Some(Boot(3)) }),
@@ -247,13 +249,13 @@ mod golden {
     #[test]
     fn a_frame_keeps_its_bytes() {
         let mut writer = FrameWriter::new();
-        writer.push(&of_shard(Body::SettleAsk)).unwrap();
+        writer.push(&of_shard(Body::SettleAsk { committed_at_most: None })).unwrap();
         writer.push(&of_shard(Body::Question { number: 1 })).unwrap();
         let mut bytes = Vec::new();
         writer.swap(&mut bytes);
         assert_eq!(
             hex(&bytes),
-            "a7ce0021000000751f43f30c000000001101000000505c18a301060d000000001101000000505c18a3010401"
+            "a7ce0022000000d160f6990d000000001101000000505c18a30106000d000000001101000000505c18a3010401"
         );
     }
 
@@ -460,7 +462,8 @@ mod any {
             any::<u64>().prop_map(|number| Body::Question { number }),
             (any::<u64>(), position())
                 .prop_map(|(number, committed_to)| Body::Answer { number, committed_to }),
-            Just(Body::SettleAsk),
+            option::of(position())
+                .prop_map(|committed_at_most| Body::SettleAsk { committed_at_most }),
             (last, any::<bool>()).prop_map(|(last, is_complete)| Body::SettleTell {
                 last,
                 is_complete,
@@ -705,7 +708,7 @@ mod frames {
 
     #[test]
     fn every_flipped_bit_is_noticed() {
-        let bytes = sent(&[of_shard(Body::SettleAsk)]);
+        let bytes = sent(&[of_shard(Body::SettleAsk { committed_at_most: None })]);
         for bit in 0..bytes.len() * 8 {
             let mut damaged = bytes.clone();
             damaged[bit / 8] ^= 1 << (bit % 8);

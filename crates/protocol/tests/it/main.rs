@@ -41,6 +41,7 @@ stories! {
         stale_boot_refused
         stale_epoch_refused
         tail_persists_first
+        tail_waits_for_what_it_has_shown
         write_and_commit
     }
 }

@@ -231,7 +231,10 @@ fn body(said: &Body, own: ShardId) -> String {
         Body::SendAgain { from } | Body::TakeBack { from } => format!("from #{from}"),
         Body::Question { number } => format!("{number}: what is committed?"),
         Body::Answer { number, committed_to } => format!("{number}: to #{committed_to}"),
-        Body::SettleAsk => "where does your log end?".to_owned(),
+        Body::SettleAsk { committed_at_most } => {
+            let at_most = committed_at_most.map(|to| format!("; committed at most to #{to}"));
+            format!("where does your log end?{}", at_most.unwrap_or_default())
+        }
         Body::SettleTell { last, is_complete, asked_by: _ } => {
             let end = last.map_or(0, |identity| identity.position.0);
             let complete = if *is_complete { "complete" } else { "not known to be complete" };
@@ -266,7 +269,7 @@ pub(super) const fn kind(message: &Message) -> &'static str {
             Body::SendAgain { .. } => "send-again",
             Body::Question { .. } => "question",
             Body::Answer { .. } => "answer",
-            Body::SettleAsk => "settle-ask",
+            Body::SettleAsk { .. } => "settle-ask",
             Body::SettleTell { .. } => "settle-tell",
             Body::TakeBack { .. } => "take-back",
             Body::Returned { .. } => "returned",
