@@ -414,3 +414,6 @@ fn make_room(input: &mut Vec<u8>, missing: usize) {
         input.reserve(wanted.max(input.capacity().min(READ_BYTES_MAX)));
     }
 }
+
+#[cfg(test)]
+mod tests;
