@@ -10,10 +10,14 @@
 //! and the machine does nothing else meanwhile.
 //! Ensures: every server that was started is ended, by its process id, also after a failure.
 //!
-//! Deliberately not here: the chain of two beside Redis with one replica and `WAIT 1`. No public
-//! tool sends `WAIT` after each SET, so that row is driven by `antecede bench`, over both servers,
-//! and comes with it: a `Work` with its own driver, in the table of `works`.
+//! Beside each figure stands that of nine processes, three datacenters of three nodes on the same
+//! cores, asked at one node; and writes held by two processes are compared with Redis with one
+//! replica and `WAIT 1` (`chain`).
 
+/// Writes that two processes hold.
+mod chain;
+/// Our processes, several of them.
+mod deployment;
 /// Filling a server, loading it, weighing it.
 mod load;
 /// The three servers, and how each is started with the same durability.
@@ -27,9 +31,13 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use clap::Args;
 
+use self::deployment::Deployment;
 use self::servers::{DURABILITIES, Durability, RIVALS, Server};
 use self::table::Row;
 use crate::{machine, say, setup};
+
+/// The deployment whose figures stand beside ours.
+const NINE: &str = "eu:3,us:3,ap:3";
 
 #[derive(Args, Debug)]
 pub(crate) struct CompareOptions {
@@ -100,6 +108,9 @@ fn compare_at(
 ) -> anyhow::Result<()> {
     let mut servers = Vec::new();
     let mut weights = Vec::new();
+    let nine = Deployment::start(&binaries[0], NINE, durability, folder)?;
+    load::fill(nine.port(), options.keys)?;
+    say::line(&format!("compare: nine processes with {} are filled", durability.name()));
     for (rival, binary) in RIVALS.iter().zip(binaries) {
         let server = Server::start(*rival, binary, durability, folder)?;
         let empty = load::resident_kib(server.id())?;
@@ -113,6 +124,7 @@ fn compare_at(
     rows.push(Row::of_memory(durability, weights));
     for work in load::WORKS {
         let mut figures = vec![Vec::new(); servers.len()];
+        let mut of_nine = Vec::new();
         for round in 1..=options.rounds {
             for (server, figures) in servers.iter().zip(&mut figures) {
                 let rate = load::measure(server.port(), work, options)?;
@@ -124,8 +136,19 @@ fn compare_at(
                 ));
                 figures.push(rate);
             }
+            let rate = load::measure(nine.port(), work, options)?;
+            say::line(&format!(
+                "compare: {}, {}, round {round}: nine processes {rate:.0}/s",
+                durability.name(),
+                work.name()
+            ));
+            of_nine.push(rate);
         }
-        rows.push(Row::of_speed(durability, work, figures));
+        rows.push(Row::of_speed(durability, work, figures, of_nine));
     }
-    servers.into_iter().try_for_each(Server::stop)
+    nine.stop()?;
+    servers.into_iter().try_for_each(Server::stop)?;
+    let held_by_two = chain::measure(durability, options, &binaries[0], folder)?;
+    rows.push(Row::of_chain(durability, held_by_two));
+    Ok(())
 }

@@ -9,6 +9,8 @@ pub(super) struct Row {
     name: String,
     durability: Durability,
     rounds: Vec<Vec<f64>>,
+    /// The rounds of nine processes, where they were measured.
+    nine: Vec<f64>,
     bar: Option<Bar>,
 }
 
@@ -38,14 +40,27 @@ impl Bar {
 }
 
 impl Row {
-    pub(super) fn of_speed(durability: Durability, work: &Work, rounds: Vec<Vec<f64>>) -> Self {
+    pub(super) fn of_speed(
+        durability: Durability,
+        work: &Work,
+        rounds: Vec<Vec<f64>>,
+        nine: Vec<f64>,
+    ) -> Self {
         let name = format!("{}, requests/s", work.name());
-        Self { name, durability, rounds, bar: bar_of(durability, work.command, work.pipeline) }
+        let bar = bar_of(durability, work.command, work.pipeline);
+        Self { name, durability, rounds, nine, bar }
+    }
+
+    pub(super) fn of_chain(durability: Durability, rounds: [Vec<f64>; 2]) -> Self {
+        let name = "SET held by two, requests/s".to_owned();
+        let bar = Some(Bar::AtLeast(0.8));
+        Self { name, durability, rounds: rounds.into(), nine: Vec::new(), bar }
     }
 
     pub(super) fn of_memory(durability: Durability, rounds: Vec<Vec<f64>>) -> Self {
         let bar = (durability == Durability::Memory).then_some(Bar::AtMost(1.0));
-        Self { name: "resident bytes per key".to_owned(), durability, rounds, bar }
+        let name = "resident bytes per key".to_owned();
+        Self { name, durability, rounds, nine: Vec::new(), bar }
     }
 
     /// The distance between the slowest and the fastest round, as a share of the median; the worst
@@ -61,10 +76,22 @@ impl Row {
 
     fn line(&self) -> String {
         let medians: Vec<f64> = self.rounds.iter().map(|rounds| median(rounds)).collect();
-        let figures: Vec<String> = medians.iter().map(|median| format!("{median:>11.0}")).collect();
+        let shown = |figures: Option<&Vec<f64>>| match figures {
+            Some(rounds) if !rounds.is_empty() => format!("{:>11.0}", median(rounds)),
+            Some(_) | None => format!("{:>11}", "-"),
+        };
+        let figures: Vec<String> = (0..RIVALS.len())
+            .map(|rival| shown(self.rounds.get(rival)))
+            .chain([shown(Some(&self.nine))])
+            .collect();
         let ours = medians.first().copied().unwrap_or(f64::NAN);
         let ratios: Vec<f64> = medians.iter().skip(1).map(|theirs| ours / theirs).collect();
-        let shown: Vec<String> = ratios.iter().map(|ratio| format!("{ratio:>7.2}x")).collect();
+        let told: Vec<String> = (0..RIVALS.len() - 1)
+            .map(|rival| match ratios.get(rival) {
+                Some(ratio) => format!("{ratio:>7.2}x"),
+                None => format!("{:>8}", "-"),
+            })
+            .collect();
         let verdict = match (self.bar, ratios.first()) {
             (Some(bar), Some(ratio)) => {
                 format!("{} {}", bar.shown(), if bar.is_met(*ratio) { "met" } else { "MISSED" })
@@ -76,7 +103,7 @@ impl Row {
             self.name,
             self.durability.name(),
             figures.join(" "),
-            shown.join(" "),
+            told.join(" "),
             self.spread() * 100.0
         )
     }
@@ -95,7 +122,8 @@ fn bar_of(durability: Durability, command: &str, pipeline: u32) -> Option<Bar> {
 
 /// The whole table.
 pub(super) fn lines(rows: &[Row]) -> Vec<String> {
-    let columns: Vec<String> = RIVALS.iter().map(|rival| format!("{:>11}", rival.name())).collect();
+    let names = RIVALS.iter().map(|rival| rival.name()).chain(["nine"]);
+    let columns: Vec<String> = names.map(|name| format!("{name:>11}")).collect();
     let ratios = RIVALS.iter().skip(1).map(|rival| format!("{:>8}", format!("/{}", rival.name())));
     let head = format!(
         "{:<28} {:<13} {} {} {:>7}  bar (ours to redis)",
@@ -137,9 +165,18 @@ mod tests {
     fn row_shows_ratios_and_whether_the_bar_is_met() {
         let rounds = vec![vec![150.0, 160.0, 140.0], vec![100.0; 3], vec![300.0; 3]];
         let work = Work { command: "GET", pipeline: 16 };
-        let line = Row::of_speed(Durability::Memory, &work, rounds).line();
+        let line = Row::of_speed(Durability::Memory, &work, rounds, vec![70.0]).line();
         assert!(line.contains("1.50x") && line.contains("0.50x"), "{line}");
+        assert!(line.contains(" 70 "), "{line}");
         assert!(line.contains(">= 1.5 met") && line.contains("13 %"), "{line}");
+    }
+
+    #[test]
+    fn what_was_not_measured_is_a_dash() {
+        let row = Row::of_chain(Durability::Always, [vec![9.0; 3], vec![10.0; 3]]);
+        let line = row.line();
+        assert!(line.contains("0.90x        -"), "{line}");
+        assert!(line.contains(">= 0.8 met"), "{line}");
     }
 
     #[test]
