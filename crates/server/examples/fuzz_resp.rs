@@ -3,18 +3,10 @@
 //!
 //! Each input is sent whole and in random pieces, and must be answered alike. The corpus are the
 //! handshakes of all clients, a call of each command, and inputs that were new in what they
-//! caused. The process ends with an error at the first difference, or when its memory has grown
-//! over the limit.
-//!
-//! Deterministic: a seed and a number of inputs (`--inputs N` instead of `--seconds`) repeat.
+//! caused. Answering an input may make the process hold `HELD_BYTES_BASE` bytes, and a number of
+//! bytes for each that was sent or told (`HELD_BYTES_EACH`, `HELD_BYTES_TOLD`).
 
-use std::{
-    collections::BTreeSet,
-    fmt::Write as _,
-    process::ExitCode,
-    sync::Arc,
-    time::{Duration, Instant},
-};
+use std::{fmt::Write as _, process::ExitCode, sync::Arc};
 
 use antecede_model::{refusal::Refusal, response::Response};
 use antecede_protocol::session::command::Command;
@@ -26,6 +18,14 @@ use antecede_server::resp::{
     replies::Replies,
     shape::Shape,
 };
+
+use self::fuzzing::{Target, Tried, allocated, random::Random};
+
+/// Runs inputs and shortens one that fails.
+mod fuzzing;
+
+#[global_allocator]
+static ALLOCATOR: allocated::Counting = allocated::Counting;
 
 const HANDSHAKES: [&str; 11] = [
     include_str!("../src/resp/connection/handshakes/go-redis.txt"),
@@ -70,92 +70,48 @@ const DICTIONARY: [&[u8]; 24] = [
 ];
 /// The longest input.
 const INPUT_BYTES_MAX: usize = 4096;
-/// The most inputs that are kept for their novelty.
-const CORPUS_MAX: usize = 4096;
-/// The most memory that the process may come to hold, in KiB.
-const MEMORY_KIB_MAX: u64 = 256 * 1024;
+/// Bytes that an input may make the process hold whatever it says.
+const HELD_BYTES_BASE: usize = 64 * 1024;
+/// Bytes for each byte of the input: arguments are kept once more while they are queued.
+const HELD_BYTES_EACH: usize = 256;
+/// Bytes for each byte of the answers and of what the session was asked, which are kept here.
+const HELD_BYTES_TOLD: usize = 8;
 
-struct Options {
-    seconds: u64,
-    inputs: Option<u64>,
-    seed: u64,
-}
-
-#[expect(clippy::print_stdout, clippy::print_stderr, reason = "a program that says what it found")]
 fn main() -> ExitCode {
-    let Some(options) = read_options() else {
-        eprintln!("use: fuzz_resp [--seconds N | --inputs N] [--seed S]");
-        return ExitCode::FAILURE;
-    };
-    println!("seed {}", options.seed);
-    match fuzz(&options) {
-        Ok(summary) => {
-            println!("{summary}");
-            ExitCode::SUCCESS
-        }
-        Err(found) => {
-            eprintln!("{found}");
-            ExitCode::FAILURE
-        }
-    }
+    fuzzing::run(&Client)
 }
 
-fn read_options() -> Option<Options> {
-    let mut options = Options { seconds: 10, inputs: None, seed: 1 };
-    let mut arguments = std::env::args().skip(1);
-    while let Some(name) = arguments.next() {
-        let value = arguments.next()?.parse().ok()?;
-        match name.as_str() {
-            "--seconds" => options.seconds = value,
-            "--inputs" => options.inputs = Some(value),
-            "--seed" => options.seed = value,
-            _ => return None,
-        }
-    }
-    Some(options)
-}
+/// The connection that is fed.
+struct Client;
 
-fn fuzz(options: &Options) -> Result<String, String> {
-    let mut random = Random(options.seed);
-    let mut corpus = first_corpus();
-    let first_count = corpus.len();
-    let mut met = BTreeSet::new();
-    let started = now();
-    let mut count = 0_u64;
-    loop {
-        let is_over = match options.inputs {
-            Some(inputs) => inputs <= count,
-            None => {
-                count.is_multiple_of(256)
-                    && Duration::from_secs(options.seconds) < started.elapsed()
-            }
-        };
-        if is_over {
-            break;
-        }
-        let input = mutated(&corpus, &mut random);
-        let has_password = random.below(2) == 0;
-        let once = answered(&input, &[], has_password);
+impl Target for Client {
+    fn corpus(&self) -> Vec<Vec<u8>> {
+        first_corpus()
+    }
+
+    fn mutated(&self, corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
+        mutated(corpus, random)
+    }
+
+    fn try_input(&self, input: &[u8]) -> Result<Tried, String> {
+        let mut random = Random::of(input);
+        let has_password = random.once_in(2);
+        let (once, held) = allocated::measured(|| answered(input, &[], has_password));
         let pieces: Vec<_> = (0..32).map(|_| 1 + random.below(64)).collect();
-        let pieced = answered(&input, &pieces, has_password);
+        let pieced = answered(input, &pieces, has_password);
         if once != pieced {
-            return Err(difference(options.seed, count, &input, &once, &pieced));
+            return Err(difference(input, &once, &pieced));
         }
-        if corpus.len() < CORPUS_MAX && met.insert(once.signature()) {
-            corpus.push(input);
-        }
-        count += 1;
-        if count.is_multiple_of(65_536) {
-            check_memory()?;
-        }
+        let asked_bytes: usize = once.asked.iter().map(String::len).sum();
+        let told_bytes = once.sent.len() + asked_bytes;
+        let held_max =
+            HELD_BYTES_BASE + HELD_BYTES_EACH * input.len() + HELD_BYTES_TOLD * told_bytes;
+        Ok(Tried { kind: once.signature(), held, held_max })
     }
-    check_memory()?;
-    let kept = corpus.len() - first_count;
-    Ok(format!("{count} inputs, {} kinds of answers, {kept} kept, no difference", met.len()))
 }
 
-fn difference(seed: u64, count: u64, input: &[u8], once: &Answered, pieced: &Answered) -> String {
-    let mut text = format!("seed {seed}, input {count}: {}\n", input.escape_ascii());
+fn difference(input: &[u8], once: &Answered, pieced: &Answered) -> String {
+    let mut text = format!("{}\n", input.escape_ascii());
     for (name, answered) in [("once", once), ("in pieces", pieced)] {
         let sent = answered.sent.escape_ascii();
         let (consumed, asked) = (answered.consumed, &answered.asked);
@@ -349,38 +305,6 @@ fn mutated(corpus: &[Vec<u8>], random: &mut Random) -> Vec<u8> {
     input
 }
 
-/// The most memory that the process has held, as Linux tells it.
-fn check_memory() -> Result<(), String> {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap_or_default();
-    let held: u64 = line.trim().trim_end_matches("kB").trim().parse().unwrap_or(0);
-    if MEMORY_KIB_MAX < held {
-        return Err(format!("the process came to hold {held} KiB, the limit is {MEMORY_KIB_MAX}"));
-    }
-    Ok(())
-}
-
-/// Numbers that a seed repeats (splitmix64).
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ (self.0 >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, limit: usize) -> usize {
-        let limit = u64::try_from(limit.max(1)).unwrap_or(1);
-        usize::try_from(self.next() % limit).unwrap_or(0)
-    }
-
-    fn byte(&mut self) -> u8 {
-        self.next().to_le_bytes()[0]
-    }
-}
-
 /// A server with fixed answers.
 struct Server;
 
@@ -419,9 +343,4 @@ impl Environment for Server {
         let (datacenter, node) = ("north".to_owned(), "0".repeat(40));
         Identity { version: "0.0.0", datacenter, node, node_count: 1 }
     }
-}
-
-#[expect(clippy::disallowed_methods, reason = "how long it runs is asked in seconds")]
-fn now() -> Instant {
-    Instant::now()
 }

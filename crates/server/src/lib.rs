@@ -34,6 +34,6 @@ mod workers;
 
 pub use config::Config;
 pub use node::{MemoryFigure, StartError};
-pub use peer::{LinkShape, LinkShaper};
+pub use peer::{LinkError, LinkShape, LinkShaper, read_hello, take_messages};
 pub use server::{Listeners, RunningServer, Server, ServerOptions};
 pub use workers::{Placement, Workers};

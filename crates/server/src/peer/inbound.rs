@@ -20,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
+use super::arriving::take_messages;
 use super::link::{HANDSHAKE_TIMEOUT, HEARTBEAT_INTERVAL, Link, LinkError, shake_hands};
 use crate::node::{Node, Work};
 
@@ -119,12 +120,11 @@ async fn receive(node: &Node, stream: &TcpStream, sender: Sender) -> Result<(), 
             Err(error) => return Err(error.into()),
         };
         counters.received_bytes.increment(count as u64);
-        reader.feed(buffer.get(..count).unwrap_or_default());
         work.restart();
-        while let Some(message) = reader.next()? {
-            let Sender { node: from, boot } = sender;
+        let Sender { node: from, boot } = sender;
+        take_messages(&mut reader, buffer.get(..count).unwrap_or_default(), |message| {
             node.receive(Envelope { from, boot, message }, &mut work);
-        }
+        })?;
         node.finish(&mut work);
     }
 }

@@ -25,16 +25,17 @@ use antecede_protocol::{
     message::{Body, Message},
     wire::{
         frame::FrameWriter,
-        hello::{HELLO_BYTES_MAX, Hello, LinkRefusal, ReadHelloError},
+        hello::{Hello, LinkRefusal, ReadHelloError},
     },
 };
 use parking_lot::Mutex;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
+use super::arriving::read_hello;
 use super::shaper::{Courier, LinkShape, Path};
 use crate::clock;
 use crate::node::Node;
@@ -120,7 +121,7 @@ struct Sealed {
 
 /// Why a connection ended or was not made.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum LinkError {
+pub enum LinkError {
     /// The network failed.
     #[error("the connection failed")]
     Io(#[from] io::Error),
@@ -431,17 +432,7 @@ pub(super) async fn shake_hands(node: &Node, stream: &mut TcpStream) -> Result<H
     let mut bytes = Vec::new();
     ours.write(&mut bytes);
     stream.write_all(&bytes).await?;
-    bytes.clear();
-    // Byte by byte: what follows the hello belongs to the frames.
-    let theirs = loop {
-        bytes.push(stream.read_u8().await?);
-        if let Some((hello, _)) = Hello::read(&bytes)? {
-            break hello;
-        }
-        if HELLO_BYTES_MAX < bytes.len() {
-            return Err(ReadHelloError::NotAHello.into());
-        }
-    };
+    let theirs = read_hello(stream).await?;
     let wall = clock::wall();
     ours.accept(&theirs, &node.configuration, wall, node.config.max_clock_drift)?;
     Ok(theirs)

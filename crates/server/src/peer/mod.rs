@@ -22,15 +22,17 @@ use crate::clock;
 use crate::config::Config;
 use crate::telemetry::Telemetry;
 
+/// How bytes of other nodes are read.
+mod arriving;
 /// What others say to this node.
 pub(crate) mod inbound;
 /// What this node says to another.
 pub(crate) mod link;
 /// Delays and cuts, for demonstrations and tests.
 mod shaper;
+pub use arriving::{read_hello, take_messages};
+pub use link::LinkError;
 pub use shaper::{LinkShape, LinkShaper};
-
-pub(crate) use link::LinkError;
 
 /// All links of a node.
 #[derive(Debug)]

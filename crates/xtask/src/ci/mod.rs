@@ -243,6 +243,27 @@ const STEPS: &[Step] = &[
             "{seed}",
         ],
     },
+    Step {
+        name: "fuzz of peers",
+        is_fast: false,
+        needs: &[],
+        environment: &[],
+        command: &[
+            "cargo",
+            "run",
+            "--locked",
+            "--release",
+            "-p",
+            "antecede-server",
+            "--example",
+            "fuzz_peer",
+            "--",
+            "--seconds",
+            "60",
+            "--seed",
+            "{seed}",
+        ],
+    },
 ];
 
 /// A part of the project and the words that some step must hold once it exists, so that no check
@@ -254,6 +275,8 @@ const PARTS: &[(&[&str], &[&str])] = &[
     (SIMULATOR, &["-p", "sim", "--seeds"]),
     (SIMULATOR, &["-p", "sim", "mutations"]),
     (&["crates/sim/seeds.txt"], &["-p", "sim", "{known seed}"]),
+    (&["crates/server/examples/fuzz_resp.rs"], &["--example", "fuzz_resp"]),
+    (&["crates/server/examples/fuzz_peer"], &["--example", "fuzz_peer"]),
     (&["fuzz", "crates/fuzz", "tests/fuzz"], &["fuzz"]),
 ];
 

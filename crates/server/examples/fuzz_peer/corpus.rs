@@ -1,0 +1,293 @@
+//! What nodes say to each other: a hello, and messages of every kind, also long ones.
+
+use antecede_model::{
+    clock::Timestamp,
+    codec::Writer,
+    consistency::Consistency,
+    context::Dependencies,
+    cut::Cut,
+    dependency::Dependency,
+    ids::{
+        Boot, DatacenterId, DeploymentId, Epoch, Lineage, MembershipEpoch, NodeId, Position,
+        RequestId, SessionId, ShardId,
+    },
+    operation::{
+        Action, Condition, ExpireCondition, Operation, Scan, SetReply, ShardOperation, Ttl,
+    },
+    refusal::Refusal,
+    response::{Response, Word},
+    sighting::Sighting,
+    version::Version,
+};
+use antecede_protocol::{
+    entry::{self, Change, Effect, Entry, Identity},
+    message::{
+        Asker, Body, Carried, CutReport, CutScope, Message, Place, Progress, Promise, Received,
+        Replicate, Reply, Request, ShardMessage,
+    },
+    wire::{ITEMS_MAX, frame::FrameWriter, hello::Hello},
+};
+use smallvec::SmallVec;
+
+/// A moment of 2027.
+pub(crate) const NOW: u64 = 1_800_000_000_000 << 16;
+
+/// The hello of a node.
+pub(crate) fn hello(number: u16) -> Hello {
+    Hello {
+        version_min: 1,
+        version_max: 1,
+        deployment: DeploymentId(*b"0123456789abcdef"),
+        node: NodeId { datacenter: DatacenterId(1), number },
+        boot: Boot(3),
+        membership: MembershipEpoch(1),
+        hlc: Timestamp(NOW),
+    }
+}
+
+/// Streams: a hello, and behind it messages of each kind alone, of all kinds, and long ones.
+pub(crate) fn streams() -> Vec<Vec<u8>> {
+    let short = short_messages();
+    let mut streams = vec![stream(&[])];
+    streams.extend(short.iter().map(|message| stream(std::slice::from_ref(message))));
+    streams.extend(short.chunks(5).map(stream));
+    streams.push(stream(&short));
+    streams.extend(long_messages().iter().map(|message| stream(std::slice::from_ref(message))));
+    streams
+}
+
+fn stream(messages: &[Message]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    hello(2).write(&mut bytes);
+    let mut writer = FrameWriter::new();
+    for (message, number) in messages.iter().zip(1_usize..) {
+        writer.push(message).expect("the messages of the corpus are short enough");
+        if number.is_multiple_of(3) || number == messages.len() {
+            let mut frame = Vec::new();
+            writer.swap(&mut frame);
+            bytes.extend(frame);
+        }
+    }
+    bytes
+}
+
+fn of_shard(body: Body) -> Message {
+    Message::Shard(ShardMessage { shard: ShardId(17), epoch: Epoch(1), hlc: Timestamp(NOW), body })
+}
+
+fn stamp(at: u64) -> Timestamp {
+    Timestamp(NOW + at)
+}
+
+fn version(at: u64) -> Version {
+    Version { timestamp: stamp(at), origin: DatacenterId(2) }
+}
+
+fn dependency(at: u64) -> Dependency {
+    Dependency { origin: DatacenterId(2), shard: ShardId(40), stamp: stamp(at) }
+}
+
+fn dependencies() -> Dependencies {
+    Dependencies {
+        exact: vec![dependency(1), dependency(2)],
+        floor: vec![(DatacenterId(3), stamp(0))],
+    }
+}
+
+fn entry(at: u64, changes: &[Change<'_>]) -> Entry {
+    let mut bytes = Vec::new();
+    let effects = changes.iter().map(|change| Effect {
+        key: b"key",
+        seen: SmallVec::from_slice(&[version(3)]),
+        change: *change,
+    });
+    entry::Body::encode(&mut bytes, stamp(at), &dependencies(), effects);
+    let body =
+        if changes.is_empty() { entry::Body::Tick } else { entry::Body::Write(bytes.into()) };
+    let mut entry = Entry {
+        identity: Identity { epoch: Epoch(1), boot: Boot(3), position: Position(at), checksum: 0 },
+        origin: DatacenterId(1),
+        lineage: Lineage(1),
+        stamp: stamp(at),
+        previous: stamp(at - 1),
+        visible_at: stamp(at),
+        body,
+    };
+    entry.identity.checksum = entry.computed_checksum();
+    entry
+}
+
+/// A write of each kind, several at once, and a tick.
+fn entries() -> Vec<Entry> {
+    let changes = [
+        Change::Set { value: b"value", deadline: None },
+        Change::Set { value: b"value", deadline: Some(1_800_000_000_000) },
+        Change::Delete,
+        Change::Ttl { deadline: None },
+        Change::Ttl { deadline: Some(1_800_000_000_000) },
+        Change::Hide,
+    ];
+    let mut entries = vec![entry(10, &changes), entry(11, &[])];
+    let each = changes.iter().zip(12..);
+    entries.extend(each.map(|(change, at)| entry(at, std::slice::from_ref(change))));
+    entries
+}
+
+fn request_id() -> RequestId {
+    let node = NodeId { datacenter: DatacenterId(2), number: 3 };
+    RequestId { node, session: SessionId(5), number: 7 }
+}
+
+fn operations() -> Vec<Vec<u8>> {
+    let of = |action| Operation { key: b"key", action };
+    let set = || Action::Set {
+        value: b"value",
+        condition: Condition::IfAbsent,
+        ttl: Ttl::Until(1_800_000_000_000),
+        reply: SetReply::Previous,
+    };
+    let expire = Action::Expire { deadline: 9, condition: ExpireCondition::IfLater };
+    let all = [
+        ShardOperation::One(of(Action::Get)),
+        ShardOperation::One(of(set())),
+        ShardOperation::One(of(expire)),
+        ShardOperation::One(of(Action::SetRange { offset: 3, value: b"xyz" })),
+        ShardOperation::Batch {
+            watched: vec![
+                (b"watched", Sighting::Present(version(4))),
+                (b"other", Sighting::Absent { at: stamp(4) }),
+            ],
+            operations: vec![of(set()), of(Action::Delete), of(Action::Observe)],
+        },
+        ShardOperation::Scan(Scan { from: 3, count: 10, pattern: Some(b"a*") }),
+        ShardOperation::Count,
+        ShardOperation::Random { draw: 99 },
+        ShardOperation::Replicated { stamp: stamp(5), count: 2, timeout_millis: 100 },
+    ];
+    let bytes = all.iter().map(|operation| {
+        let mut bytes = Vec::new();
+        operation.write(&mut Writer::new(&mut bytes));
+        bytes
+    });
+    bytes.collect()
+}
+
+fn reply(response: Response) -> Message {
+    let reply = Reply {
+        response,
+        wrote: Some(dependency(6)),
+        observed: SmallVec::from_slice(&[version(7), version(8)]),
+        shard: ShardId(40),
+        visible_at: stamp(9),
+    };
+    Message::Reply(request_id(), reply)
+}
+
+fn replies() -> impl Iterator<Item = Message> {
+    let nested = Response::List(vec![Response::Ok, Response::List(vec![Response::Integer(-5)])]);
+    let responses = [
+        Response::Ok,
+        Response::Nil,
+        Response::Aborted,
+        Response::Integer(i64::MIN),
+        Response::Bytes(b"value".to_vec()),
+        Response::Word(Word::Embstr),
+        Response::Observed(Sighting::Present(version(1))),
+        Response::Scanned { next: Some(4), keys: vec![b"key".to_vec(); 3] },
+        nested,
+        Response::Refused(Refusal::Busy { shard: ShardId(3), held: 9, limit: 8 }),
+        Response::Refused(Refusal::NotYet { missing: 3, waited_millis: 50 }),
+        Response::Refused(Refusal::DiskFull),
+        Response::Refused(Refusal::Drift { ahead_millis: 900, limit_millis: 500 }),
+    ];
+    responses.into_iter().map(reply)
+}
+
+fn cut_reports() -> [Message; 2] {
+    let cut = || Cut::of([(DatacenterId(1), stamp(1)), (DatacenterId(2), stamp(2))]);
+    let report = |scope| {
+        let (epoch, membership) = (Epoch(1), MembershipEpoch(1));
+        Message::Cut(CutReport { epoch, membership, hlc: stamp(3), scope })
+    };
+    let shards = vec![(ShardId(0), ShardId(99)), (ShardId(200), ShardId(255))];
+    [
+        report(CutScope::Node { shards, applied: cut(), wants_ticks: true }),
+        report(CutScope::Datacenter { applied: cut(), wants_ticks: false }),
+    ]
+}
+
+fn replicate(entries: Vec<Entry>, is_fetched: bool) -> Body {
+    Body::Replicate(Replicate {
+        membership: MembershipEpoch(1),
+        origin: DatacenterId(1),
+        lineage: Lineage(1),
+        previous: stamp(9),
+        entries,
+        is_fetched,
+    })
+}
+
+fn bodies() -> Vec<Body> {
+    let progress = Progress { persisted_to: Position(300), synced_to: Position(2) };
+    let (membership, lineage) = (MembershipEpoch(1), Lineage(1));
+    let writes = vec![(DatacenterId(2), stamp(1)), (DatacenterId(3), stamp(2))];
+    let last = entries().last().map(|entry| entry.identity);
+    vec![
+        Body::Forward { entries: entries() },
+        Body::Persisted(Promise { progress, boots: SmallVec::new() }),
+        Body::Persisted(Promise { progress, boots: SmallVec::from_slice(&[Boot(3), Boot(300)]) }),
+        Body::Ack(progress),
+        Body::SendAgain { from: Position(9) },
+        Body::Question { number: 4 },
+        Body::Answer { number: 4, committed_to: Position(8) },
+        Body::SettleAsk { committed_at_most: None },
+        Body::SettleAsk { committed_at_most: Some(Position(300)) },
+        Body::SettleTell { last, is_complete: true, asked_by: Some(Boot(3)) },
+        Body::TakeBack { from: Position(9) },
+        Body::Returned { entries: entries() },
+        Body::AwaitApplied { asker: Asker::Shard(ShardId(1)), writes: writes.clone() },
+        Body::AwaitApplied { asker: Asker::Session(request_id()), writes: writes.clone() },
+        Body::Applied { by: ShardId(40), writes },
+        replicate(entries(), false),
+        replicate(entries(), true),
+        Body::Received(Received {
+            membership,
+            lineage,
+            received_to: stamp(9),
+            applied_to: stamp(4),
+            above: vec![stamp(6), stamp(8)],
+            credit: 100,
+        }),
+        Body::Fetch { membership, lineage, stamps: vec![stamp(1), stamp(2)] },
+    ]
+}
+
+/// A message of each kind.
+fn short_messages() -> Vec<Message> {
+    let carried = Carried {
+        dependencies: dependencies(),
+        time: stamp(4),
+        level: Consistency::Linearizable,
+        place: Place::Head,
+    };
+    let requests = operations().into_iter().map(|operation| {
+        Body::Request(Request { id: request_id(), operation, carried: carried.clone() })
+    });
+    let of_shards = bodies().into_iter().chain(requests).map(of_shard);
+    of_shards.chain(replies()).chain(cut_reports()).collect()
+}
+
+/// Messages in pieces, and lists at and beyond their limits.
+fn long_messages() -> Vec<Message> {
+    let (membership, lineage) = (MembershipEpoch(1), Lineage(1));
+    let fetch = |count| Body::Fetch { membership, lineage, stamps: vec![stamp(1); count] };
+    let ticks = (0..30_000).map(|at| entry(10 + at, &[])).collect();
+    vec![
+        of_shard(fetch(ITEMS_MAX)),
+        of_shard(fetch(ITEMS_MAX + 1)),
+        of_shard(replicate(ticks, false)),
+        reply(Response::Bytes(vec![7; 2_500_000])),
+        reply(Response::List(vec![Response::Nil; 300_000])),
+        reply(Response::Scanned { next: None, keys: vec![Vec::new(); 300_000] }),
+    ]
+}
