@@ -19,6 +19,8 @@ pub mod config;
 mod connection;
 /// What clients may ask about the server.
 mod info;
+/// What is counted and measured.
+pub mod metrics;
 /// One node: how inputs reach machines, and outputs leave.
 mod node;
 /// Links between nodes.

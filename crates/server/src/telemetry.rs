@@ -21,6 +21,7 @@ use parking_lot::Mutex;
 use tracing::{debug, error, info, warn};
 
 use crate::config::Config;
+use crate::metrics::{Kind, METRICS, find};
 use crate::node::Node;
 
 /// Up to here visibility is counted in steps of [`VISIBILITY_STEP`].
@@ -112,10 +113,9 @@ impl Telemetry {
     pub(crate) fn new(config: &Config) -> Self {
         let recorder = recorder();
         describe(&recorder);
-        let counter =
-            |name: &'static str| recorder.register_counter(&Key::from_static_name(name), &METADATA);
+        let counter = |name: &'static str| recorder.register_counter(&key(name, None), &METADATA);
         let by_origin = |name: &'static str, id: DatacenterId| {
-            Key::from_parts(name, vec![Label::new("origin", config.datacenter_name(id).to_owned())])
+            key(name, Some(config.datacenter_name(id).to_owned()))
         };
         let origins = || config.datacenters.iter().map(|datacenter| datacenter.id);
         let visibility = origins().filter(|id| *id != config.node.datacenter).map(|id| {
@@ -132,19 +132,15 @@ impl Telemetry {
             refused_connections: counter("antecede_refused_connections_total"),
             read_bytes: counter("antecede_client_read_bytes_total"),
             written_bytes: counter("antecede_client_written_bytes_total"),
-            flush_seconds: recorder.register_histogram(
-                &Key::from_static_name("antecede_log_flush_seconds"),
-                &METADATA,
-            ),
+            flush_seconds: recorder
+                .register_histogram(&key("antecede_log_flush_seconds", None), &METADATA),
             committed: committed.collect(),
             visibility: visibility.collect(),
             conflicts: counter("antecede_conflicts_total"),
             waiting: counter("antecede_waiting_writes_total"),
             drifts: counter("antecede_clock_drift_refused_total"),
-            drift_millis: recorder.register_gauge(
-                &Key::from_static_name("antecede_clock_drift_milliseconds"),
-                &METADATA,
-            ),
+            drift_millis: recorder
+                .register_gauge(&key("antecede_clock_drift_milliseconds", None), &METADATA),
             stale: counter("antecede_stale_messages_total"),
             dropped_bodies: counter("antecede_dropped_bodies_total"),
             diverged: counter("antecede_diverged_total"),
@@ -154,19 +150,15 @@ impl Telemetry {
             handle: recorder.handle(),
             recorder,
         };
-        let version = vec![Label::new("version", env!("CARGO_PKG_VERSION"))];
-        telemetry
-            .recorder
-            .register_gauge(&Key::from_parts("antecede_build_info", version), &METADATA)
-            .set(1.0);
+        let version = Some(env!("CARGO_PKG_VERSION").to_owned());
+        telemetry.recorder.register_gauge(&key("antecede_build_info", version), &METADATA).set(1.0);
         telemetry
     }
 
     /// The counters of the link with one node.
     pub(crate) fn link(&self, node: NodeId) -> LinkCounters {
         let counter = |name: &'static str| {
-            let labels = vec![Label::new("peer", node.to_string())];
-            self.recorder.register_counter(&Key::from_parts(name, labels), &METADATA)
+            self.recorder.register_counter(&key(name, Some(node.to_string())), &METADATA)
         };
         LinkCounters {
             sent_bytes: counter("antecede_link_sent_bytes_total"),
@@ -186,8 +178,7 @@ impl Telemetry {
             commands
                 .entry(name)
                 .or_insert_with(|| {
-                    let labels = vec![Label::new("command", name)];
-                    let key = Key::from_parts("antecede_commands_total", labels);
+                    let key = key("antecede_commands_total", Some(name.to_owned()));
                     self.recorder.register_counter(&key, &METADATA)
                 })
                 .increment(count);
@@ -201,16 +192,15 @@ impl Telemetry {
         refusals
             .entry(label)
             .or_insert_with(|| {
-                let labels = vec![Label::new("reason", label)];
-                let key = Key::from_parts("antecede_refusals_total", labels);
+                let key = key("antecede_refusals_total", Some(label.to_owned()));
                 self.recorder.register_counter(&key, &METADATA)
             })
             .increment(1);
     }
 
     /// Sets a gauge that is read when somebody asks.
-    pub(crate) fn set(&self, name: &'static str, labels: Vec<Label>, value: f64) {
-        self.recorder.register_gauge(&Key::from_parts(name, labels), &METADATA).set(value);
+    pub(crate) fn set(&self, name: &'static str, label: Option<String>, value: f64) {
+        self.recorder.register_gauge(&key(name, label), &METADATA).set(value);
     }
 
     /// All metrics as text.
@@ -278,44 +268,23 @@ impl Telemetry {
     }
 }
 
+/// The key of a metric in the table, with the value of its label if it has one.
+fn key(name: &'static str, value: Option<String>) -> Key {
+    let labels = find(name).labels;
+    debug_assert_eq!(labels.len(), usize::from(value.is_some()), "{name} has other labels");
+    let labels = labels.iter().copied().zip(value);
+    Key::from_parts(name, labels.map(|(label, value)| Label::new(label, value)).collect::<Vec<_>>())
+}
+
 fn describe(recorder: &PrometheusRecorder) {
-    let counters = [
-        ("antecede_committed_total", "Entries committed at tails of this node, by origin"),
-        ("antecede_conflicts_total", "Values that last-writer-wins dropped"),
-        ("antecede_waiting_writes_total", "Remote writes that had to wait for a dependency"),
-        ("antecede_refusals_total", "Requests that were not served, by reason"),
-        ("antecede_commands_total", "Commands, by name"),
-        ("antecede_clock_drift_refused_total", "Messages refused because a clock was ahead"),
-        ("antecede_stale_messages_total", "Messages of an older epoch, boot or membership"),
-        ("antecede_dropped_bodies_total", "Bodies of blocked writes dropped to bound memory"),
-        ("antecede_diverged_total", "Positions at which two replicas held different entries"),
-        ("antecede_misdirected_messages_total", "Messages for a replica that is not here"),
-        ("antecede_connections_total", "Client connections taken"),
-        ("antecede_refused_connections_total", "Client connections refused"),
-        ("antecede_client_read_bytes_total", "Bytes read from clients"),
-        ("antecede_client_written_bytes_total", "Bytes written to clients"),
-        ("antecede_link_sent_bytes_total", "Bytes sent to a node"),
-        ("antecede_link_received_bytes_total", "Bytes received from a node"),
-        ("antecede_replicated_writes_total", "Writes sent to other datacenters"),
-        ("antecede_replicated_bytes_total", "Bytes of the messages with these writes"),
-        ("antecede_link_dropped_messages_total", "Messages without a connection or room"),
-        ("antecede_link_cut_writes_total", "Writes dropped on a path that is cut on purpose"),
-        ("antecede_link_lost_total", "Connections lost or not made"),
-    ];
-    for (name, text) in counters {
-        recorder.describe_counter(name.into(), None, text.into());
+    for metric in METRICS {
+        let (name, text) = (metric.name.into(), metric.meaning.into());
+        match metric.kind {
+            Kind::Counter => recorder.describe_counter(name, None, text),
+            Kind::Gauge => recorder.describe_gauge(name, None, text),
+            Kind::Histogram => recorder.describe_histogram(name, Some(Unit::Seconds), text),
+        }
     }
-    let seconds = Some(Unit::Seconds);
-    recorder.describe_histogram(
-        "antecede_visibility_seconds".into(),
-        seconds,
-        "From a write's stamp at its origin until it is visible here".into(),
-    );
-    recorder.describe_histogram(
-        "antecede_log_flush_seconds".into(),
-        seconds,
-        "How long a write to the log took, with its sync".into(),
-    );
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Runs the project's chores: `cargo xtask tidy`, `ci`, `setup`, `compare`.
+//! Runs the project's chores: `cargo xtask tidy`, `docs`, `ci`, `setup`, `compare`.
 //!
 //! Every chore is a folder of its own. What they share is small: `machine` starts processes and is
 //! the one place that asks for the time; `say` prints.
@@ -9,6 +9,8 @@
 mod ci;
 /// Speed and memory beside Redis and Valkey, as ratios of one run.
 mod compare;
+/// The reference, made from the code.
+mod docs;
 /// Processes, ports and the clock.
 mod machine;
 /// Lines for the person at the terminal.
@@ -33,6 +35,8 @@ struct Arguments {
 enum Chore {
     /// Check the rules that no compiler knows, and list everything that breaks one.
     Tidy,
+    /// Write the reference and the example of a configuration from the code.
+    Docs(docs::DocsOptions),
     /// Run the gate: everything that must hold before a change lands.
     Ci(ci::CiOptions),
     /// Install what the gate needs and this machine lacks.
@@ -44,6 +48,7 @@ enum Chore {
 fn main() -> ExitCode {
     let done = match Arguments::parse().chore {
         Chore::Tidy => tidy::run(),
+        Chore::Docs(options) => docs::run(&options),
         Chore::Ci(options) => ci::run(&options),
         Chore::Setup => setup::run(),
         Chore::Compare(options) => compare::run(&options),

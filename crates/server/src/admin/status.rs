@@ -1,6 +1,5 @@
 //! What a node tells of itself: one picture for people and programs, and the gauges among metrics.
 
-use metrics::Label;
 use serde::Serialize;
 
 use crate::clock;
@@ -207,7 +206,7 @@ pub(crate) fn metrics_of(node: &Node) -> String {
     let status = status_of(node);
     let telemetry = &node.telemetry;
     let set = |name: &'static str, value: u64| {
-        telemetry.set(name, Vec::new(), float(value));
+        telemetry.set(name, None, float(value));
     };
     set("antecede_used_memory_bytes", status.used_memory_bytes);
     set("antecede_max_memory_bytes", status.max_memory_bytes);
@@ -227,13 +226,13 @@ pub(crate) fn metrics_of(node: &Node) -> String {
     telemetry.read_bytes.absolute(read(&registry.read_bytes));
     telemetry.written_bytes.absolute(read(&registry.written_bytes));
     for link in &status.links {
-        let labels = || vec![Label::new("peer", link.node.clone())];
-        telemetry.set("antecede_link_up", labels(), float(u64::from(link.connected)));
-        telemetry.set("antecede_link_queued_bytes", labels(), float(link.queued_bytes as u64));
+        let peer = || Some(link.node.clone());
+        telemetry.set("antecede_link_up", peer(), float(u64::from(link.connected)));
+        telemetry.set("antecede_link_queued_bytes", peer(), float(link.queued_bytes as u64));
     }
     for lag in &status.lag {
-        let labels = vec![Label::new("from", lag.datacenter.clone())];
-        telemetry.set("antecede_lag_milliseconds", labels, float(lag.lag_ms));
+        let from = Some(lag.datacenter.clone());
+        telemetry.set("antecede_lag_milliseconds", from, float(lag.lag_ms));
     }
     telemetry.render()
 }

@@ -2,7 +2,10 @@
 //!
 //! A key's path names tables with dots; `[]` stands for the elements of an array of tables.
 //!
+//! Ensures: numbers, words and lengths beyond a key's bounds are refused (`resolve`).
 //! Invariant: every key that has a default has one that its own reader accepts (a test).
+
+use crate::resp::connection::password::PASSWORD_BYTES_MAX;
 
 /// What a key's value is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,6 +42,33 @@ impl Kind {
     }
 }
 
+/// Which values of a key's kind are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bounds {
+    /// All.
+    Any,
+    /// Numbers from the first to the last.
+    Numbers(i64, i64),
+    /// One of these words.
+    Words(&'static [&'static str]),
+    /// So many hexadecimal digits.
+    HexDigits(usize),
+    /// Text of so many bytes, from the first to the last number.
+    Bytes(usize, usize),
+}
+
+impl std::fmt::Display for Bounds {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Any => Ok(()),
+            Self::Numbers(least, most) => write!(f, "{least} to {most}"),
+            Self::Words(words) => f.write_str(&words.join(", ")),
+            Self::HexDigits(count) => write!(f, "{count} hexadecimal digits"),
+            Self::Bytes(least, most) => write!(f, "{least} to {most} bytes"),
+        }
+    }
+}
+
 /// One configuration key.
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
@@ -54,6 +84,15 @@ pub struct Key {
     pub doc: &'static str,
     /// Whether it is hidden when the configuration is shown.
     pub is_secret: bool,
+    /// Which values are accepted.
+    pub bounds: Bounds,
+}
+
+impl Key {
+    /// The key with bounds.
+    const fn within(self, bounds: Bounds) -> Self {
+        Self { bounds, ..self }
+    }
 }
 
 const fn key(
@@ -63,8 +102,13 @@ const fn key(
     example: &'static str,
     doc: &'static str,
 ) -> Key {
-    Key { path, kind, default, example, doc, is_secret: false }
+    Key { path, kind, default, example, doc, is_secret: false, bounds: Bounds::Any }
 }
+
+/// Numbers that two bytes hold.
+const SMALL: Bounds = Bounds::Numbers(1, 65_535);
+/// Numbers of things in memory.
+const COUNT: Bounds = Bounds::Numbers(1, 2_147_483_647);
 
 /// All keys, in the order of the example.
 pub const KEYS: &[Key] = &[
@@ -82,28 +126,32 @@ pub const KEYS: &[Key] = &[
         "\"5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e\"",
         "32 hexadecimal digits that name the deployment for ever; nodes of another one are refused.\n\
          Needed as soon as there are several nodes; one node alone draws it and keeps it in its data folder.",
-    ),
+    )
+    .within(Bounds::HexDigits(32)),
     key(
         "deployment.shards",
         Kind::Integer,
         Some("256"),
         "",
         "How many shards the key space has: a power of two up to 16384, fixed for ever.",
-    ),
+    )
+    .within(Bounds::Numbers(1, 16_384)),
     key(
         "deployment.chain_length",
         Kind::Integer,
         Some("3"),
         "",
         "How many replicas a shard has in each datacenter; fewer where there are fewer nodes.",
-    ),
+    )
+    .within(SMALL),
     key(
         "datacenter[].id",
         Kind::Integer,
         None,
         "1",
         "Number of the datacenter, from 1; never used again for another.",
-    ),
+    )
+    .within(SMALL),
     key("datacenter[].name", Kind::Text, None, "\"us-east\"", "What people call the datacenter."),
     key(
         "datacenter[].node[].number",
@@ -111,7 +159,8 @@ pub const KEYS: &[Key] = &[
         None,
         "1",
         "Number of the node in its datacenter, from 1 without gaps.",
-    ),
+    )
+    .within(SMALL),
     key(
         "datacenter[].node[].client",
         Kind::Address,
@@ -140,7 +189,8 @@ pub const KEYS: &[Key] = &[
         "\"us-east\"",
         "Name of the datacenter that this node belongs to.",
     ),
-    key("node.number", Kind::Integer, None, "1", "This node's number in it."),
+    key("node.number", Kind::Integer, None, "1", "This node's number in it.")
+    .within(SMALL),
     key(
         "listen.client",
         Kind::Address,
@@ -171,7 +221,8 @@ pub const KEYS: &[Key] = &[
         "",
         "always: acknowledged means on disk; interval: synced this often; never: when the system likes\n\
          (refused where there are several datacenters).",
-    ),
+    )
+    .within(Bounds::Words(&["always", "interval", "never"])),
     key(
         "storage.interval",
         Kind::Time,
@@ -192,8 +243,9 @@ pub const KEYS: &[Key] = &[
         Kind::Integer,
         Some("10000"),
         "",
-        "Client connections at a time; at most 65536.",
-    ),
+        "Client connections at a time.",
+    )
+    .within(Bounds::Numbers(1, 65_536)),
     key(
         "limits.query_buffer",
         Kind::Size,
@@ -209,14 +261,16 @@ pub const KEYS: &[Key] = &[
         "Bytes of unread answers; beyond, the client is not read from.",
     ),
     key("limits.bulk", Kind::Size, Some("\"64MiB\""), "", "Bytes of one argument."),
-    key("limits.arguments", Kind::Integer, Some("1048576"), "", "Arguments of one command."),
+    key("limits.arguments", Kind::Integer, Some("1048576"), "", "Arguments of one command.")
+    .within(COUNT),
     key(
         "limits.pipeline",
         Kind::Integer,
         Some("1024"),
         "",
         "Commands of one connection that are run in one turn.",
-    ),
+    )
+    .within(COUNT),
     key(
         "limits.idle_timeout",
         Kind::Time,
@@ -231,6 +285,7 @@ pub const KEYS: &[Key] = &[
         example: "\"correct horse battery staple\"",
         doc: "Clients say it with AUTH; needed to listen beyond loopback.",
         is_secret: true,
+        bounds: Bounds::Bytes(1, PASSWORD_BYTES_MAX),
     },
     key(
         "clock.max_drift",

@@ -14,12 +14,8 @@ use antecede_storage::Fsync;
 
 use super::document::{self, Leaf, Leaves, Scalar};
 use super::error::{ConfigError, Origin, nearest};
-use super::keys::KEYS;
+use super::keys::{self, Bounds, KEYS};
 use super::{Config, DatacenterConfig, Limits, NodeAddresses, StorageConfig};
-use crate::resp::connection::password::PASSWORD_BYTES_MAX;
-
-/// Client connections that sessions have room for.
-const CONNECTIONS_MAX: i64 = 65_536;
 
 /// The path without its indexes: `datacenter[0].id` becomes `datacenter[].id`.
 pub(crate) fn pattern(path: &str) -> String {
@@ -54,6 +50,11 @@ pub(crate) fn defaults() -> Leaves {
         .collect()
 }
 
+/// Which values of a path are accepted.
+fn bounds(path: &str) -> Bounds {
+    keys::find(&pattern(path)).map_or(Bounds::Any, |key| key.bounds)
+}
+
 struct Source<'a> {
     leaves: &'a BTreeMap<String, Leaf>,
 }
@@ -83,7 +84,14 @@ impl Source<'_> {
         matches!(self.leaves.get(path), Some(Leaf { value: Scalar::Flag(true), .. }))
     }
 
-    fn integer(&self, path: &str, least: i64, most: i64) -> Result<i64, ConfigError> {
+    /// A whole number within the bounds that the table of keys gives.
+    fn integer(&self, path: &str) -> Result<i64, ConfigError> {
+        let (least, most) = match bounds(path) {
+            Bounds::Numbers(least, most) => (least, most),
+            Bounds::Any | Bounds::Words(_) | Bounds::HexDigits(_) | Bounds::Bytes(..) => {
+                (i64::MIN, i64::MAX)
+            }
+        };
         match self.leaves.get(path).map(|leaf| &leaf.value) {
             Some(Scalar::Integer(number)) if (least..=most).contains(number) => Ok(*number),
             Some(found) => {
@@ -93,13 +101,13 @@ impl Source<'_> {
         }
     }
 
-    fn count(&self, path: &str, least: i64, most: i64) -> Result<usize, ConfigError> {
-        let number = self.integer(path, least, most)?;
+    fn count(&self, path: &str) -> Result<usize, ConfigError> {
+        let number = self.integer(path)?;
         usize::try_from(number).map_err(|_| self.error(path, format!("{path} is negative")))
     }
 
-    fn small(&self, path: &str, least: i64) -> Result<u16, ConfigError> {
-        let number = self.integer(path, least, i64::from(u16::MAX))?;
+    fn small(&self, path: &str) -> Result<u16, ConfigError> {
+        let number = self.integer(path)?;
         u16::try_from(number).map_err(|_| self.error(path, format!("{path} is too large")))
     }
 
@@ -160,7 +168,7 @@ pub(crate) fn config(leaves: &Leaves) -> Result<Config, ConfigError> {
         this_node(&source, &datacenters)?
     };
     let listen = listen(&source, &datacenters, node)?;
-    let shards = u32::try_from(source.integer("deployment.shards", 1, 16_384)?)
+    let shards = u32::try_from(source.integer("deployment.shards")?)
         .ok()
         .and_then(|count| ShardCount::new(count).ok())
         .ok_or_else(|| {
@@ -171,7 +179,7 @@ pub(crate) fn config(leaves: &Leaves) -> Result<Config, ConfigError> {
         deployment_name: source.text("deployment.name")?.to_owned(),
         deployment: deployment(&source)?,
         shards,
-        chain_length: source.small("deployment.chain_length", 1)?,
+        chain_length: source.small("deployment.chain_length")?,
         datacenters,
         node,
         listen,
@@ -193,7 +201,7 @@ fn deployment(source: &Source<'_>) -> Result<Option<DeploymentId>, ConfigError> 
         let message = format!("deployment.id is \"{text}\", it must be 32 hexadecimal digits");
         source.error("deployment.id", message)
     };
-    if text.len() != 32 {
+    if Bounds::HexDigits(text.len()) != bounds("deployment.id") {
         return Err(wrong());
     }
     u128::from_str_radix(text, 16)
@@ -220,7 +228,7 @@ fn datacenters(source: &Source<'_>) -> Result<Vec<DatacenterConfig>, ConfigError
         if !has_any(source, &format!("{at}.")) {
             break;
         }
-        let id = DatacenterId(source.small(&format!("{at}.id"), 1)?);
+        let id = DatacenterId(source.small(&format!("{at}.id"))?);
         let name = source.text(&format!("{at}.name"))?.to_owned();
         let mut nodes = Vec::new();
         for node_index in 0.. {
@@ -228,7 +236,7 @@ fn datacenters(source: &Source<'_>) -> Result<Vec<DatacenterConfig>, ConfigError
             if !has_any(source, &format!("{node}.")) {
                 break;
             }
-            let number = source.integer(&format!("{node}.number"), 1, i64::from(u16::MAX))?;
+            let number = source.integer(&format!("{node}.number"))?;
             let wanted = node_index + 1;
             if number != wanted {
                 let message = format!(
@@ -273,7 +281,7 @@ fn this_node(source: &Source<'_>, datacenters: &[DatacenterConfig]) -> Result<No
         error.suggestion = nearest(name, names).map(str::to_owned);
         return Err(error);
     };
-    let number = source.small("node.number", 1)?;
+    let number = source.small("node.number")?;
     if datacenter.nodes.len() < usize::from(number) {
         let count = datacenter.nodes.len();
         let message = format!("node.number is {number}, datacenter {name} has {count} nodes");
@@ -322,12 +330,12 @@ fn storage(source: &Source<'_>) -> Result<StorageConfig, ConfigError> {
 fn limits(source: &Source<'_>) -> Result<Limits, ConfigError> {
     Ok(Limits {
         memory_bytes_max: source.size("limits.maxmemory")?,
-        connections_max: source.count("limits.connections", 1, CONNECTIONS_MAX)?,
+        connections_max: source.count("limits.connections")?,
         query_bytes_max: source.size_in_memory("limits.query_buffer")?,
         output_bytes_max: source.size_in_memory("limits.output_buffer")?,
         bulk_bytes_max: source.size_in_memory("limits.bulk")?,
-        arguments_max: source.count("limits.arguments", 1, i64::from(i32::MAX))?,
-        pipeline_max: source.count("limits.pipeline", 1, i64::from(i32::MAX))?,
+        arguments_max: source.count("limits.arguments")?,
+        pipeline_max: source.count("limits.pipeline")?,
         idle_timeout: source.time("limits.idle_timeout")?,
     })
 }
@@ -359,9 +367,10 @@ fn check_together(source: &Source<'_>, config: &Config) -> Result<(), ConfigErro
         return Err(source.error("limits.query_buffer", message));
     }
     if let Some(password) = &config.password
-        && !(1..=PASSWORD_BYTES_MAX).contains(&password.len())
+        && let Bounds::Bytes(least, most) = bounds("security.password")
+        && !(least..=most).contains(&password.len())
     {
-        let message = format!("security.password must have 1 to {PASSWORD_BYTES_MAX} bytes");
+        let message = format!("security.password must have {least} to {most} bytes");
         return Err(source.error("security.password", message));
     }
     let has_open_admin = config.listen.admin.as_deref().is_some_and(|admin| !is_loopback(admin));

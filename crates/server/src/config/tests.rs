@@ -146,3 +146,36 @@ fn what_must_not_be_combined_is_refused() {
         Config::load(&Layers { flags: flags(&[("storage.fsync", "never")]), ..Layers::default() });
     assert_eq!(alone.unwrap().storage.fsync, Fsync::Never);
 }
+
+#[test]
+fn what_lies_beyond_the_bounds_of_a_key_is_refused() {
+    let load = |path: &str, value: &str| {
+        let all = [(path, value), ("storage.memory", "true")];
+        Config::load(&Layers { flags: flags(&all), ..Layers::default() })
+    };
+    for key in keys::KEYS.iter().filter(|key| !key.path.contains("[]") && key.path != "node.number")
+    {
+        let path = key.path;
+        match key.bounds {
+            keys::Bounds::Any => {}
+            keys::Bounds::Numbers(least, most) => {
+                assert!(load(path, &least.to_string()).is_ok(), "{path}");
+                assert!(load(path, &(least - 1).to_string()).is_err(), "{path}");
+                assert!(load(path, &(most + 1).to_string()).is_err(), "{path}");
+            }
+            keys::Bounds::Words(words) => {
+                assert!(words.iter().all(|word| load(path, word).is_ok()), "{path}");
+                assert!(load(path, "sometimes").is_err(), "{path}");
+            }
+            keys::Bounds::HexDigits(count) => {
+                assert!(load(path, &"a".repeat(count)).is_ok(), "{path}");
+                assert!(load(path, &"a".repeat(count + 1)).is_err(), "{path}");
+            }
+            keys::Bounds::Bytes(least, most) => {
+                assert!(load(path, &"a".repeat(least)).is_ok(), "{path}");
+                assert!(load(path, &"a".repeat(most)).is_ok(), "{path}");
+                assert!(load(path, &"a".repeat(most + 1)).is_err(), "{path}");
+            }
+        }
+    }
+}

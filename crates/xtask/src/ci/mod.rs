@@ -24,7 +24,7 @@ use crate::{machine, say};
 
 #[derive(Args, Debug)]
 pub(crate) struct CiOptions {
-    /// Run only what takes seconds: format, tidy, clippy, tests.
+    /// Run only what takes seconds: format, tidy, clippy, tests, reference.
     #[arg(long)]
     fast: bool,
     /// Go on after a step that failed.
@@ -88,6 +88,13 @@ const STEPS: &[Step] = &[
         needs: &[&setup::NEXTEST],
         environment: &[],
         command: &["cargo", "nextest", "run", "--locked", "--workspace", "--exclude", "tests"],
+    },
+    Step {
+        name: "reference",
+        is_fast: true,
+        needs: &[],
+        environment: &[],
+        command: &["cargo", "xtask", "docs", "--check"],
     },
     Step {
         name: "docs",
@@ -453,7 +460,7 @@ mod tests {
         let fast = CiOptions { fast: true, steps: Vec::new(), ..all };
         let names: Vec<_> =
             chosen(&fast).expect("no step is named").iter().map(|step| step.name).collect();
-        assert_eq!(names, ["format", "tidy", "clippy", "tests"]);
+        assert_eq!(names, ["format", "tidy", "clippy", "tests", "reference"]);
         let unknown = CiOptions { steps: vec!["tides".to_owned()], ..fast };
         assert!(chosen(&unknown).is_err());
     }

@@ -6,6 +6,8 @@
 //!
 //! Ensures: what is wrong with a request is said in Redis's words.
 
+/// What commands mean where there are several datacenters.
+pub mod across;
 /// `COMMAND` and `ACL CAT`, told from the table.
 pub mod describe;
 /// What is wrong with a request.

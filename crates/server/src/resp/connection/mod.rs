@@ -473,12 +473,14 @@ impl Connection {
 }
 
 /// Whether a command is queued after `MULTI`, rather than served at once.
-fn is_queued(row: &Row) -> bool {
+#[must_use]
+pub fn is_queued(row: &Row) -> bool {
     !matches!(row.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
 }
 
 /// Why a command cannot be part of a transaction, if it cannot.
-fn reason_not_to_queue(row: &Row) -> Option<&'static str> {
+#[must_use]
+pub fn reason_not_to_queue(row: &Row) -> Option<&'static str> {
     if row.flags.has(Flags::NO_MULTI) {
         return Some("it concerns the connection; send it before or after the transaction");
     }
