@@ -15,5 +15,7 @@ mod full_disk;
 mod hostile;
 /// Nothing to do, so nothing is done.
 mod idle;
+/// What a write costs between datacenters.
+mod metadata;
 /// A client that many use from Rust.
 mod redis_rs;

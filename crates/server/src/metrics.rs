@@ -143,6 +143,12 @@ pub const METRICS: &[Metric] = &[
         "Bytes of the messages with these writes, keys and values and their share of frames among them",
     ),
     counter(
+        "antecede_replicated_metadata_bytes_total",
+        PEER,
+        "bytes",
+        "These bytes without keys and values: stamps, dependencies, versions seen, deadlines, their share of messages and frames",
+    ),
+    counter(
         "antecede_misdirected_messages_total",
         &[],
         "messages",

@@ -48,6 +48,8 @@ pub(crate) struct LinkCounters {
     pub(crate) replicated_writes: Counter,
     /// Bytes of the messages that they went in, with frames' shares for each message.
     pub(crate) replicated_bytes: Counter,
+    /// These bytes without keys and values.
+    pub(crate) replicated_metadata_bytes: Counter,
     /// Messages that found no connection or no room.
     pub(crate) dropped: Counter,
     /// Writes that were dropped on purpose.
@@ -165,6 +167,7 @@ impl Telemetry {
             received_bytes: counter("antecede_link_received_bytes_total"),
             replicated_writes: counter("antecede_replicated_writes_total"),
             replicated_bytes: counter("antecede_replicated_bytes_total"),
+            replicated_metadata_bytes: counter("antecede_replicated_metadata_bytes_total"),
             dropped: counter("antecede_link_dropped_messages_total"),
             cut: counter("antecede_link_cut_writes_total"),
             lost: counter("antecede_link_lost_total"),

@@ -1,11 +1,11 @@
 //! Tells what a replicated write costs on the links between datacenters beyond its key and value.
 //!
-//! Two figures. *On links*: all bytes that nodes sent to other datacenters
-//! (`antecede_link_sent_bytes_total`, with the peer as `DATACENTER.NODE`), so acknowledgements, ticks
-//! and cuts too, which cost the more for each write the fewer writes there are. *Of writes*: the bytes
-//! of replicated writes alone, with version, dependencies and their share of the framing, where nodes
-//! count them (`antecede_replicated_bytes_total`, `antecede_replicated_writes_total`). From both the
-//! keys and values are taken off, as clients sent them.
+//! Two figures. *Of writes*: the bytes of replicated writes alone, with version, dependencies and
+//! their share of the framing, without keys and values, as nodes count them
+//! (`antecede_replicated_metadata_bytes_total`, `antecede_replicated_writes_total`). *On links*: all
+//! bytes that nodes sent to other datacenters (`antecede_link_sent_bytes_total`, with the peer as
+//! `DATACENTER.NODE`), so acknowledgements, ticks and cuts too, which cost the more for each write
+//! the fewer writes there are; from these the keys and values are taken off as clients sent them.
 //!
 //! Assumes: nobody else writes meanwhile, and all nodes' admin ports are given.
 
@@ -21,7 +21,7 @@ use crate::http;
 const SENT_BYTES: &str = "antecede_link_sent_bytes_total";
 
 /// The counters of writes that were sent to other datacenters.
-const REPLICATED_BYTES: &str = "antecede_replicated_bytes_total";
+const METADATA_BYTES: &str = "antecede_replicated_metadata_bytes_total";
 const REPLICATED_WRITES: &str = "antecede_replicated_writes_total";
 
 /// How long to wait after a run until the links are quiet.
@@ -44,7 +44,11 @@ pub(crate) struct Metadata {
     pub(crate) payload_bytes: u64,
     /// What all traffic leaves for each replicated write.
     pub(crate) link_bytes_per_write: f64,
-    /// What a replicated write takes itself; `None` where nodes do not count it.
+    /// Writes that nodes sent to other datacenters; one that was sent twice counts twice.
+    pub(crate) sent_writes: u64,
+    /// What these writes took without keys and values.
+    pub(crate) metadata_bytes: u64,
+    /// What one of them took; `None` where nodes do not count it.
     pub(crate) bytes_per_write: Option<f64>,
 }
 
@@ -53,8 +57,8 @@ pub(crate) struct Metadata {
 pub(crate) struct Counters {
     /// Bytes sent to other datacenters.
     link_bytes: u64,
-    /// Bytes of writes among them.
-    write_bytes: u64,
+    /// Bytes of writes among them, without keys and values.
+    metadata_bytes: u64,
     /// How many writes.
     writes: u64,
 }
@@ -64,14 +68,14 @@ impl Counters {
     fn since(self, before: Self) -> Option<Self> {
         Some(Self {
             link_bytes: self.link_bytes.checked_sub(before.link_bytes)?,
-            write_bytes: self.write_bytes.checked_sub(before.write_bytes)?,
+            metadata_bytes: self.metadata_bytes.checked_sub(before.metadata_bytes)?,
             writes: self.writes.checked_sub(before.writes)?,
         })
     }
 
     fn add(&mut self, other: Self) {
         self.link_bytes += other.link_bytes;
-        self.write_bytes += other.write_bytes;
+        self.metadata_bytes += other.metadata_bytes;
         self.writes += other.writes;
     }
 }
@@ -89,15 +93,15 @@ impl Metadata {
             return None;
         }
         let payload_bytes = payload * copies;
-        // A write that was sent twice is counted twice with its payload.
-        let usual_payload = payload as f64 / writes as f64;
-        let of_writes = during.write_bytes as f64 / during.writes as f64 - usual_payload;
+        let of_writes = during.metadata_bytes as f64 / during.writes as f64;
         let rest = during.link_bytes as f64 - payload_bytes as f64;
         Some(Self {
             link_bytes: during.link_bytes,
             replicated_writes,
             payload_bytes,
             link_bytes_per_write: rest / replicated_writes as f64,
+            sent_writes: during.writes,
+            metadata_bytes: during.metadata_bytes,
             bytes_per_write: (0 < during.writes).then_some(of_writes),
         })
     }
@@ -116,7 +120,7 @@ pub(crate) async fn counters(admins: &[String]) -> anyhow::Result<Vec<Counters>>
             .with_context(|| format!("the status of {admin} does not name its node"))?;
         all.push(Counters {
             link_bytes: sent_to_others(&metrics, &own),
-            write_bytes: sum(&metrics, REPLICATED_BYTES, |_| true),
+            metadata_bytes: sum(&metrics, METADATA_BYTES, |_| true),
             writes: sum(&metrics, REPLICATED_WRITES, |_| true),
         });
     }
@@ -206,9 +210,10 @@ antecede_link_received_bytes_total{peer=\"2.1\"} 7
         assert_eq!(found.bytes_per_write, None, "nodes did not count it");
         assert_eq!(Metadata::of(during, (100, 30), 1), None, "nothing is replicated");
         // 10 writes were sent twice.
-        let during = Counters { write_bytes: 210 * 340, writes: 210, ..during };
+        let during = Counters { metadata_bytes: 210 * 40, writes: 210, ..during };
         let found = Metadata::of(during, (100, 30_000), 3).unwrap();
         assert_eq!(found.bytes_per_write, Some(40.0));
+        assert_eq!((found.sent_writes, found.metadata_bytes), (210, 8400));
     }
 
     #[test]

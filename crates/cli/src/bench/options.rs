@@ -100,7 +100,7 @@ pub(crate) struct BenchOptions {
     /// How long to wait for that
     #[arg(long, value_parser = arguments::time, default_value = "60s")]
     pub(crate) final_timeout: Duration,
-    /// Admin ports of all nodes: tell the metadata of a replicated write from their link counters
+    /// Admin ports of all nodes: tell the metadata of a replicated write from their counters
     #[arg(long, value_delimiter = ',', value_name = "URL,...")]
     pub(crate) admin: Vec<String>,
     /// What keys and kinds of operations are drawn from

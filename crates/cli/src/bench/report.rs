@@ -155,7 +155,10 @@ impl Report {
         ));
         if let Some(metadata) = &self.metadata {
             let of_writes = match metadata.bytes_per_write {
-                Some(bytes) => format!("{bytes:.1} bytes"),
+                Some(bytes) => format!(
+                    "{bytes:.1} bytes beyond key and value ({} bytes, {} writes sent)",
+                    metadata.metadata_bytes, metadata.sent_writes,
+                ),
                 None => "not counted by these nodes".to_owned(),
             };
             lines.push(format!("metadata per replicated write: {of_writes}"));

@@ -22,6 +22,7 @@ use antecede_model::{
     ids::{Boot, NodeId},
 };
 use antecede_protocol::{
+    entry::Change,
     message::{Body, Message},
     wire::{
         frame::FrameWriter,
@@ -228,9 +229,11 @@ impl Link {
         let bytes = state.frames.len().saturating_sub(before);
         drop(state);
         self.has_pending.store(true, Ordering::Relaxed);
-        if let Some(writes) = replicated_writes(message) {
+        if let Some((writes, payload)) = replicated(message) {
+            let metadata = (bytes as u64).saturating_sub(payload);
             self.options.counters.replicated_writes.increment(writes);
             self.options.counters.replicated_bytes.increment(bytes as u64);
+            self.options.counters.replicated_metadata_bytes.increment(metadata);
         }
         true
     }
@@ -470,10 +473,83 @@ async fn watch(link: &Link, stream: &TcpStream) -> LinkError {
         }
     }
 }
-/// How many writes a message takes to another datacenter; `None` if it takes none.
-fn replicated_writes(message: &Message) -> Option<u64> {
+
+/// How many writes a message takes to another datacenter, and the bytes of their keys and values;
+/// `None` if it takes none.
+fn replicated(message: &Message) -> Option<(u64, u64)> {
     let Message::Shard(message) = message else { return None };
     let Body::Replicate(replicate) = &message.body else { return None };
-    let writes = replicate.entries.iter().filter(|entry| !entry.is_tick()).count();
-    (0 < writes).then_some(writes as u64)
+    let (mut writes, mut payload) = (0, 0);
+    for entry in replicate.entries.iter().filter(|entry| !entry.is_tick()) {
+        writes += 1;
+        entry.for_each_effect(|effect| {
+            let value = match effect.change {
+                Change::Set { value, .. } => value.len(),
+                Change::Delete | Change::Ttl { .. } | Change::Hide => 0,
+            };
+            payload += (effect.key.len() + value) as u64;
+        });
+    }
+    (0 < writes).then_some((writes, payload))
+}
+
+#[cfg(test)]
+mod tests {
+    use antecede_model::{
+        clock::Timestamp,
+        context::Dependencies,
+        ids::{DatacenterId, Epoch, Lineage, MembershipEpoch, ShardId},
+    };
+    use antecede_protocol::{
+        entry::{self, Effect, Entry, Identity, Seen},
+        message::{Replicate, ShardMessage},
+    };
+
+    use super::*;
+
+    fn entry(stamp: u64, changes: &[(&[u8], Change<'_>)]) -> Entry {
+        let mut bytes = Vec::new();
+        let effects = changes.iter().map(|(key, change)| {
+            let seen = Seen::new();
+            Effect { key, seen, change: *change }
+        });
+        let none = Dependencies::default();
+        entry::Body::encode(&mut bytes, Timestamp(stamp), &none, effects);
+        let is_tick = changes.is_empty();
+        Entry {
+            identity: Identity::default(),
+            origin: DatacenterId(1),
+            lineage: Lineage(1),
+            stamp: Timestamp(stamp),
+            previous: Timestamp(stamp - 1),
+            visible_at: Timestamp(stamp),
+            body: if is_tick { entry::Body::Tick } else { entry::Body::Write(bytes.into()) },
+        }
+    }
+
+    fn of_shard(body: Body) -> Message {
+        let (shard, epoch, hlc) = (ShardId(1), Epoch(1), Timestamp(9));
+        Message::Shard(ShardMessage { shard, epoch, hlc, body })
+    }
+
+    #[test]
+    fn keys_and_values_of_writes_are_told_apart_from_what_goes_with_them() {
+        let replicate = |entries| {
+            of_shard(Body::Replicate(Replicate {
+                membership: MembershipEpoch(1),
+                origin: DatacenterId(1),
+                lineage: Lineage(1),
+                previous: Timestamp(1),
+                entries,
+                is_fetched: false,
+            }))
+        };
+        let set = Change::Set { value: b"value", deadline: Some(7) };
+        let two = [(&b"key"[..], set), (&b"other"[..], Change::Delete)];
+        let one = [(&b"k"[..], Change::Ttl { deadline: None })];
+        let message = replicate(vec![entry(2, &two), entry(3, &[]), entry(4, &one)]);
+        assert_eq!(replicated(&message), Some((2, 3 + 5 + 5 + 1)));
+        assert_eq!(replicated(&replicate(vec![entry(2, &[])])), None, "a tick is no write");
+        assert_eq!(replicated(&of_shard(Body::Forward { entries: vec![entry(2, &one)] })), None);
+    }
 }
