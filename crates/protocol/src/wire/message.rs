@@ -41,7 +41,7 @@ pub fn write_message(message: &Message, to: &mut Vec<u8>) {
             to.shard(message.shard);
             to.number(message.epoch.0);
             to.timestamp(message.hlc);
-            write_body(&message.body, to);
+            write_body(&message.body, message.hlc, to);
         }
         Message::Reply(request, reply) => {
             to.u8(1);
@@ -63,12 +63,11 @@ pub fn read_message(bytes: &[u8]) -> Result<Message, DecodeError> {
     let mut reader = Reader::new(bytes);
     let from = &mut reader;
     let message = match from.u8()? {
-        0 => Message::Shard(ShardMessage {
-            shard: from.shard()?,
-            epoch: Epoch(from.number()?),
-            hlc: from.timestamp()?,
-            body: read_body(from)?,
-        }),
+        0 => {
+            let (shard, epoch) = (from.shard()?, Epoch(from.number()?));
+            let hlc = from.timestamp()?;
+            Message::Shard(ShardMessage { shard, epoch, hlc, body: read_body(hlc, from)? })
+        }
         1 => Message::Reply(read_request_id(from)?, read_reply(from)?),
         2 => Message::Cut(read_cut_report(from)?),
         found => return Err(DecodeError::UnknownTag { what: "message", found }),
@@ -77,7 +76,7 @@ pub fn read_message(bytes: &[u8]) -> Result<Message, DecodeError> {
     Ok(message)
 }
 
-fn write_body(body: &Body, to: &mut Writer<'_>) {
+fn write_body(body: &Body, hlc: Timestamp, to: &mut Writer<'_>) {
     match body {
         Body::Forward { entries } => write_entries(0, entries, to),
         Body::Persisted(promise) => write_promise(promise, to),
@@ -118,7 +117,7 @@ fn write_body(body: &Body, to: &mut Writer<'_>) {
         }
         Body::Replicate(entries) => {
             to.u8(13);
-            replicate::write(entries, to);
+            replicate::write(entries, hlc, to);
         }
         Body::Received(received) => {
             to.u8(14);
@@ -137,7 +136,7 @@ fn write_number(tag: u8, number: u64, to: &mut Writer<'_>) {
     to.number(number);
 }
 
-fn read_body(from: &mut Reader<'_>) -> Result<Body, DecodeError> {
+fn read_body(hlc: Timestamp, from: &mut Reader<'_>) -> Result<Body, DecodeError> {
     Ok(match from.u8()? {
         0 => Body::Forward { entries: read_entries(from)? },
         1 => Body::Persisted(read_promise(from)?),
@@ -164,7 +163,7 @@ fn read_body(from: &mut Reader<'_>) -> Result<Body, DecodeError> {
         }
         11 => Body::AwaitApplied { asker: read_asker(from)?, writes: read_writes(from)? },
         12 => Body::Applied { by: from.shard()?, writes: read_writes(from)? },
-        13 => Body::Replicate(replicate::read(from)?),
+        13 => Body::Replicate(replicate::read(hlc, from)?),
         14 => Body::Received(read_received(from)?),
         15 => Body::Fetch {
             membership: MembershipEpoch(from.number()?),

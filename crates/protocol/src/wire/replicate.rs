@@ -1,8 +1,9 @@
 //! Writes entries on their way to another datacenter without what they have in common.
 //!
 //! Origin and lineage stand once. In line, the stamp before an entry is the stamp of the entry
-//! written before it, and a stamp is written as the distance above that one. Entries that were
-//! fetched stand alone: each names its own `previous`.
+//! written before it, and a stamp is written as the distance above that one. The stamp before the
+//! first stands as the distance below the message's HLC, which is seldom long. Entries that were
+//! fetched stand alone: each names its own stamp and `previous`.
 //!
 //! Assumes: entries in line have their neighbour's stamp as `previous` (the outbox takes them from
 //! the log in order), all entries have the origin and lineage of the message.
@@ -22,11 +23,12 @@ use crate::{
     message::Replicate,
 };
 
-pub(super) fn write(replicate: &Replicate, to: &mut Writer<'_>) {
+pub(super) fn write(replicate: &Replicate, hlc: Timestamp, to: &mut Writer<'_>) {
     to.number(replicate.membership.0);
     to.datacenter(replicate.origin);
     to.number(u64::from(replicate.lineage.0));
-    to.timestamp(replicate.previous);
+    // Wraps round where the HLC is the smaller one; that is long, and right.
+    to.number(hlc.0.wrapping_sub(replicate.previous.0));
     to.flag(replicate.is_fetched);
     to.length(replicate.entries.len());
     let mut before = replicate.previous;
@@ -47,11 +49,11 @@ pub(super) fn write(replicate: &Replicate, to: &mut Writer<'_>) {
     }
 }
 
-pub(super) fn read(from: &mut Reader<'_>) -> Result<Replicate, DecodeError> {
+pub(super) fn read(hlc: Timestamp, from: &mut Reader<'_>) -> Result<Replicate, DecodeError> {
     let membership = MembershipEpoch(from.number()?);
     let origin = from.datacenter()?;
     let lineage = read_lineage(from)?;
-    let previous = from.timestamp()?;
+    let previous = Timestamp(hlc.0.wrapping_sub(from.number()?));
     let is_fetched = from.flag()?;
     let mut before = previous;
     let entries = limited_list(from, "entries", |from| {
