@@ -151,7 +151,11 @@ impl Server {
         if let Some(listener) = listeners.peer {
             let (listener, address) = into_tokio(listener, "other nodes")?;
             peer_address = Some(address);
-            tasks.push(tokio::spawn(peer::inbound::accept(Arc::clone(&node), listener)));
+            tasks.push(tokio::spawn(peer::inbound::accept(
+                Arc::clone(&node),
+                listener,
+                placement.clone(),
+            )));
         }
         for link in node.links.iter() {
             tasks.push(tokio::spawn(peer::link::keep(Arc::clone(&node), Arc::clone(link))));

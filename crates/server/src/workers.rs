@@ -3,17 +3,19 @@
 //! A runtime with a thread for each core wakes a second thread whenever two tasks are ready. For
 //! turns of a few microseconds that costs more than it gives: a call to the system, a switch on a
 //! core that the clients could use, lines of the cache that move. So connections live on a runtime
-//! with one thread, the `solo`, until it has almost no time to spare; then they move to the
-//! `crowd`, which has a thread for each core and runs everything else anyway. They move back when
-//! one thread would have been enough for `patience`. When that proves wrong, the next try waits
-//! twice as long.
+//! with one thread, the `solo`, until it has almost no time to spare; then they move, on trial, to
+//! the `crowd`, which has a thread for each core and runs everything else anyway. They stay there if
+//! that serves more requests, and until one thread would have been enough; otherwise they go back,
+//! and the next trial waits twice as long.
 //!
-//! A governor looks every `LOOK_INTERVAL` how long the threads had nothing to do. A connection
-//! moves by itself, between two turns, with its socket; one that is silent stays where it is.
+//! A governor looks every `LOOK_INTERVAL` how long the threads had nothing to do. A connection, of
+//! a client or of another node, moves by itself, between two turns, with its socket; one that is
+//! silent stays where it is.
 //!
 //! Limits: work that comes of a sudden runs on one thread for a look or two.
 
 use std::cell::OnceCell;
+use std::convert::Infallible;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -23,22 +25,26 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::{Builder, Handle, Runtime};
+use tokio::task::JoinSet;
+use tracing::debug;
 
 use crate::clock;
 
 /// How often the governor looks.
-const LOOK_INTERVAL: Duration = Duration::from_millis(100);
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// Of the solo's time, in thousandths: with less to spare the crowd takes over.
 const SPARE_MIN: u64 = 30;
 /// Of one thread's time, in thousandths: with less to do for all threads one may be enough. More
 /// than one thread's time, because some of what the crowd does comes of its being many.
 const BUSY_MAX: u64 = 1_300;
-/// How long that must have been so.
+/// How long that must have been so, and how long a trial that was in vain is not repeated.
 const PATIENCE_MIN: Duration = Duration::from_secs(1);
-/// The longest that this grows to.
+/// The longest that the latter grows to.
 const PATIENCE_MAX: Duration = Duration::from_secs(60);
-/// If the crowd is wanted again this soon, the solo was not enough.
-const REGRET: Duration = Duration::from_millis(500);
+/// Looks by which a crowd is judged.
+const TRIAL_LOOKS: u64 = 3;
+/// What the crowd must do of what the solo did, in thousandths.
+const GAIN_MIN: u64 = 1_100;
 
 /// Where connections live.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,10 +72,18 @@ pub struct Placement {
     crowd: Handle,
 }
 
+/// How long a task belongs where it is.
+#[derive(Debug)]
+pub(crate) struct Stay {
+    placement: Option<(Placement, Place)>,
+}
+
 #[derive(Debug, Default)]
 struct Shared {
     /// Whether connections belong to the crowd: 0 or 1.
     is_crowd: AtomicU8,
+    /// Requests that were served since the last look.
+    requests: AtomicU64,
     solo_idle: Mutex<Vec<Arc<IdleTime>>>,
     crowd_idle: Mutex<Vec<Arc<IdleTime>>>,
     has_ended: Mutex<bool>,
@@ -190,14 +204,38 @@ impl Placement {
         if self.shared.is_crowd.load(Ordering::Relaxed) == 0 { Place::Solo } else { Place::Crowd }
     }
 
-    /// Runs a task there.
-    pub(crate) fn spawn<F>(&self, place: Place, task: F) -> tokio::task::JoinHandle<F::Output>
-    where
-        F: Future<Output: Send> + Send + 'static,
-    {
+    /// The runtime that is there.
+    pub(crate) fn runtime(&self, place: Place) -> &Handle {
         match place {
-            Place::Solo => self.solo.spawn(task),
-            Place::Crowd => self.crowd.spawn(task),
+            Place::Solo => &self.solo,
+            Place::Crowd => &self.crowd,
+        }
+    }
+
+    /// Runs a task where it belongs, again and again: it ends with `Ok` when it has moved, and is
+    /// then made anew, or with what came of it.
+    ///
+    /// The task is told how to find out that it belongs elsewhere. It ends with this future.
+    pub(crate) async fn follow<T, R, F>(&self, mut state: T, task: impl Fn(T, Stay) -> F) -> R
+    where
+        T: Send + 'static,
+        R: Send + 'static,
+        F: Future<Output = Result<T, R>> + Send + 'static,
+    {
+        loop {
+            let place = self.wanted();
+            let stay = Stay { placement: Some((self.clone(), place)) };
+            let mut life = JoinSet::new();
+            life.spawn_on(task(state, stay), self.runtime(place));
+            match life.join_next().await.expect("one task was spawned") {
+                Ok(Ok(moved)) => state = moved,
+                Ok(Err(result)) => return result,
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    // Only a runtime that ends cancels it, and this future is on one of them.
+                    Err(_) => match std::future::pending::<Infallible>().await {},
+                },
+            }
         }
     }
 
@@ -205,6 +243,25 @@ impl Placement {
     #[cfg(test)]
     pub(crate) fn want(&self, place: Place) {
         self.shared.want(place);
+    }
+}
+
+impl Stay {
+    /// Stays for ever.
+    pub(crate) const FOR_EVER: Self = Self { placement: None };
+
+    /// Tells that so many requests were served.
+    pub(crate) fn count(&self, requests: u64) {
+        if let Some((placement, _)) = &self.placement
+            && 0 < requests
+        {
+            placement.shared.requests.fetch_add(requests, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether the task belongs elsewhere by now.
+    pub(crate) fn is_over(&self) -> bool {
+        self.placement.as_ref().is_some_and(|(placement, place)| placement.wanted() != *place)
     }
 }
 
@@ -243,54 +300,101 @@ impl Shared {
             let crowd_spare = thousandths(idle.1, looked.1.1);
             looked = (at, idle);
             let busy = (1 + threads).saturating_mul(1000).saturating_sub(solo_spare + crowd_spare);
-            self.want(governor.judge(Duration::from_nanos(elapsed), solo_spare, busy));
+            let served = self.requests.swap(0, Ordering::Relaxed);
+            let rate = served.saturating_mul(1_000_000) / (elapsed / 1000);
+            let elapsed = Duration::from_nanos(elapsed);
+            let look = Look { elapsed, solo_spare, busy, rate };
+            let before = governor.course;
+            self.want(governor.judge(look));
+            if std::mem::discriminant(&before) != std::mem::discriminant(&governor.course) {
+                debug!(?look, ?before, now = ?governor.course, "connections live elsewhere");
+            }
         }
     }
+}
+
+/// What the governor sees between two looks.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    elapsed: Duration,
+    /// How long the solo had nothing to do, in thousandths of the time.
+    solo_spare: u64,
+    /// How long all threads together were busy, in thousandths of the time.
+    busy: u64,
+    /// Requests a second.
+    rate: u64,
 }
 
 /// Decides where connections shall live.
 #[derive(Debug)]
 struct Governor {
-    place: Place,
-    /// How long one thread would have been enough.
-    calm: Duration,
-    /// How long that has to be.
+    course: Course,
+    /// How long the next trial that is in vain is remembered.
     patience: Duration,
-    /// Since connections moved back to the solo, if they did.
-    since_back: Option<Duration>,
+    /// For how long yet.
+    hold: Duration,
+}
+
+/// Where connections are, and why.
+#[derive(Clone, Copy, Debug)]
+enum Course {
+    /// On the solo.
+    Solo,
+    /// On the crowd, to see whether it does more: what the solo did, the looks so far, and the
+    /// requests a second that they have seen in all.
+    Trial { solo_rate: u64, looks: u64, rates: u64 },
+    /// On the crowd; how long one thread would have been enough.
+    Crowd { calm: Duration },
 }
 
 impl Governor {
     const fn new() -> Self {
-        Self { place: Place::Solo, calm: Duration::ZERO, patience: PATIENCE_MIN, since_back: None }
+        Self { course: Course::Solo, patience: PATIENCE_MIN, hold: Duration::ZERO }
     }
 
-    /// Takes note of how long the solo had nothing to do and how long all threads together were
-    /// busy, in thousandths of the time since it was last told; tells where connections belong.
-    fn judge(&mut self, elapsed: Duration, solo_spare: u64, busy: u64) -> Place {
-        if let Some(since) = &mut self.since_back {
-            *since = since.saturating_add(elapsed);
-        }
-        match self.place {
-            Place::Solo if solo_spare < SPARE_MIN => {
-                self.place = Place::Crowd;
-                self.calm = Duration::ZERO;
-                self.patience = match self.since_back.take() {
-                    Some(since) if since < REGRET => PATIENCE_MAX.min(self.patience * 2),
-                    Some(_) | None => PATIENCE_MIN,
-                };
+    /// Takes note of a look; tells where connections belong.
+    fn judge(&mut self, look: Look) -> Place {
+        self.hold = self.hold.saturating_sub(look.elapsed);
+        self.course = match self.course {
+            Course::Solo if SPARE_MIN <= look.solo_spare => {
+                if self.hold.is_zero() {
+                    self.patience = PATIENCE_MIN;
+                }
+                Course::Solo
             }
-            Place::Crowd if busy < BUSY_MAX => {
-                self.calm = self.calm.saturating_add(elapsed);
-                if self.patience <= self.calm {
-                    self.place = Place::Solo;
-                    self.since_back = Some(Duration::ZERO);
+            Course::Solo if self.hold.is_zero() => {
+                Course::Trial { solo_rate: look.rate, looks: 0, rates: 0 }
+            }
+            Course::Solo => Course::Solo,
+            // Connections move in the first look.
+            Course::Trial { solo_rate, looks: 0, .. } => {
+                Course::Trial { solo_rate, looks: 1, rates: 0 }
+            }
+            Course::Trial { solo_rate, looks, rates } if looks <= TRIAL_LOOKS => {
+                let rates = rates.saturating_add(look.rate);
+                Course::Trial { solo_rate, looks: looks + 1, rates }
+            }
+            Course::Trial { solo_rate, rates, .. } => {
+                let is_worth_it = solo_rate.saturating_mul(GAIN_MIN) <= rates / TRIAL_LOOKS * 1000;
+                if is_worth_it {
+                    self.patience = PATIENCE_MIN;
+                    Course::Crowd { calm: Duration::ZERO }
+                } else {
+                    self.hold = self.patience;
+                    self.patience = PATIENCE_MAX.min(self.patience * 2);
+                    Course::Solo
                 }
             }
-            Place::Crowd => self.calm = Duration::ZERO,
-            Place::Solo => {}
+            Course::Crowd { calm } if look.busy < BUSY_MAX => {
+                let calm = calm.saturating_add(look.elapsed);
+                if PATIENCE_MIN <= calm { Course::Solo } else { Course::Crowd { calm } }
+            }
+            Course::Crowd { .. } => Course::Crowd { calm: Duration::ZERO },
+        };
+        match self.course {
+            Course::Solo => Place::Solo,
+            Course::Trial { .. } | Course::Crowd { .. } => Place::Crowd,
         }
-        self.place
     }
 }
 
@@ -298,41 +402,62 @@ impl Governor {
 mod tests {
     use super::*;
 
-    fn judged(governor: &mut Governor, looks: &[(u64, u64)]) -> Place {
-        let judge = |(spare, busy): &(u64, u64)| governor.judge(LOOK_INTERVAL, *spare, *busy);
-        looks.iter().map(judge).last().expect("some looks")
+    /// What a look is like with so much to spare on the solo and such a rate.
+    fn look(solo_spare: u64, busy: u64, rate: u64) -> Look {
+        Look { elapsed: Duration::from_millis(100), solo_spare, busy, rate }
+    }
+
+    fn judged(governor: &mut Governor, looks: &[Look]) -> Place {
+        looks.iter().map(|look| governor.judge(*look)).last().expect("some looks")
+    }
+
+    /// A governor whose solo has handed over to the crowd, which then did so much.
+    fn tried(governor: &mut Governor, rate: u64) -> Place {
+        assert_eq!(governor.judge(look(29, 971, 1000)), Place::Crowd);
+        for _ in 0..=TRIAL_LOOKS {
+            assert_eq!(governor.judge(look(1000, 1500, rate)), Place::Crowd);
+        }
+        governor.judge(look(1000, 1500, rate))
     }
 
     #[test]
-    fn a_solo_without_a_pause_hands_over_to_the_crowd() {
+    fn a_solo_with_time_to_spare_keeps_its_connections() {
         let mut governor = Governor::new();
-        assert_eq!(judged(&mut governor, &[(1000, 0), (30, 970)]), Place::Solo);
-        assert_eq!(judged(&mut governor, &[(29, 971)]), Place::Crowd);
+        assert_eq!(judged(&mut governor, &[look(1000, 0, 0), look(30, 970, 900)]), Place::Solo);
+    }
+
+    #[test]
+    fn a_crowd_that_does_more_keeps_them() {
+        let mut governor = Governor::new();
+        assert_eq!(tried(&mut governor, 1100), Place::Crowd);
+        assert_eq!(judged(&mut governor, &[look(1000, 1300, 1); 50]), Place::Crowd);
+    }
+
+    #[test]
+    fn a_crowd_that_does_no_more_gives_them_back_and_is_tried_later_and_later() {
+        let mut governor = Governor::new();
+        assert_eq!(tried(&mut governor, 1099), Place::Solo);
+        assert_eq!(judged(&mut governor, &[look(0, 1000, 1000); 9]), Place::Solo);
+        assert_eq!(tried(&mut governor, 1099), Place::Solo);
+        assert_eq!(judged(&mut governor, &[look(0, 1000, 1000); 19]), Place::Solo);
+        assert_eq!(judged(&mut governor, &[look(500, 500, 500)]), Place::Solo, "less to do");
+        assert_eq!(tried(&mut governor, 1099), Place::Solo);
+        assert_eq!(judged(&mut governor, &[look(0, 1000, 1000); 9]), Place::Solo);
+        assert_eq!(
+            governor.judge(look(0, 1000, 1000)),
+            Place::Crowd,
+            "as soon as in the beginning"
+        );
     }
 
     #[test]
     fn connections_move_back_once_one_thread_was_enough_for_a_while() {
         let mut governor = Governor::new();
-        assert_eq!(judged(&mut governor, &[(0, 1000)]), Place::Crowd);
-        assert_eq!(judged(&mut governor, &[(1000, 1299); 9]), Place::Crowd);
-        assert_eq!(judged(&mut governor, &[(1000, 1300)]), Place::Crowd, "busy in between");
-        assert_eq!(judged(&mut governor, &[(1000, 1000); 9]), Place::Crowd);
-        assert_eq!(judged(&mut governor, &[(1000, 1000)]), Place::Solo);
-        assert_eq!(judged(&mut governor, &[(100, 900); 50]), Place::Solo);
-    }
-
-    #[test]
-    fn moving_back_in_vain_makes_the_next_try_later() {
-        let mut governor = Governor::new();
-        judged(&mut governor, &[(0, 1000)]);
-        assert_eq!(judged(&mut governor, &[(1000, 1100); 10]), Place::Solo);
-        assert_eq!(judged(&mut governor, &[(0, 1000)]), Place::Crowd);
-        assert_eq!(judged(&mut governor, &[(1000, 1100); 19]), Place::Crowd);
-        assert_eq!(judged(&mut governor, &[(1000, 1100)]), Place::Solo);
-        assert_eq!(judged(&mut governor, &[(500, 500); 10]), Place::Solo, "this time it was right");
-        assert_eq!(judged(&mut governor, &[(0, 1000)]), Place::Crowd);
-        let back = judged(&mut governor, &[(1000, 1100); 10]);
-        assert_eq!(back, Place::Solo, "as patient as in the beginning");
+        tried(&mut governor, 2000);
+        assert_eq!(judged(&mut governor, &[look(1000, 1299, 1); 9]), Place::Crowd);
+        assert_eq!(judged(&mut governor, &[look(1000, 1300, 1)]), Place::Crowd, "busy in between");
+        assert_eq!(judged(&mut governor, &[look(1000, 1000, 1); 9]), Place::Crowd);
+        assert_eq!(judged(&mut governor, &[look(1000, 1000, 1)]), Place::Solo);
     }
 
     #[test]
@@ -355,14 +480,24 @@ mod tests {
         let Some(placement) = workers.placement() else { return };
         assert_eq!(placement.wanted(), Place::Solo);
         workers.block_on(async {
-            let runtime = async { Handle::current().id() };
-            let solo = placement.spawn(Place::Solo, runtime).await.expect("it does not fail");
-            let crowd = placement.spawn(Place::Crowd, async { Handle::current().id() });
-            let crowd = crowd.await.expect("it does not fail");
-            assert_eq!(crowd, Handle::current().id());
-            assert_ne!(solo, crowd);
+            let mover = placement.clone();
+            let places = placement.follow(Vec::new(), move |mut places, stay| {
+                let mover = mover.clone();
+                async move {
+                    places.push(Handle::current().id());
+                    if places.len() == 2 {
+                        return Err(places);
+                    }
+                    assert!(!stay.is_over());
+                    mover.want(Place::Crowd);
+                    assert!(stay.is_over());
+                    Ok(places)
+                }
+            });
+            let crowd = Handle::current().id();
+            let places = places.await;
+            assert!(places[0] != crowd && places[1] == crowd, "{places:?} and {crowd}");
         });
-        placement.want(Place::Crowd);
         assert_eq!(placement.wanted(), Place::Crowd);
     }
 }

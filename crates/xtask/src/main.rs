@@ -1,4 +1,5 @@
-//! Runs the project's chores: `cargo xtask tidy`, `docs`, `ci`, `setup`, `compare`.
+//! Runs the project's chores: `cargo xtask tidy`, `docs`, `ci`, `setup`, `compare`,
+//! `visibility`.
 //!
 //! Every chore is a folder of its own. What they share is small: `machine` starts processes and is
 //! the one place that asks for the time; `say` prints.
@@ -19,6 +20,8 @@ mod say;
 mod setup;
 /// The rules that no compiler knows: start here when `cargo xtask tidy` says no.
 mod tidy;
+/// How long a write takes until other datacenters show it.
+mod visibility;
 
 use std::process::ExitCode;
 
@@ -43,6 +46,8 @@ enum Chore {
     Setup,
     /// Measure speed and memory beside Redis and Valkey on this machine.
     Compare(compare::CompareOptions),
+    /// Measure how long a write takes until other datacenters show it.
+    Visibility(visibility::VisibilityOptions),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +57,7 @@ fn main() -> ExitCode {
         Chore::Ci(options) => ci::run(&options),
         Chore::Setup => setup::run(),
         Chore::Compare(options) => compare::run(&options),
+        Chore::Visibility(options) => visibility::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

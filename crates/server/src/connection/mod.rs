@@ -36,7 +36,7 @@ use crate::resp::{
     connection::{Connection, Settings, password::Password},
     frame::Limits,
 };
-use crate::workers::Placement;
+use crate::workers::{Placement, Stay};
 
 /// Requests that were read and cannot be run yet.
 mod backlog;
@@ -162,28 +162,24 @@ async fn live(
     placement: Option<Placement>,
 ) -> io::Result<()> {
     let Some(placement) = placement else {
-        return task.run(&mut stream, || false).await.map(|_| ());
+        return task.run(&mut stream, &Stay::FOR_EVER).await.map(|_| ());
     };
-    loop {
-        let place = placement.wanted();
-        let moving = stream.into_std()?;
-        let there = placement.clone();
-        let life = placement.spawn(place, async move {
-            let mut stream = TcpStream::from_std(moving)?;
-            let ending = task.run(&mut stream, || there.wanted() != place).await?;
-            io::Result::Ok((ending, task, stream))
-        });
-        match life.await {
-            Ok(result) => match result? {
-                (Ending::Closed, _, _) => return Ok(()),
-                (Ending::Moving, moved, socket) => (task, stream) = (moved, socket),
-            },
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                Err(error) => return Err(io::Error::other(error)),
-            },
-        }
-    }
+    placement
+        .follow((task, stream.into_std()?), |(mut task, socket), stay| async move {
+            let life = async {
+                let mut stream = TcpStream::from_std(socket)?;
+                match task.run(&mut stream, &stay).await? {
+                    Ending::Closed => Ok(None),
+                    Ending::Moving => stream.into_std().map(Some),
+                }
+            };
+            match life.await {
+                Ok(Some(socket)) => Ok((task, socket)),
+                Ok(None) => Err(Ok(())),
+                Err(error) => Err(Err(error)),
+            }
+        })
+        .await
 }
 
 fn end(node: &Node, number: u64, session: SessionId) {
@@ -222,15 +218,11 @@ enum Ending {
 
 impl Task {
     /// Runs until the connection ends or moves.
-    async fn run(
-        &mut self,
-        stream: &mut TcpStream,
-        shall_move: impl Fn() -> bool,
-    ) -> io::Result<Ending> {
+    async fn run(&mut self, stream: &mut TcpStream, stay: &Stay) -> io::Result<Ending> {
         let (mut reader, writer) = stream.split();
         let mut mail = Mail::default();
         loop {
-            let progress = self.turn(&writer, &mut mail).await?;
+            let progress = self.turn(&writer, stay, &mut mail).await?;
             if self.conversation.is_killed {
                 return Ok(Ending::Closed);
             }
@@ -238,7 +230,7 @@ impl Task {
                 self.farewell(&writer).await?;
                 return Ok(Ending::Closed);
             }
-            if shall_move() {
+            if stay.is_over() {
                 // A turn takes up everything from where this one has left it.
                 return Ok(Ending::Moving);
             }
@@ -260,7 +252,12 @@ impl Task {
     }
 
     /// Runs what is there to run, as far as it goes without waiting for a peer or the client.
-    async fn turn(&mut self, writer: &WriteHalf<'_>, mail: &mut Mail) -> io::Result<Progress> {
+    async fn turn(
+        &mut self,
+        writer: &WriteHalf<'_>,
+        stay: &Stay,
+        mail: &mut Mail,
+    ) -> io::Result<Progress> {
         let conversation = &mut self.conversation;
         let node = Arc::clone(&conversation.node);
         conversation.begin();
@@ -288,7 +285,7 @@ impl Task {
             node.flush(&mut conversation.work);
         }
         self.mailbox.set_waiting(self.conversation.is_waiting());
-        self.tell();
+        self.tell(stay);
         self.write(writer)?;
         if PENDING_BYTES_SLOW < node.log.pending_bytes() || node.is_sync_late() {
             tokio::time::sleep(SLOW_PAUSE).await;
@@ -371,8 +368,10 @@ impl Task {
     }
 
     /// Tells the registry what the connection says of itself, at once when that may have changed.
-    fn tell(&mut self) {
-        if self.conversation.tell_counts() {
+    fn tell(&mut self, stay: &Stay) {
+        let served = self.conversation.tell_counts();
+        stay.count(served);
+        if 0 < served {
             let now = self.conversation.work.now().steady;
             let has_changed = std::mem::take(&mut self.conversation.may_have_changed);
             if has_changed || TELL_INTERVAL <= now.0.saturating_sub(self.told_at.0) {

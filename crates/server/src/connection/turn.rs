@@ -471,17 +471,17 @@ impl Conversation {
         }
     }
 
-    /// Adds the commands of this turn to the node's counts; whether there were any.
-    pub(crate) fn tell_counts(&mut self) -> bool {
+    /// Adds the commands of this turn to the node's counts; how many there were.
+    pub(crate) fn tell_counts(&mut self) -> u64 {
         let total = self.counts.of_turn.iter().map(|(_, _, count)| count).sum();
         if total == 0 {
-            return false;
+            return 0;
         }
         self.node.registry.commands.fetch_add(total, Ordering::Relaxed);
         let counts = self.counts.of_turn.iter_mut();
         let taken = counts.map(|(_, name, count)| (*name, std::mem::take(count)));
         self.node.telemetry.commands(taken.filter(|(_, count)| 0 < *count));
-        true
+        total
     }
 
     /// How many more bytes the request that is being read needs at least.

@@ -23,6 +23,7 @@ use tracing::{info, warn};
 use super::arriving::take_messages;
 use super::link::{HANDSHAKE_TIMEOUT, HEARTBEAT_INTERVAL, Link, LinkError, shake_hands};
 use crate::node::{Node, Work};
+use crate::workers::{Placement, Stay};
 
 /// How much is read from a connection at a time.
 const READ_BYTES: usize = 256 * 1024;
@@ -43,7 +44,7 @@ enum InboundError {
 }
 
 /// Takes connections of other nodes; they end with this task.
-pub(crate) async fn accept(node: Arc<Node>, listener: TcpListener) {
+pub(crate) async fn accept(node: Arc<Node>, listener: TcpListener, placement: Option<Placement>) {
     let mut connections = JoinSet::new();
     loop {
         let accepted = tokio::select! {
@@ -52,9 +53,9 @@ pub(crate) async fn accept(node: Arc<Node>, listener: TcpListener) {
         };
         match accepted {
             Ok((stream, address)) => {
-                let node = Arc::clone(&node);
+                let (node, placement) = (Arc::clone(&node), placement.clone());
                 connections.spawn(async move {
-                    if let Err(error) = serve(&node, stream).await
+                    if let Err(error) = serve(&node, stream, placement).await
                         && !node.is_stopping()
                     {
                         let cause = std::error::Error::source(&error).map(ToString::to_string);
@@ -70,7 +71,11 @@ pub(crate) async fn accept(node: Arc<Node>, listener: TcpListener) {
     }
 }
 
-async fn serve(node: &Node, mut stream: TcpStream) -> Result<(), InboundError> {
+async fn serve(
+    node: &Arc<Node>,
+    mut stream: TcpStream,
+    placement: Option<Placement>,
+) -> Result<(), InboundError> {
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
     let hello = timeout(HANDSHAKE_TIMEOUT, shake_hands(node, &mut stream))
@@ -79,7 +84,8 @@ async fn serve(node: &Node, mut stream: TcpStream) -> Result<(), InboundError> {
     node.learn_boot(hello.node, hello.boot)?;
     info!(node = %node.id, peer = %hello.node, boot = %hello.boot, "a peer has connected");
     let hearing = node.links.to(hello.node).map(Link::hear);
-    let result = receive(node, &stream, Sender { node: hello.node, boot: hello.boot }).await;
+    let sender = Sender { node: hello.node, boot: hello.boot };
+    let result = live(Arc::clone(node), stream, sender, placement).await;
     drop(hearing);
     // What the peer still had to answer may have been on this connection.
     node.sessions.link_lost(hello.node);
@@ -92,8 +98,43 @@ struct Sender {
     boot: antecede_model::ids::Boot,
 }
 
-async fn receive(node: &Node, stream: &TcpStream, sender: Sender) -> Result<(), InboundError> {
+/// Receives where connections shall live, until the connection ends.
+async fn live(
+    node: Arc<Node>,
+    stream: TcpStream,
+    sender: Sender,
+    placement: Option<Placement>,
+) -> Result<(), InboundError> {
     let mut reader = FrameReader::new();
+    let Some(placement) = placement else {
+        return receive(&node, &stream, sender, &mut reader, &Stay::FOR_EVER).await;
+    };
+    placement
+        .follow((reader, stream.into_std()?), move |(mut reader, socket), stay| {
+            let node = Arc::clone(&node);
+            async move {
+                let life = async {
+                    let stream = TcpStream::from_std(socket)?;
+                    receive(&node, &stream, sender, &mut reader, &stay).await?;
+                    io::Result::Ok(stream.into_std()?).map_err(InboundError::from)
+                };
+                match life.await {
+                    Ok(socket) => Ok((reader, socket)),
+                    Err(error) => Err(Err(error)),
+                }
+            }
+        })
+        .await
+}
+
+/// Receives until the connection ends, which is an error, or moves.
+async fn receive(
+    node: &Node,
+    stream: &TcpStream,
+    sender: Sender,
+    reader: &mut FrameReader,
+    stay: &Stay,
+) -> Result<(), InboundError> {
     let mut buffer = vec![0_u8; READ_BYTES];
     let mut work = Work::begin();
     let mut heartbeat = interval(HEARTBEAT_INTERVAL);
@@ -122,9 +163,12 @@ async fn receive(node: &Node, stream: &TcpStream, sender: Sender) -> Result<(), 
         counters.received_bytes.increment(count as u64);
         work.restart();
         let Sender { node: from, boot } = sender;
-        take_messages(&mut reader, buffer.get(..count).unwrap_or_default(), |message| {
+        take_messages(reader, buffer.get(..count).unwrap_or_default(), |message| {
             node.receive(Envelope { from, boot, message }, &mut work);
         })?;
         node.finish(&mut work);
+        if stay.is_over() {
+            return Ok(());
+        }
     }
 }

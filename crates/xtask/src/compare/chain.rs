@@ -59,7 +59,8 @@ pub(super) fn measure(
     ensure!(follows, "the replica of Redis did not follow within {FOLLOWS_WITHIN:?}");
     let mut rounds = [Vec::new(), Vec::new()];
     for round in 1..=options.rounds {
-        for (place, (port, wait)) in [(chain.port(), "0"), (primary.port(), "1")].iter().enumerate()
+        for (place, (port, wait)) in
+            [(chain.ports()[0], "0"), (primary.port(), "1")].iter().enumerate()
         {
             let rate = bench(binary, *port, wait, options)?;
             say::line(&format!(

@@ -15,6 +15,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde::Deserialize;
 
+use super::CompareOptions;
+use super::load::{self, Work};
 use super::servers::Durability;
 use crate::machine::{self, Running};
 
@@ -24,6 +26,8 @@ const PORT_BLOCK: u16 = 300;
 const BLOCKS_MAX: u32 = 100;
 /// How long the nodes may take to agree with each other.
 const READY_WITHIN: Duration = Duration::from_secs(30);
+/// How long all datacenters may take to apply what one has written.
+const SETTLED_WITHIN: Duration = Duration::from_secs(120);
 
 /// A node as `config generate --json` tells of it.
 #[derive(Debug, Deserialize)]
@@ -37,15 +41,17 @@ struct Node {
 
 /// Processes that make up a deployment.
 #[derive(Debug)]
-pub(super) struct Deployment {
+pub(crate) struct Deployment {
     nodes: Vec<Running>,
-    /// Of the first node, for clients.
-    port: u16,
+    /// Of the nodes, for clients.
+    ports: Vec<u16>,
+    /// Of the nodes' admin ports.
+    admins: Vec<String>,
 }
 
 impl Deployment {
     /// Starts a deployment such as `eu:3,us:3,ap:3`, and waits until every node serves.
-    pub(super) fn start(
+    pub(crate) fn start(
         binary: &Path,
         datacenters: &str,
         durability: Durability,
@@ -68,16 +74,35 @@ impl Deployment {
             let is_ready = machine::wait_until(READY_WITHIN, || is_ready(&node.admin));
             ensure!(is_ready, "{} was not ready within {READY_WITHIN:?}", node.node);
         }
-        let first = nodes.first().context("a deployment has nodes")?;
-        Ok(Self { nodes: running, port: port_of(&first.client)? })
+        let ports =
+            nodes.iter().map(|node| port_of(&node.client)).collect::<anyhow::Result<_>>()?;
+        let admins = nodes.into_iter().map(|node| node.admin).collect();
+        Ok(Self { nodes: running, ports, admins })
     }
 
-    /// The port of the first node for clients.
-    pub(super) fn port(&self) -> u16 {
-        self.port
+    /// The nodes' ports for clients, in the order of the datacenters.
+    pub(crate) fn ports(&self) -> &[u16] {
+        &self.ports
     }
 
-    pub(super) fn stop(self) -> anyhow::Result<()> {
+    /// Asks every admin port for a path; the answers' bodies.
+    pub(crate) fn ask(&self, request: &str) -> anyhow::Result<Vec<String>> {
+        self.admins.iter().map(|admin| ask(admin, request)).collect()
+    }
+
+    /// Writes some keys, and waits until all nodes hold the same number.
+    pub(super) fn warm_up(&self, options: &CompareOptions) -> anyhow::Result<()> {
+        let work = Work { command: "SET", pipeline: 16 };
+        load::measure(self.ports[0], &work, options.requests / 5, options)?;
+        let has_settled = machine::wait_until(SETTLED_WITHIN, || {
+            let sizes: Vec<Option<String>> = self.ports.iter().map(|port| size_at(*port)).collect();
+            sizes.iter().all(|size| size.is_some() && *size == sizes[0])
+        });
+        ensure!(has_settled, "the nodes did not hold the same keys within {SETTLED_WITHIN:?}");
+        Ok(())
+    }
+
+    pub(crate) fn stop(self) -> anyhow::Result<()> {
         self.nodes.into_iter().try_for_each(Running::stop)
     }
 }
@@ -90,11 +115,16 @@ fn generate(
 ) -> anyhow::Result<Vec<Node>> {
     let data = folder.join("data");
     fs::create_dir_all(&data).with_context(|| format!("cannot create {}", data.display()))?;
-    let fsync = if durability == Durability::Never { "never" } else { "always" };
+    // Several datacenters take nothing weaker than a sync every second.
+    let fsync = match durability {
+        Durability::Never if datacenters.contains(',') => "interval",
+        Durability::Never => "never",
+        Durability::Memory | Durability::Always => "always",
+    };
     for _ in 0..BLOCKS_MAX {
         let base = machine::free_port()?;
         let mut command = Command::new(binary);
-        command.args(["config", "generate", "--json", "--fsync", fsync]);
+        command.args(["config", "generate", "--json", "--faults", "--fsync", fsync]);
         command.args(["--datacenters", datacenters, "--base-port", &base.to_string()]);
         command.arg("--data").arg(&data).arg("--out").arg(folder);
         if base.checked_add(PORT_BLOCK).is_none() {
@@ -128,21 +158,33 @@ fn keep_in_memory(file: &Path) -> anyhow::Result<()> {
     fs::write(file, changed.join("\n")).with_context(|| format!("cannot write {}", file.display()))
 }
 
+/// How many keys a node's datacenter holds.
+fn size_at(port: u16) -> Option<String> {
+    let ask = ["-p", &port.to_string(), "dbsize"];
+    machine::output_of(Command::new("redis-cli").args(ask)).ok()
+}
+
 fn port_of(address: &str) -> anyhow::Result<u16> {
     let port = address.rsplit(':').next().and_then(|port| port.parse().ok());
     port.with_context(|| format!("cannot find the port in `{address}`"))
 }
 
 fn is_ready(admin: &str) -> bool {
-    let ask = || -> std::io::Result<String> {
-        let mut stream = TcpStream::connect(admin)?;
-        stream.set_read_timeout(Some(READY_WITHIN))?;
-        stream.write_all(b"GET /readyz HTTP/1.0\r\n\r\n")?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
-    };
-    ask().is_ok_and(|answer| answer.split(' ').nth(1) == Some("200"))
+    ask(admin, "GET /readyz HTTP/1.0\r\n\r\n").is_ok()
+}
+
+/// Sends a request to an admin port; the body of an answer that says that all is well.
+fn ask(admin: &str, request: &str) -> anyhow::Result<String> {
+    let mut stream =
+        TcpStream::connect(admin).with_context(|| format!("cannot connect to {admin}"))?;
+    stream.set_read_timeout(Some(READY_WITHIN)).context("cannot set a time-out")?;
+    stream.write_all(request.as_bytes()).context("cannot ask an admin port")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).context("cannot read the answer of an admin port")?;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or((&answer, ""));
+    let is_well = head.split(' ').nth(1).is_some_and(|status| status.starts_with('2'));
+    ensure!(is_well, "{admin} answered {}", head.lines().next().unwrap_or_default());
+    Ok(body.to_owned())
 }
 
 #[cfg(test)]

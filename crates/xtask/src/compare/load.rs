@@ -88,8 +88,13 @@ fn resident_in(status: &str) -> Option<u32> {
 }
 
 /// Requests a second that a server took of one work.
-pub(super) fn measure(port: u16, work: &Work, options: &CompareOptions) -> anyhow::Result<f64> {
-    let requests = if work.pipeline == 1 { options.requests } else { options.requests * 5 };
+pub(super) fn measure(
+    port: u16,
+    work: &Work,
+    requests: u64,
+    options: &CompareOptions,
+) -> anyhow::Result<f64> {
+    let requests = if work.pipeline == 1 { requests } else { requests * 10 };
     let mut command = Command::new("redis-benchmark");
     command.args(["-h", "127.0.0.1", "-p", &port.to_string(), "--csv"]);
     command.args(["-c", &CONNECTIONS.to_string(), "-d", &VALUE_BYTES.to_string()]);

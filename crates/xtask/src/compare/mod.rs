@@ -11,17 +11,17 @@
 //! Ensures: every server that was started is ended, by its process id, also after a failure.
 //!
 //! Beside each figure stands that of nine processes, three datacenters of three nodes on the same
-//! cores, asked at one node; and writes held by two processes are compared with Redis with one
+//! cores, asked at one node, with a part of the keys and requests; and writes held by two processes are compared with Redis with one
 //! replica and `WAIT 1` (`chain`).
 
 /// Writes that two processes hold.
 mod chain;
 /// Our processes, several of them.
-mod deployment;
+pub(crate) mod deployment;
 /// Filling a server, loading it, weighing it.
 mod load;
 /// The three servers, and how each is started with the same durability.
-mod servers;
+pub(crate) mod servers;
 /// Medians, ratios and lines.
 mod table;
 
@@ -38,13 +38,15 @@ use crate::{machine, say, setup};
 
 /// The deployment whose figures stand beside ours.
 const NINE: &str = "eu:3,us:3,ap:3";
+/// They get this part of the requests: every write is carried out nine times on the same cores.
+const NINTHS: u64 = 9;
 
 #[derive(Args, Debug)]
 pub(crate) struct CompareOptions {
     /// Rounds; a figure is the median of them.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(3..))]
     rounds: u32,
-    /// Requests of a round without pipeline; pipelined rounds send five times as many.
+    /// Requests of a round without pipeline; pipelined rounds send ten times as many.
     #[arg(long, default_value_t = 200_000)]
     requests: u64,
     /// Keys that each server holds while it is measured.
@@ -106,11 +108,9 @@ fn compare_at(
     folder: &Path,
     rows: &mut Vec<Row>,
 ) -> anyhow::Result<()> {
+    let of_nine = measure_nine(durability, options, &binaries[0], folder)?;
     let mut servers = Vec::new();
     let mut weights = Vec::new();
-    let nine = Deployment::start(&binaries[0], NINE, durability, folder)?;
-    load::fill(nine.port(), options.keys)?;
-    say::line(&format!("compare: nine processes with {} are filled", durability.name()));
     for (rival, binary) in RIVALS.iter().zip(binaries) {
         let server = Server::start(*rival, binary, durability, folder)?;
         let empty = load::resident_kib(server.id())?;
@@ -122,33 +122,49 @@ fn compare_at(
         servers.push(server);
     }
     rows.push(Row::of_memory(durability, weights));
-    for work in load::WORKS {
+    for (work, of_nine) in load::WORKS.iter().zip(of_nine) {
         let mut figures = vec![Vec::new(); servers.len()];
-        let mut of_nine = Vec::new();
         for round in 1..=options.rounds {
             for (server, figures) in servers.iter().zip(&mut figures) {
-                let rate = load::measure(server.port(), work, options)?;
-                say::line(&format!(
-                    "compare: {}, {}, round {round}: {} {rate:.0}/s",
-                    durability.name(),
-                    work.name(),
-                    server.rival().name()
-                ));
+                let rate = load::measure(server.port(), work, options.requests, options)?;
+                tell(durability, work, round, server.rival().name(), rate);
                 figures.push(rate);
             }
-            let rate = load::measure(nine.port(), work, options)?;
-            say::line(&format!(
-                "compare: {}, {}, round {round}: nine processes {rate:.0}/s",
-                durability.name(),
-                work.name()
-            ));
-            of_nine.push(rate);
         }
         rows.push(Row::of_speed(durability, work, figures, of_nine));
     }
-    nine.stop()?;
     servers.into_iter().try_for_each(Server::stop)?;
     let held_by_two = chain::measure(durability, options, &binaries[0], folder)?;
     rows.push(Row::of_chain(durability, held_by_two));
     Ok(())
+}
+
+/// Measures the works over nine processes; by work, then by round.
+///
+/// Alone, because what was written goes on to the other datacenters after the answer.
+fn measure_nine(
+    durability: Durability,
+    options: &CompareOptions,
+    binary: &Path,
+    folder: &Path,
+) -> anyhow::Result<Vec<Vec<f64>>> {
+    let nine = Deployment::start(binary, NINE, durability, folder)?;
+    nine.warm_up(options)?;
+    let mut figures = Vec::new();
+    for work in load::WORKS {
+        let mut rounds = Vec::new();
+        for round in 1..=options.rounds {
+            let rate = load::measure(nine.ports()[0], work, options.requests / NINTHS, options)?;
+            tell(durability, work, round, "nine processes", rate);
+            rounds.push(rate);
+        }
+        figures.push(rounds);
+    }
+    nine.stop()?;
+    Ok(figures)
+}
+
+fn tell(durability: Durability, work: &load::Work, round: u32, who: &str, rate: f64) {
+    let (durability, work) = (durability.name(), work.name());
+    say::line(&format!("compare: {durability}, {work}, round {round}: {who} {rate:.0}/s"));
 }

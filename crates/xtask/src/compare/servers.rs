@@ -30,7 +30,7 @@ pub(super) const RIVALS: [Rival; 3] = [Rival::Antecede, Rival::Redis, Rival::Val
 
 /// What a write survives before it is acknowledged.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Durability {
+pub(crate) enum Durability {
     /// No log at all.
     Memory,
     /// A log that the operating system writes when it likes.
@@ -53,7 +53,7 @@ impl Rival {
 }
 
 impl Durability {
-    pub(super) fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Memory => "memory only",
             Self::Never => "fsync never",
