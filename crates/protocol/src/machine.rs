@@ -1,12 +1,12 @@
 //! Defines what goes into a machine and what comes out of it.
 //!
 //! Messages leave at once (`early`): the shell holds none back for the disk. What a peer may rely on
-//! is said only when it is so: a machine learns by [`Persisted`] how far the node's log has come,
+//! is said only when it is so: a machine learns by `Persisted` how far the node's log has come,
 //! and its promises (`Persisted` down the chain, `Ack` up, watermarks, `Received`) name positions
 //! that this input has reached. The server holds a message back for one thing only, which machines
 //! know nothing of: a timestamp above the ceiling that its log holds.
 //!
-//! Assumes: the shell tells [`Persisted`] only of what is on disk.
+//! Assumes: the shell tells `Persisted` only of what is on disk.
 
 use antecede_model::{
     clock::{Now, Steady, Timestamp},
@@ -33,10 +33,10 @@ pub struct Persisted {
 pub trait Storage {
     /// Appends a record that `write` encodes behind what the buffer holds; tells its place.
     ///
-    /// Nothing is on disk yet: that is told by an input of its own, [`Persisted`].
+    /// Nothing is on disk yet: that is told by an input of its own, `Persisted`.
     fn append(&mut self, write: &mut dyn FnMut(&mut Vec<u8>)) -> LogIndex;
 
-    /// How far the log has come by now; may be ahead of the last [`Persisted`] input.
+    /// How far the log has come by now; may be ahead of the last `Persisted` input.
     fn reached(&self) -> Persisted;
 
     /// Whether new writes of clients may be appended.
