@@ -143,15 +143,15 @@ impl Shard {
             return;
         }
         self.settling.again_at = None;
-        let is_done = self.settling.is_settled
-            && (self.neighbours.next.is_none()
-                || self.settling.has_agreed && self.settling.is_next_complete);
-        if is_done || !self.neighbours.is_member {
+        let has_questions = self.must_ask_next() || self.lacks_word_from_before();
+        if !has_questions || !self.neighbours.is_member {
             return;
         }
-        self.settle_ask(out);
+        if self.must_ask_next() {
+            self.settle_ask(out);
+        }
         if let Some(previous) = self.neighbours.previous
-            && !self.settling.has_heard_before
+            && self.lacks_word_from_before()
         {
             let message = self.settle_tell(None);
             out.early(previous, message);
@@ -159,6 +159,20 @@ impl Shard {
         let at = after(here.now.steady, SETTLE_EVERY);
         self.settling.again_at = Some(at);
         self.arm(at, out);
+    }
+
+    /// Whether the successor has not said yet that its log is complete and fits.
+    const fn must_ask_next(&self) -> bool {
+        !self.is_complete()
+    }
+
+    /// Whether the predecessor has not said yet what may have been committed, or not promised it.
+    ///
+    /// It says both once; where that was lost, everything may be acknowledged already, and nothing
+    /// but this asks for it again.
+    fn lacks_word_from_before(&self) -> bool {
+        !self.settling.has_heard_before
+            || self.before.progress.persisted_to < self.settling.committed_at_most
     }
 
     /// The successor has restarted: it has to be agreed with again.
@@ -201,8 +215,10 @@ impl Shard {
                 self.settle_ask(out); // There is no more to ask, but it may want to hear the rest.
             }
         }
-        self.settling.again_at = None;
-        self.settle_again(here, out);
+        if self.must_ask_next() {
+            self.settling.again_at = None;
+            self.settle_again(here, out);
+        }
     }
 
     pub(super) fn on_settle_tell(

@@ -56,8 +56,8 @@ struct Blocked {
 pub struct Inbox {
     /// The node that sends, and hears how far this datacenter has come.
     sender: Option<NodeId>,
+    /// Up to here everything is in the log or blocked.
     received_to: Timestamp,
-    is_known: bool,
     blocked: BTreeMap<Timestamp, Blocked>,
     blocked_bytes: usize,
     /// How many of them are headers only.
@@ -114,7 +114,7 @@ impl Shard {
             return; // The sender tries again, with the configuration that it then has.
         }
         self.inboxes.entry(origin).or_default().sender = Some(from);
-        self.know_where_it_stands(origin);
+        self.go_on_behind_log(origin);
         if is_fetched {
             self.take_bodies(here, origin, entries, storage, out);
         } else {
@@ -124,14 +124,12 @@ impl Shard {
         self.tell_origin(origin, lineage, out);
     }
 
-    /// After a restart the line goes on behind what the log holds without a gap.
-    fn know_where_it_stands(&mut self, origin: DatacenterId) {
-        let watermark =
-            self.lines.get(&origin).map_or(Timestamp::ZERO, |line| line.received.watermark());
-        let inbox = self.inboxes.entry(origin).or_default();
-        if !inbox.is_known {
-            inbox.is_known = true;
-            inbox.received_to = watermark;
+    /// The line goes on behind what the log holds without a gap: after a restart, and where an entry
+    /// that had been blocked before it enters among others that are in the log already.
+    fn go_on_behind_log(&mut self, origin: DatacenterId) {
+        let line = self.lines.entry(origin).or_default();
+        if let Some(inbox) = self.inboxes.get_mut(&origin) {
+            inbox.received_to = inbox.received_to.max(line.received.watermark());
         }
     }
 
@@ -445,6 +443,7 @@ impl Shard {
     }
 
     fn tell_origin(&mut self, origin: DatacenterId, lineage: Lineage, out: &mut Outputs) {
+        self.go_on_behind_log(origin);
         let line = self.lines.entry(origin).or_default();
         let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
         let Some(sender) = inbox.sender else { return };

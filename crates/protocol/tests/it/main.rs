@@ -35,6 +35,7 @@ stories! {
         head_takes_back
         middle_and_tail_restart
         power_loss_of_the_chain
+        promise_lost_on_the_way_to_a_new_tail
         promise_of_an_earlier_run
         reply_without_effect_waits
         stale_boot_meets_a_new_run
@@ -58,6 +59,7 @@ stories! {
         full_disk_does_not_fetch_in_a_circle
         gap_is_sent_again
         headers_only_above_the_limit
+        late_repeat_joins_what_is_applied_above
         new_epoch_goes_on
         question_survives_the_tail
         receiver_resumes_at_the_watermark
