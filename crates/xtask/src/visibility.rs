@@ -27,6 +27,8 @@ const NAMES: [&str; 3] = ["eu", "us", "ap"];
 const BUCKET: &str = "antecede_visibility_seconds_bucket{";
 /// Writes a second of the control.
 const CONTROL_RATE: u32 = 50;
+/// Seconds of writes that are not counted: links are made while they wait.
+const WARM_UP_SECONDS: u32 = 1;
 /// How long the last writes may take to be counted everywhere.
 const SETTLED_WITHIN: Duration = Duration::from_secs(20);
 
@@ -113,33 +115,41 @@ fn measure(
             shape.len()
         ))?;
     }
+    write(binary, &deployment, (CONTROL_RATE, WARM_UP_SECONDS), options)?;
     let before = counted(&deployment, options.nodes)?;
+    write(binary, &deployment, (rate, options.seconds), options)?;
+    let after = counted(&deployment, options.nodes)?;
+    deployment.stop()?;
+    let earlier = |limit: &u64| before.get(limit).copied().unwrap_or(0);
+    Ok(after.iter().map(|(limit, count)| (*limit, count - earlier(limit))).collect())
+}
+
+/// Writes at a rate for some seconds, and waits until all of it is visible everywhere.
+fn write(
+    binary: &Path,
+    deployment: &Deployment,
+    (rate, seconds): (u32, u32),
+    options: &VisibilityOptions,
+) -> anyhow::Result<()> {
+    let total = |counts: &Counts| counts.values().max().copied().unwrap_or(0);
+    let before = total(&counted(deployment, options.nodes)?);
     let local = &deployment.ports()[..usize::from(options.nodes)];
     let endpoints: Vec<String> = local.iter().map(u16::to_string).collect();
     let mut command = Command::new(binary);
     command.args(["bench", "--json", "--ratio", "0:100", "--endpoints", &endpoints.join(",")]);
-    command.args(["--rate", &rate.to_string(), "--duration", &format!("{}s", options.seconds)]);
+    command.args(["--rate", &rate.to_string(), "--duration", &format!("{seconds}s")]);
     let report: serde_json::Value = serde_json::from_str(&machine::output_of(&mut command)?)
         .context("cannot read what bench printed")?;
     let written = report["total"]["operations"].as_u64().context("bench tells what it did")?;
-    let wanted = u64::from(rate) * u64::from(options.seconds);
+    let wanted = u64::from(rate) * u64::from(seconds);
     ensure!(wanted * 9 / 10 <= written, "bench wrote {written} times, {wanted} were asked for");
-    let mut after = Counts::new();
     let others = NAMES.len() as u64 - 1;
-    let is_all =
-        machine::wait_until(SETTLED_WITHIN, || match counted(&deployment, options.nodes) {
-            Ok(counts) => {
-                let total = |counts: &Counts| counts.values().max().copied().unwrap_or(0);
-                let is_all = total(&before) + written * others <= total(&counts);
-                after = counts;
-                is_all
-            }
-            Err(_) => false,
-        });
+    let is_all = machine::wait_until(SETTLED_WITHIN, || {
+        counted(deployment, options.nodes)
+            .is_ok_and(|counts| before + written * others <= total(&counts))
+    });
     ensure!(is_all, "not all of {written} writes were visible within {SETTLED_WITHIN:?}");
-    deployment.stop()?;
-    let earlier = |limit: &u64| before.get(limit).copied().unwrap_or(0);
-    Ok(after.iter().map(|(limit, count)| (*limit, count - earlier(limit))).collect())
+    Ok(())
 }
 
 /// All directions between two datacenters.
