@@ -4,9 +4,10 @@
 //! Inside one datacenter a session's commands must look as if they were done one after the other,
 //! also to others (PITFALLS A9). So what is open at one time shares a `Course`:
 //!
-//! - *one log*: one-replica chains on this node. Commits follow the order of appending. A read of
-//!   a shard with an open write, or behind a read of uncommitted state, is evaluated against
-//!   uncommitted state itself.
+//! - *one log*: one-replica chains on this node. Commits follow the order of appending. What is
+//!   open may have found uncommitted state, writes too (`SET` with `GET`, `APPEND`, a transaction
+//!   that reads): a read behind it, of whatever shard, is evaluated against uncommitted state
+//!   itself, or it would return what is older than the past of an earlier answer.
 //! - *one head*: writes of one shard, then reads of it, all evaluated by its head in the order of
 //!   arrival; a read is answered once what it was computed from is committed.
 //! - *reads*: of any shards, at any replicas. One that may have been evaluated before a version
@@ -155,19 +156,9 @@ impl Session {
             (Kind::Write | Kind::Mixed, _) => true,
             (Kind::Read, None | Some(Course::Reads)) => false,
             (Kind::Read, Some(Course::Head(of))) => of == shard,
-            (Kind::Read, Some(Course::Log)) => {
-                0 < self.tally.dirty_reads
-                    || (0 < self.tally.writes && self.has_open_write_of(shard))
-            }
+            (Kind::Read, Some(Course::Log)) => 0 < self.tally.dirty_reads + self.tally.writes,
         };
         if is_at_head { Place::Head } else { Place::Anywhere }
-    }
-
-    fn has_open_write_of(&self, shard: ShardId) -> bool {
-        self.parts
-            .iter()
-            .rev()
-            .any(|part| part.shard == shard && part.kind != Kind::Read && part.is_open())
     }
 
     /// The replica that a request goes to first: the one on this node if it may answer, else one

@@ -79,6 +79,7 @@ stories! {
         pipeline_to_one_shard
         pipeline_to_two_shards
         pipelined_writes_over_a_slow_link
+        read_behind_a_transaction_that_found_uncommitted_state
         read_behind_a_write
         read_of_nothing_depends_on_the_tombstone
         several_shards_in_one_command

@@ -87,16 +87,21 @@ mod places {
     }
 
     #[test]
-    fn in_one_log_only_reads_that_could_miss_something_see_uncommitted_state() {
+    fn in_one_log_reads_behind_open_writes_see_uncommitted_state() {
         let mut scene = Scene::alone();
         scene.around.stamps = Some(100);
         let keys: Vec<_> = (0..4).map(|shard| key(shard, 0)).collect();
-        scene.take(&one(set(&keys[0], b"v")));
-        let other = scene.ask(&one(get(&keys[1])));
-        assert_eq!(other.carried.place, Place::Anywhere);
+        let first = scene.ask(&one(get(&keys[1])));
+        assert_eq!(first.carried.place, Place::Anywhere, "nothing is open");
+        scene.reply(&first, plain(&first, Response::Nil));
+        let write = scene.ask(&one(set(&keys[0], b"v")));
+        let other = scene.ask(&one(get(&keys[2])));
+        assert_eq!(other.carried.place, Place::Head, "what is open may have found more");
         let own = scene.ask(&one(get(&keys[0])));
         assert_eq!(own.carried.place, Place::Head);
-        let behind = scene.ask(&one(get(&keys[2])));
+        scene.reply(&write, wrote(&write, 100));
+        scene.reply(&other, plain(&other, Response::Nil));
+        let behind = scene.ask(&one(get(&keys[3])));
         assert_eq!(behind.carried.place, Place::Head, "it must not be older than the one before");
     }
 }
