@@ -1,7 +1,7 @@
 //! Says which datacenters, nodes and chains there are: a value with an epoch.
 //!
-//! Static for now: it is made once from the settings of a deployment and its epochs stay 1, but
-//! everything that acts on it names the epoch, so that a later one can replace it.
+//! The first one is made from the settings of a deployment; those that follow it are decided by a
+//! manager and agreed on. Everything that acts on it names the epoch.
 //!
 //! Invariant: every datacenter has one chain for each shard, of distinct nodes of its own; shard
 //! numbers and their slots are the same everywhere, chains are not.
@@ -9,12 +9,57 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    ids::{DatacenterId, DeploymentId, Epoch, Lineage, MembershipEpoch, NodeId, ShardId},
+    ids::{Boot, DatacenterId, DeploymentId, Epoch, Lineage, MembershipEpoch, NodeId, ShardId},
     key::ShardCount,
 };
 
-/// The replicas of a shard in one datacenter, head first.
-pub type Chain = Vec<NodeId>;
+/// The replicas of a shard in one datacenter.
+///
+/// Invariant: no node stands in it twice; while nobody serves, somebody was the last to.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Chain {
+    /// Those that take writes, commit and answer, head first.
+    pub serving: Vec<NodeId>,
+    /// Those that do not count, and why.
+    pub waiting: BTreeMap<NodeId, Waiting>,
+}
+
+/// Why a replica does not count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Waiting {
+    /// It copies what it lacks, behind the tail.
+    Syncing,
+    /// It served when the chain went dark: what it holds is not older than what was shown, so that
+    /// the chain may begin again from it.
+    LastServing,
+    /// It is gone; what it holds may be old.
+    Offline,
+}
+
+impl Chain {
+    /// A chain of which every replica serves, head first.
+    #[must_use]
+    pub const fn of(serving: Vec<NodeId>) -> Self {
+        Self { serving, waiting: BTreeMap::new() }
+    }
+
+    /// All replicas, also those that do not count.
+    pub fn members(&self) -> impl Iterator<Item = NodeId> {
+        self.serving.iter().chain(self.waiting.keys()).copied()
+    }
+
+    /// The replicas that wait for one reason, in the order of nodes.
+    pub fn waiting_as(&self, why: Waiting) -> impl Iterator<Item = NodeId> {
+        let is_it = move |(_, waiting): &(&NodeId, &Waiting)| **waiting == why;
+        self.waiting.iter().filter(is_it).map(|(node, _)| *node)
+    }
+}
+
+impl FromIterator<NodeId> for Chain {
+    fn from_iter<T: IntoIterator<Item = NodeId>>(serving: T) -> Self {
+        Self::of(serving.into_iter().collect())
+    }
+}
 
 /// One datacenter's part.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +70,8 @@ pub struct Datacenter {
     pub epoch: Epoch,
     /// Its nodes, sorted.
     pub nodes: Vec<NodeId>,
+    /// The runs of nodes that the rights of this epoch belong to, where they are known.
+    pub boots: BTreeMap<NodeId, Boot>,
     /// The chain of each shard, by shard number.
     pub chains: Vec<Chain>,
 }
@@ -69,8 +116,9 @@ impl Configuration {
                 .shards()
                 .map(|shard| place(shard, &nodes, usize::from(layout.chain_length)))
                 .collect();
-            datacenters
-                .insert(*id, Datacenter { name: name.clone(), epoch: Epoch(1), nodes, chains });
+            let name = name.clone();
+            let boots = BTreeMap::new();
+            datacenters.insert(*id, Datacenter { name, epoch: Epoch(1), nodes, boots, chains });
         }
         Self {
             deployment: layout.deployment,
@@ -86,13 +134,13 @@ impl Configuration {
         self.datacenters.get(&id)
     }
 
-    /// The replicas of a shard in a datacenter, head first; empty if it is no member.
+    /// The replicas of a shard that serve in a datacenter, head first; empty if it is no member.
     #[must_use]
     pub fn chain(&self, datacenter: DatacenterId, shard: ShardId) -> &[NodeId] {
         self.datacenters
             .get(&datacenter)
             .and_then(|found| found.chains.get(usize::from(shard.0)))
-            .map_or(&[], Vec::as_slice)
+            .map_or(&[], |chain| chain.serving.as_slice())
     }
 
     /// The replica of a shard that takes writes in a datacenter.

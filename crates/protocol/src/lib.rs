@@ -18,6 +18,8 @@ pub mod event;
 pub mod geo;
 /// What goes into a machine and what comes out.
 pub mod machine;
+/// Which replicas serve.
+pub mod manager;
 /// What nodes say to each other.
 pub mod message;
 /// Deliberate bugs, for the simulator's tests.

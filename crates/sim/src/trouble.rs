@@ -166,12 +166,12 @@ impl World {
         let mut configuration = (*self.configuration).clone();
         let Some(datacenter) = configuration.datacenters.get_mut(&node.datacenter) else { return };
         let has_others =
-            datacenter.chains.iter().all(|chain| !chain.contains(&node) || 1 < chain.len());
+            datacenter.chains.iter().all(|chain| chain.serving.iter().any(|other| *other != node));
         if !has_others || !datacenter.nodes.contains(&node) {
             return;
         }
         for chain in &mut datacenter.chains {
-            chain.retain(|member| *member != node);
+            chain.serving.retain(|member| *member != node);
         }
         datacenter.nodes.retain(|member| *member != node);
         datacenter.epoch = Epoch(datacenter.epoch.0 + 1);

@@ -1,6 +1,6 @@
 //! Commands over several shards, scans, transactions.
 
-use antecede_model::{operation::Scan, sighting::Sighting};
+use antecede_model::{configuration::Chain, operation::Scan, sighting::Sighting};
 
 use super::*;
 
@@ -316,7 +316,7 @@ mod all_keys {
     fn only_so_many_requests_of_a_command_are_open() {
         let mut scene = Scene::elsewhere();
         scene.configuration.shard_count = ShardCount::new(256).unwrap();
-        let chains = vec![vec![node(2)]; 256];
+        let chains = vec![Chain::of(vec![node(2)]); 256];
         scene.configuration.datacenters.get_mut(&HERE).unwrap().chains = chains;
         let mut shards = Shards::default();
         assert_eq!(shards.ask(&mut scene, &Command::Count), Response::Integer(0));

@@ -245,7 +245,7 @@ mod replicas {
     #[test]
     fn a_lost_question_is_asked_again_with_the_time_that_is_left() {
         let mut scene = written();
-        scene.configuration.datacenters.get_mut(&HERE).unwrap().chains[2].swap(1, 2);
+        scene.configuration.datacenters.get_mut(&HERE).unwrap().chains[2].serving.swap(1, 2);
         let first = scene.ask(&wait(1, 3_000));
         assert_eq!(first.to, node(2));
         scene.input(SessionInput::LinkLost(node(2)));

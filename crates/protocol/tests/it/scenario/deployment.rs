@@ -16,7 +16,7 @@ use std::{
 
 use antecede_model::{
     clock::{Now, Steady, Timestamp, Wall},
-    configuration::{Configuration, Datacenter},
+    configuration::{Chain, Configuration, Datacenter},
     ids::{Boot, DatacenterId, DeploymentId, Epoch, MembershipEpoch, NodeId, ShardId},
     key::ShardCount,
 };
@@ -90,9 +90,10 @@ fn configuration(size: Size) -> Configuration {
         let datacenter = DatacenterId(id);
         let nodes: Vec<NodeId> =
             (1..=size.chain_length).map(|number| NodeId { datacenter, number }).collect();
-        let chains = shard_count.shards().map(|_| nodes.clone()).collect();
+        let chains = shard_count.shards().map(|_| Chain::of(nodes.clone())).collect();
+        let boots = BTreeMap::new();
         let name = telling::datacenter(datacenter).to_string();
-        (datacenter, Datacenter { name, epoch: Epoch(1), nodes, chains })
+        (datacenter, Datacenter { name, epoch: Epoch(1), nodes, boots, chains })
     });
     Configuration {
         deployment: DeploymentId::default(),

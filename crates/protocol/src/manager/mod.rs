@@ -1,0 +1,299 @@
+//! Decides which replicas serve: facts in, the next configuration and its reasons out.
+//!
+//! [`next_configuration`] looks at each chain of one datacenter by itself. Per replica:
+//!
+//! | it is | its node has expired | its node lives | its node runs anew | nothing is known |
+//! |---|---|---|---|---|
+//! | serving, another serving one has not expired | offline | stays | stays, in a new epoch | stays |
+//! | serving, all serving ones have expired | last-serving | - | - | - |
+//! | last-serving, all of those are known | offline once another serves | serving | serving | the chain waits |
+//! | syncing | offline | serving once it has caught up | offline, to copy anew | stays |
+//! | offline | stays | syncing, if the chain serves and nobody else syncs | as left | stays |
+//!
+//! So failure shortens a chain at once, and a chain grows by one replica at a time, at its tail. The
+//! last replicas that served are remembered: a chain never begins again from stale data (DESIGN
+//! section 3, after the chain states of 3FS). Each replica of a chain that went dark has all that
+//! was committed, since a commit needs all of them; which of them has the longest log they settle
+//! among themselves (`chain::settle`).
+//!
+//! Assumes: a node counts as expired only after its right to serve has run out, and by a manager
+//! that has listened for a full dead-time (PITFALLS B6): until then nothing is known of it.
+//! Ensures: the same configuration and facts give the same decision; the epoch grows by one with
+//! each; nobody serves who may lack what was committed; nothing stays as it is once all nodes live
+//! and have caught up, until all replicas serve.
+//! Not here: which node replaces one that stays away, and moving shards.
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+};
+
+use antecede_model::{
+    configuration::{Chain, Configuration, Waiting},
+    ids::{Boot, DatacenterId, Epoch, NodeId, ShardId},
+};
+
+/// What a manager knows of a node.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Life {
+    /// Nothing, or not for long enough: neither alive nor dead.
+    #[default]
+    Unknown,
+    /// It beats, in this run.
+    Alive(Boot),
+    /// It has been silent for the whole dead-time, and its rights have run out.
+    Expired,
+}
+
+/// What a manager knows of its datacenter.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// The epoch in which all of it was measured; for any other it counts nothing (PITFALLS A5).
+    pub epoch: Epoch,
+    /// What is known of nodes; of those that are not named, nothing.
+    pub nodes: BTreeMap<NodeId, Life>,
+    /// Syncing replicas that hold all that their chain's tail holds, and get what comes.
+    pub caught_up: BTreeSet<(ShardId, NodeId)>,
+}
+
+impl Facts {
+    /// What is known of a node.
+    #[must_use]
+    pub fn life(&self, node: NodeId) -> Life {
+        self.nodes.get(&node).copied().unwrap_or_default()
+    }
+
+    fn has_expired(&self, node: NodeId) -> bool {
+        self.life(node) == Life::Expired
+    }
+
+    fn is_alive(&self, node: NodeId) -> bool {
+        matches!(self.life(node), Life::Alive(_))
+    }
+}
+
+/// One thing that a decision changes, and why.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Change {
+    /// A node runs, in a run that no right belongs to yet.
+    Started {
+        /// The node.
+        node: NodeId,
+        /// Its run.
+        boot: Boot,
+    },
+    /// A replica leaves its chain, because its node has expired.
+    Shortened {
+        /// The chain.
+        shard: ShardId,
+        /// Who leaves.
+        node: NodeId,
+    },
+    /// The last replicas of a chain have expired: it waits for one of them.
+    Dark {
+        /// The chain.
+        shard: ShardId,
+        /// One of those that served last.
+        node: NodeId,
+    },
+    /// A chain that was dark begins again with a replica that served last.
+    Relit {
+        /// The chain.
+        shard: ShardId,
+        /// Who serves again.
+        node: NodeId,
+    },
+    /// A replica begins to copy what it lacks.
+    Returned {
+        /// The chain.
+        shard: ShardId,
+        /// Who copies.
+        node: NodeId,
+    },
+    /// A replica has what it lacked, and serves as the tail.
+    CaughtUp {
+        /// The chain.
+        shard: ShardId,
+        /// The new tail.
+        node: NodeId,
+    },
+    /// A replica does not copy any more: its node has expired, or runs anew.
+    GaveUp {
+        /// The chain.
+        shard: ShardId,
+        /// Who copied.
+        node: NodeId,
+    },
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Started { node, boot } => write!(f, "node {node} runs, as run {boot}"),
+            Self::Shortened { shard, node } => {
+                write!(f, "shard {shard} goes on without {node}, which was silent for too long")
+            }
+            Self::Dark { shard, node } => write!(
+                f,
+                "shard {shard} is not served: {node}, one of its last replicas, was silent for too \
+                 long; start that node again"
+            ),
+            Self::Relit { shard, node } => {
+                write!(f, "shard {shard} is served again by {node}, which served it last")
+            }
+            Self::Returned { shard, node } => {
+                write!(f, "{node} is back and copies shard {shard}")
+            }
+            Self::CaughtUp { shard, node } => {
+                write!(f, "{node} holds all of shard {shard} and is its tail")
+            }
+            Self::GaveUp { shard, node } => {
+                write!(f, "{node} copies shard {shard} no more: it was silent, or has restarted")
+            }
+        }
+    }
+}
+
+/// A configuration that shall follow another, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Decision {
+    /// What shall hold.
+    pub configuration: Configuration,
+    /// What changes; never empty.
+    pub changes: Vec<Change>,
+}
+
+/// What shall follow a configuration in one datacenter; `None` while all is as it should be, or
+/// nothing can be done.
+#[must_use]
+pub fn next_configuration(
+    old: &Configuration,
+    here: DatacenterId,
+    facts: &Facts,
+) -> Option<Decision> {
+    let datacenter = old.datacenter(here)?;
+    if facts.epoch != datacenter.epoch {
+        return None;
+    }
+    let mut changes = Vec::new();
+    let mut next = datacenter.clone();
+    let mut restarted = BTreeSet::new();
+    for node in &datacenter.nodes {
+        if let Life::Alive(boot) = facts.life(*node)
+            && datacenter.boots.get(node).is_none_or(|known| *known < boot)
+        {
+            next.boots.insert(*node, boot);
+            restarted.insert(*node);
+            changes.push(Change::Started { node: *node, boot });
+        }
+    }
+    let shards = old.shard_count.shards();
+    for (shard, chain) in shards.zip(&mut next.chains) {
+        let step = Step { shard, facts, restarted: &restarted };
+        *chain = step.next_chain(chain, &mut changes);
+    }
+    if changes.is_empty() {
+        return None;
+    }
+    next.epoch = datacenter.epoch.next();
+    let mut configuration = old.clone();
+    configuration.datacenters.insert(here, next);
+    Some(Decision { configuration, changes })
+}
+
+/// One chain's part of a decision.
+struct Step<'a> {
+    shard: ShardId,
+    facts: &'a Facts,
+    /// Nodes whose run is new in this decision.
+    restarted: &'a BTreeSet<NodeId>,
+}
+
+impl Step<'_> {
+    fn next_chain(&self, chain: &Chain, changes: &mut Vec<Change>) -> Chain {
+        let before = changes.len();
+        let mut next = chain.clone();
+        if chain.serving.is_empty() {
+            self.relight(&mut next, changes);
+        } else {
+            self.shorten(&mut next, changes);
+        }
+        self.give_up(&mut next, changes);
+        // One safe step at a time: who is to grow a chain is measured against the chain as it is.
+        if before == changes.len() && !next.serving.is_empty() {
+            self.grow(&mut next, changes);
+        }
+        next
+    }
+
+    /// Takes out of a chain who has expired.
+    fn shorten(&self, next: &mut Chain, changes: &mut Vec<Change>) {
+        let shard = self.shard;
+        let (expired, left): (Vec<NodeId>, Vec<NodeId>) =
+            next.serving.iter().partition(|node| self.facts.has_expired(**node));
+        let is_dark = left.is_empty();
+        let (why, change): (Waiting, fn(ShardId, NodeId) -> Change) = if is_dark {
+            (Waiting::LastServing, |shard, node| Change::Dark { shard, node })
+        } else {
+            (Waiting::Offline, |shard, node| Change::Shortened { shard, node })
+        };
+        next.serving = left;
+        for node in expired {
+            next.waiting.insert(node, why);
+            changes.push(change(shard, node));
+        }
+    }
+
+    /// Begins a dark chain again, once it is known of all that served last whether they are there.
+    fn relight(&self, next: &mut Chain, changes: &mut Vec<Change>) {
+        let shard = self.shard;
+        let last: Vec<NodeId> = next.waiting_as(Waiting::LastServing).collect();
+        let is_known = last.iter().all(|node| self.facts.life(*node) != Life::Unknown);
+        if !is_known || !last.iter().any(|node| self.facts.is_alive(*node)) {
+            return;
+        }
+        for node in last {
+            if self.facts.is_alive(node) {
+                next.waiting.remove(&node);
+                next.serving.push(node);
+                changes.push(Change::Relit { shard, node });
+            } else {
+                next.waiting.insert(node, Waiting::Offline);
+            }
+        }
+    }
+
+    /// Ends the copying of nodes that are gone, or that have lost what they held in memory.
+    fn give_up(&self, next: &mut Chain, changes: &mut Vec<Change>) {
+        let shard = self.shard;
+        let syncing: Vec<NodeId> = next.waiting_as(Waiting::Syncing).collect();
+        for node in syncing {
+            if self.facts.has_expired(node) || self.restarted.contains(&node) {
+                next.waiting.insert(node, Waiting::Offline);
+                changes.push(Change::GaveUp { shard, node });
+            }
+        }
+    }
+
+    /// Lets a replica that has caught up serve, or one that is back begin to copy.
+    fn grow(&self, next: &mut Chain, changes: &mut Vec<Change>) {
+        let shard = self.shard;
+        let copies = next.waiting_as(Waiting::Syncing).next();
+        if let Some(node) = copies {
+            if self.facts.caught_up.contains(&(shard, node)) {
+                next.waiting.remove(&node);
+                next.serving.push(node);
+                changes.push(Change::CaughtUp { shard, node });
+            }
+            return;
+        }
+        let back = next.waiting_as(Waiting::Offline).find(|node| self.facts.is_alive(*node));
+        if let Some(node) = back {
+            next.waiting.insert(node, Waiting::Syncing);
+            changes.push(Change::Returned { shard, node });
+        }
+    }
+}

@@ -1,0 +1,246 @@
+//! Every row of the table by itself, then chains that live through random failures.
+
+use antecede_model::{configuration::Layout, ids::DeploymentId, key::ShardCount};
+use proptest::prelude::*;
+
+use super::*;
+
+const HERE: DatacenterId = DatacenterId(1);
+const SHARD: ShardId = ShardId(0);
+/// Nodes of the datacenter, which are the replicas of its one chain.
+const NODES: u16 = 3;
+
+fn node(number: u16) -> NodeId {
+    NodeId { datacenter: HERE, number }
+}
+
+fn alive(boot: u64) -> Life {
+    Life::Alive(Boot(boot))
+}
+
+/// A deployment of one chain; all nodes are in their first run.
+fn with(serving: &[u16], waiting: &[(u16, Waiting)]) -> Configuration {
+    let mut configuration = Configuration::of(&Layout {
+        deployment: DeploymentId([3; 16]),
+        shard_count: ShardCount::new(1).unwrap(),
+        chain_length: NODES,
+        datacenters: vec![(HERE, "here".to_owned(), NODES)],
+    });
+    let datacenter = configuration.datacenters.get_mut(&HERE).unwrap();
+    datacenter.boots = datacenter.nodes.iter().map(|node| (*node, Boot(1))).collect();
+    datacenter.chains = vec![Chain {
+        serving: serving.iter().map(|number| node(*number)).collect(),
+        waiting: waiting.iter().map(|(number, why)| (node(*number), *why)).collect(),
+    }];
+    configuration
+}
+
+/// What is known of the nodes, from the first on.
+fn facts(of: &Configuration, lives: [Life; NODES as usize]) -> Facts {
+    Facts {
+        epoch: of.epoch(HERE),
+        nodes: (1..).map(node).zip(lives).collect(),
+        caught_up: BTreeSet::new(),
+    }
+}
+
+fn chain(configuration: &Configuration) -> &Chain {
+    &configuration.datacenter(HERE).unwrap().chains[0]
+}
+
+/// The chain that is decided, and why.
+fn decided(old: &Configuration, facts: &Facts) -> (Chain, Vec<Change>) {
+    let decision = next_configuration(old, HERE, facts).expect("something changes");
+    assert_eq!(decision.configuration.epoch(HERE), old.epoch(HERE).next());
+    (chain(&decision.configuration).clone(), decision.changes)
+}
+
+fn is(chain: &Chain, serving: &[u16], waiting: &[(u16, Waiting)]) -> bool {
+    *chain == *self::chain(&with(serving, waiting))
+}
+
+const UNKNOWN: Life = Life::Unknown;
+const EXPIRED: Life = Life::Expired;
+
+#[test]
+fn while_all_live_or_nothing_is_known_nothing_changes() {
+    let old = with(&[1, 2, 3], &[]);
+    for lives in [[alive(1); 3], [UNKNOWN; 3], [alive(1), UNKNOWN, alive(1)]] {
+        assert_eq!(next_configuration(&old, HERE, &facts(&old, lives)), None);
+    }
+    let old = with(&[], &[(1, Waiting::Offline), (2, Waiting::LastServing), (3, Waiting::Offline)]);
+    let without_the_last = facts(&old, [alive(1), EXPIRED, alive(1)]);
+    assert_eq!(next_configuration(&old, HERE, &without_the_last), None, "only 2 may begin again");
+}
+
+#[test]
+fn facts_of_another_epoch_change_nothing() {
+    let old = with(&[1, 2, 3], &[]);
+    let mut facts = facts(&old, [EXPIRED, alive(1), alive(1)]);
+    facts.epoch = facts.epoch.next();
+    assert_eq!(next_configuration(&old, HERE, &facts), None);
+}
+
+#[test]
+fn expired_replica_leaves_and_the_others_keep_their_order() {
+    for (gone, left) in [(1, [3, 2]), (2, [3, 1]), (3, [2, 1])] {
+        let old = with(&[3, 2, 1], &[]);
+        let mut lives = [alive(1); 3];
+        lives[gone - 1] = EXPIRED;
+        let (next, changes) = decided(&old, &facts(&old, lives));
+        let number = u16::try_from(gone).unwrap();
+        assert!(is(&next, &left, &[(number, Waiting::Offline)]), "{next:?}");
+        assert_eq!(changes, [Change::Shortened { shard: SHARD, node: node(number) }]);
+    }
+}
+
+#[test]
+fn unknown_replica_keeps_a_chain_from_going_dark() {
+    let old = with(&[1, 2], &[(3, Waiting::Offline)]);
+    let (next, _) = decided(&old, &facts(&old, [EXPIRED, UNKNOWN, UNKNOWN]));
+    assert!(is(&next, &[2], &[(1, Waiting::Offline), (3, Waiting::Offline)]), "{next:?}");
+}
+
+#[test]
+fn chain_that_loses_all_its_replicas_remembers_those_that_served_last() {
+    let old = with(&[1, 2], &[(3, Waiting::Offline)]);
+    let (dark, changes) = decided(&old, &facts(&old, [EXPIRED, EXPIRED, alive(1)]));
+    let last = [(1, Waiting::LastServing), (2, Waiting::LastServing), (3, Waiting::Offline)];
+    assert!(is(&dark, &[], &last), "{dark:?}");
+    assert_eq!(changes.len(), 2);
+
+    let old = with(&[], &last);
+    let early = facts(&old, [alive(1), UNKNOWN, alive(1)]);
+    assert_eq!(next_configuration(&old, HERE, &early), None, "2 may have more than 1");
+    let (lit, _) = decided(&old, &facts(&old, [alive(1), EXPIRED, alive(1)]));
+    assert!(is(&lit, &[1], &[(2, Waiting::Offline), (3, Waiting::Offline)]), "{lit:?}");
+    let (lit, _) = decided(&old, &facts(&old, [alive(1), alive(1), UNKNOWN]));
+    assert!(is(&lit, &[1, 2], &[(3, Waiting::Offline)]), "{lit:?}");
+}
+
+#[test]
+fn new_run_of_a_serving_node_needs_a_new_epoch_and_keeps_its_place() {
+    let old = with(&[1, 2, 3], &[]);
+    let facts = facts(&old, [alive(1), alive(7), alive(1)]);
+    let decision = next_configuration(&old, HERE, &facts).unwrap();
+    assert_eq!(decision.changes, [Change::Started { node: node(2), boot: Boot(7) }]);
+    let datacenter = decision.configuration.datacenter(HERE).unwrap();
+    assert_eq!(datacenter.boots[&node(2)], Boot(7));
+    assert!(is(&datacenter.chains[0], &[1, 2, 3], &[]));
+    let mut again = facts;
+    again.epoch = datacenter.epoch;
+    assert_eq!(next_configuration(&decision.configuration, HERE, &again), None);
+    again.nodes.insert(node(2), alive(6));
+    assert_eq!(next_configuration(&decision.configuration, HERE, &again), None, "an older run");
+}
+
+#[test]
+fn replica_that_is_back_copies_first_and_only_one_at_a_time() {
+    let old = with(&[1], &[(2, Waiting::Offline), (3, Waiting::Offline)]);
+    let mut known = facts(&old, [alive(1); 3]);
+    known.caught_up.insert((SHARD, node(2)));
+    let (next, changes) = decided(&old, &known);
+    assert!(is(&next, &[1], &[(2, Waiting::Syncing), (3, Waiting::Offline)]), "{next:?}");
+    assert_eq!(changes, [Change::Returned { shard: SHARD, node: node(2) }]);
+
+    let old = with(&[1], &[(2, Waiting::Syncing), (3, Waiting::Offline)]);
+    assert_eq!(next_configuration(&old, HERE, &facts(&old, [alive(1); 3])), None, "2 copies");
+    let (next, changes) = decided(&old, &known);
+    assert!(is(&next, &[1, 2], &[(3, Waiting::Offline)]), "{next:?}");
+    assert_eq!(changes, [Change::CaughtUp { shard: SHARD, node: node(2) }]);
+}
+
+#[test]
+fn copying_ends_with_its_node_or_its_run() {
+    let old = with(&[1, 3], &[(2, Waiting::Syncing)]);
+    for life in [EXPIRED, alive(2)] {
+        let mut known = facts(&old, [alive(1), life, alive(1)]);
+        known.caught_up.insert((SHARD, node(2)));
+        let (next, changes) = decided(&old, &known);
+        assert!(is(&next, &[1, 3], &[(2, Waiting::Offline)]), "{next:?}");
+        assert!(changes.contains(&Change::GaveUp { shard: SHARD, node: node(2) }));
+    }
+}
+
+#[test]
+fn replica_does_not_grow_a_chain_in_the_step_that_shortens_it() {
+    let old = with(&[1, 3], &[(2, Waiting::Syncing)]);
+    let mut known = facts(&old, [alive(1), alive(1), EXPIRED]);
+    known.caught_up.insert((SHARD, node(2)));
+    let (next, _) = decided(&old, &known);
+    assert!(is(&next, &[1], &[(2, Waiting::Syncing), (3, Waiting::Offline)]), "{next:?}");
+}
+
+/// What happens to the nodes between two decisions: life, and whether what copies has caught up.
+fn moments() -> impl Strategy<Value = Vec<([Life; NODES as usize], bool)>> {
+    let life = prop_oneof![
+        Just(Life::Unknown),
+        Just(Life::Expired),
+        (1_u64..5).prop_map(|boot| Life::Alive(Boot(boot))),
+    ];
+    prop::collection::vec((prop::array::uniform3(life), any::<bool>()), 0..40)
+}
+
+/// Decides once; says what is wrong with the decision, by the states before it.
+fn decide(old: &Configuration, facts: &Facts) -> Option<Configuration> {
+    let decision = next_configuration(old, HERE, facts)?;
+    let (before, after) = (chain(old), chain(&decision.configuration));
+    assert!(!decision.changes.is_empty());
+    let members: BTreeSet<NodeId> = after.members().collect();
+    assert_eq!(after.members().count(), usize::from(NODES), "{after:?}");
+    assert_eq!(members.len(), usize::from(NODES), "{after:?}");
+    let is_lit = !after.serving.is_empty();
+    let has_last = after.waiting_as(Waiting::LastServing).next().is_some();
+    assert_ne!(is_lit, has_last, "a chain serves, or waits for those that did: {after:?}");
+    assert!(after.waiting_as(Waiting::Syncing).count() <= 1, "{after:?}");
+    for node in after.serving.iter().filter(|node| !before.serving.contains(node)) {
+        let may_serve = match before.waiting[node] {
+            Waiting::LastServing => before.serving.is_empty(),
+            Waiting::Syncing => facts.caught_up.contains(&(SHARD, *node)),
+            Waiting::Offline => false,
+        };
+        assert!(may_serve, "{node} may lack what was committed: {before:?} to {after:?}");
+        assert!(facts.is_alive(*node) || before.waiting[node] == Waiting::Syncing);
+    }
+    for node in before.serving.iter().filter(|node| !after.serving.contains(node)) {
+        assert!(facts.has_expired(*node), "{node} was taken out without a reason: {after:?}");
+    }
+    let kept: Vec<&NodeId> =
+        before.serving.iter().filter(|node| after.serving.contains(node)).collect();
+    assert_eq!(kept, after.serving.iter().take(kept.len()).collect::<Vec<_>>(), "the order");
+    Some(decision.configuration)
+}
+
+proptest! {
+    /// Nobody serves who may lack what was committed, whatever happens; and when everybody is back,
+    /// all replicas serve after a bounded number of steps.
+    #[test]
+    fn chains_survive_what_happens_and_heal(moments in moments()) {
+        let mut configuration = with(&[2, 1, 3], &[]);
+        let mut boots = [1_u64; NODES as usize];
+        for (lives, has_caught_up) in moments {
+            let mut known = facts(&configuration, lives);
+            for (life, boot) in lives.iter().zip(&mut boots) {
+                if let Life::Alive(Boot(found)) = life {
+                    *boot = (*boot).max(*found);
+                }
+            }
+            if has_caught_up {
+                known.caught_up = (1..=NODES).map(|number| (SHARD, node(number))).collect();
+            }
+            if let Some(next) = decide(&configuration, &known) {
+                configuration = next;
+            }
+        }
+        let mut steps = 0;
+        loop {
+            let mut known = facts(&configuration, boots.map(alive));
+            known.caught_up = (1..=NODES).map(|number| (SHARD, node(number))).collect();
+            let Some(next) = decide(&configuration, &known) else { break };
+            configuration = next;
+            steps += 1;
+            prop_assert!(steps <= 2 * NODES + 2, "does not come to rest: {:?}", chain(&configuration));
+        }
+        prop_assert_eq!(chain(&configuration).serving.len(), usize::from(NODES));
+    }
+}
