@@ -6,7 +6,7 @@
 //! Invariant: every datacenter has one chain for each shard, of distinct nodes of its own; shard
 //! numbers and their slots are the same everywhere, chains are not.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
     ids::{Boot, DatacenterId, DeploymentId, Epoch, Lineage, MembershipEpoch, NodeId, ShardId},
@@ -70,10 +70,27 @@ pub struct Datacenter {
     pub epoch: Epoch,
     /// Its nodes, sorted.
     pub nodes: Vec<NodeId>,
+    /// Those of them that are known to be gone, for as long as they are.
+    pub absent: BTreeSet<NodeId>,
     /// The runs of nodes that the rights of this epoch belong to, where they are known.
     pub boots: BTreeMap<NodeId, Boot>,
     /// The chain of each shard, by shard number.
     pub chains: Vec<Chain>,
+}
+
+impl Datacenter {
+    /// A datacenter in its first epoch, of whose nodes nothing is known.
+    #[must_use]
+    pub const fn of(name: String, nodes: Vec<NodeId>, chains: Vec<Chain>) -> Self {
+        let absent = BTreeSet::new();
+        let boots = BTreeMap::new();
+        Self { name, epoch: Epoch(1), nodes, absent, boots, chains }
+    }
+
+    /// Its nodes without those that are known to be gone, sorted.
+    pub fn present(&self) -> impl Iterator<Item = NodeId> {
+        self.nodes.iter().copied().filter(|node| !self.absent.contains(node))
+    }
 }
 
 /// All datacenters, nodes and chains of a deployment.
@@ -116,9 +133,7 @@ impl Configuration {
                 .shards()
                 .map(|shard| place(shard, &nodes, usize::from(layout.chain_length)))
                 .collect();
-            let name = name.clone();
-            let boots = BTreeMap::new();
-            datacenters.insert(*id, Datacenter { name, epoch: Epoch(1), nodes, boots, chains });
+            datacenters.insert(*id, Datacenter::of(name.clone(), nodes, chains));
         }
         Self {
             deployment: layout.deployment,
@@ -215,7 +230,7 @@ mod tests {
         for id in configuration.datacenters.keys() {
             for shard in configuration.shard_count.shards() {
                 let chain = configuration.chain(*id, shard);
-                let distinct: std::collections::BTreeSet<_> = chain.iter().collect();
+                let distinct: BTreeSet<_> = chain.iter().collect();
                 assert_eq!((chain.len(), distinct.len()), (3, 3));
                 assert!(chain.iter().all(|node| node.datacenter == *id));
             }

@@ -1,8 +1,9 @@
 //! Makes faults begin and end: crashes, cuts, slowness, clocks, lost nodes.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
-use antecede_model::ids::{DatacenterId, Epoch, NodeId};
+use antecede_model::ids::{DatacenterId, NodeId};
+use antecede_protocol::manager::{Change, Facts, Life, next_configuration};
 
 use crate::{
     faults::{FaultKind, Trigger},
@@ -163,22 +164,22 @@ impl World {
     /// The node has ended before anybody hears of the new epoch, so that no right of the old one is
     /// left: that is the handover.
     fn remove(&mut self, node: NodeId) {
-        let mut configuration = (*self.configuration).clone();
-        let Some(datacenter) = configuration.datacenters.get_mut(&node.datacenter) else { return };
-        let has_others =
-            datacenter.chains.iter().all(|chain| chain.serving.iter().any(|other| *other != node));
-        if !has_others || !datacenter.nodes.contains(&node) {
-            return;
+        let datacenter = node.datacenter;
+        let facts = Facts {
+            epoch: self.configuration.epoch(datacenter),
+            nodes: BTreeMap::from([(node, Life::Expired)]),
+            ..Facts::default()
+        };
+        let Some(decision) = next_configuration(&self.configuration, datacenter, &facts) else {
+            return; // It is gone already.
+        };
+        if decision.changes.iter().any(|change| matches!(change, Change::Dark { .. })) {
+            return; // What only this node has would be gone for ever.
         }
-        for chain in &mut datacenter.chains {
-            chain.serving.retain(|member| *member != node);
-        }
-        datacenter.nodes.retain(|member| *member != node);
-        datacenter.epoch = Epoch(datacenter.epoch.0 + 1);
         let place = self.place_of(node);
         self.crash(place, true, 0);
         self.nodes[place].is_removed = true;
-        self.configuration = Arc::new(configuration);
+        self.configuration = Arc::new(decision.configuration);
         for other in 0..self.nodes.len() {
             let at = self.now.after(self.chance.between(50 * MILLI, 2500 * MILLI));
             let place = self.present(other);

@@ -223,18 +223,18 @@ impl CutKeeper {
             applied: part.applied,
             wants_ticks: part.wants_ticks,
         };
-        for node in datacenter.nodes.iter().filter(|node| **node != here.node) {
-            out.early(*node, report(part.hlc, scope.clone()));
+        for node in datacenter.present().filter(|node| *node != here.node) {
+            out.early(node, report(part.hlc, scope.clone()));
         }
         // Each node of another datacenter hears from one node of this one.
-        let node_count = datacenter.nodes.len();
-        let place = datacenter.nodes.iter().position(|node| *node == here.node);
+        let node_count = datacenter.present().count();
+        let place = datacenter.present().position(|node| node == here.node);
         for peer in self.configuration.peers(own) {
             let Some(other) = self.configuration.datacenter(peer) else { continue };
-            for (index, node) in other.nodes.iter().enumerate() {
-                if Some(index % node_count) == place {
+            for (index, node) in other.present().enumerate() {
+                if Some(index % node_count.max(1)) == place {
                     let scope = CutScope::Datacenter { applied: applied.clone(), wants_ticks };
-                    out.early(*node, report(self.cuts.hlc.max(part.hlc), scope));
+                    out.early(node, report(self.cuts.hlc.max(part.hlc), scope));
                 }
             }
         }

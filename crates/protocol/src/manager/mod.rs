@@ -78,7 +78,12 @@ impl Facts {
 /// One thing that a decision changes, and why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Change {
-    /// A node runs, in a run that no right belongs to yet.
+    /// A node was silent for too long.
+    Expired {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node runs that was gone, or in a run that no right belongs to yet.
     Started {
         /// The node.
         node: NodeId,
@@ -132,6 +137,7 @@ pub enum Change {
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Expired { node } => write!(f, "node {node} was silent for too long"),
             Self::Started { node, boot } => write!(f, "node {node} runs, as run {boot}"),
             Self::Shortened { shard, node } => {
                 write!(f, "shard {shard} goes on without {node}, which was silent for too long")
@@ -181,13 +187,25 @@ pub fn next_configuration(
     let mut changes = Vec::new();
     let mut next = datacenter.clone();
     let mut restarted = BTreeSet::new();
-    for node in &datacenter.nodes {
-        if let Life::Alive(boot) = facts.life(*node)
-            && datacenter.boots.get(node).is_none_or(|known| *known < boot)
-        {
-            next.boots.insert(*node, boot);
-            restarted.insert(*node);
-            changes.push(Change::Started { node: *node, boot });
+    for node in datacenter.nodes.iter().copied() {
+        let known = datacenter.boots.get(&node).copied();
+        match facts.life(node) {
+            Life::Unknown => {}
+            Life::Expired => {
+                if next.absent.insert(node) {
+                    changes.push(Change::Expired { node });
+                }
+            }
+            Life::Alive(boot) => {
+                let is_new = known.is_none_or(|known| known < boot);
+                if is_new {
+                    next.boots.insert(node, boot);
+                    restarted.insert(node);
+                }
+                if next.absent.remove(&node) || is_new {
+                    changes.push(Change::Started { node, boot });
+                }
+            }
         }
     }
     let shards = old.shard_count.shards();

@@ -35,6 +35,14 @@ fn with(serving: &[u16], waiting: &[(u16, Waiting)]) -> Configuration {
     configuration
 }
 
+/// The same, with nodes that are known to be gone.
+fn without(absent: &[u16], serving: &[u16], waiting: &[(u16, Waiting)]) -> Configuration {
+    let mut configuration = with(serving, waiting);
+    let datacenter = configuration.datacenters.get_mut(&HERE).unwrap();
+    datacenter.absent = absent.iter().map(|number| node(*number)).collect();
+    configuration
+}
+
 /// What is known of the nodes, from the first on.
 fn facts(of: &Configuration, lives: [Life; NODES as usize]) -> Facts {
     Facts {
@@ -68,7 +76,8 @@ fn while_all_live_or_nothing_is_known_nothing_changes() {
     for lives in [[alive(1); 3], [UNKNOWN; 3], [alive(1), UNKNOWN, alive(1)]] {
         assert_eq!(next_configuration(&old, HERE, &facts(&old, lives)), None);
     }
-    let old = with(&[], &[(1, Waiting::Offline), (2, Waiting::LastServing), (3, Waiting::Offline)]);
+    let waiting = [(1, Waiting::Offline), (2, Waiting::LastServing), (3, Waiting::Offline)];
+    let old = without(&[2], &[], &waiting);
     let without_the_last = facts(&old, [alive(1), EXPIRED, alive(1)]);
     assert_eq!(next_configuration(&old, HERE, &without_the_last), None, "only 2 may begin again");
 }
@@ -90,7 +99,8 @@ fn expired_replica_leaves_and_the_others_keep_their_order() {
         let (next, changes) = decided(&old, &facts(&old, lives));
         let number = u16::try_from(gone).unwrap();
         assert!(is(&next, &left, &[(number, Waiting::Offline)]), "{next:?}");
-        assert_eq!(changes, [Change::Shortened { shard: SHARD, node: node(number) }]);
+        let node = node(number);
+        assert_eq!(changes, [Change::Expired { node }, Change::Shortened { shard: SHARD, node }]);
     }
 }
 
@@ -107,9 +117,9 @@ fn chain_that_loses_all_its_replicas_remembers_those_that_served_last() {
     let (dark, changes) = decided(&old, &facts(&old, [EXPIRED, EXPIRED, alive(1)]));
     let last = [(1, Waiting::LastServing), (2, Waiting::LastServing), (3, Waiting::Offline)];
     assert!(is(&dark, &[], &last), "{dark:?}");
-    assert_eq!(changes.len(), 2);
+    assert_eq!(changes.len(), 4, "both expire, and their chain with each: {changes:?}");
 
-    let old = with(&[], &last);
+    let old = without(&[2], &[], &last);
     let early = facts(&old, [alive(1), UNKNOWN, alive(1)]);
     assert_eq!(next_configuration(&old, HERE, &early), None, "2 may have more than 1");
     let (lit, _) = decided(&old, &facts(&old, [alive(1), EXPIRED, alive(1)]));

@@ -91,9 +91,8 @@ fn configuration(size: Size) -> Configuration {
         let nodes: Vec<NodeId> =
             (1..=size.chain_length).map(|number| NodeId { datacenter, number }).collect();
         let chains = shard_count.shards().map(|_| Chain::of(nodes.clone())).collect();
-        let boots = BTreeMap::new();
         let name = telling::datacenter(datacenter).to_string();
-        (datacenter, Datacenter { name, epoch: Epoch(1), nodes, boots, chains })
+        (datacenter, Datacenter::of(name, nodes, chains))
     });
     Configuration {
         deployment: DeploymentId::default(),
