@@ -1,6 +1,6 @@
 //! Decides which replicas serve: facts in, the next configuration and its reasons out.
 //!
-//! [`next_configuration`] looks at each chain of one datacenter by itself. Per replica:
+//! `next_configuration` looks at each chain of one datacenter by itself. Per replica:
 //!
 //! | it is | its node has expired | its node lives | its node runs anew | nothing is known |
 //! |---|---|---|---|---|
