@@ -125,6 +125,8 @@ pub struct Ledger {
     /// Visible-at by datacenter, shard, origin and stamp. Looked up, never walked.
     visible: FxHashMap<(DatacenterId, ShardId, DatacenterId, Timestamp), Timestamp>,
     acknowledged: Vec<Acknowledged>,
+    /// Checksums of writes by origin, shard and stamp. Looked up, never walked.
+    stamped: FxHashMap<(DatacenterId, ShardId, Timestamp), u32>,
     /// The largest version of each key among all entries in logs.
     newest: BTreeMap<KeyId, BTreeMap<Version, Option<Vec<u8>>>>,
     /// Records appended by running nodes so far.
@@ -146,6 +148,7 @@ impl Ledger {
             committed: BTreeMap::new(),
             visible: FxHashMap::default(),
             acknowledged: Vec::new(),
+            stamped: FxHashMap::default(),
             newest: BTreeMap::new(),
             appended: 0,
             newest_stamp: BTreeMap::new(),
@@ -219,9 +222,24 @@ impl Ledger {
         self.node_mut(node).images[usize::from(shard.0)].push(stored);
         self.appended += 1;
         if entry.origin == node.datacenter && !entry.is_tick() {
+            self.forget_namesake(shard, entry, keys);
             self.add_values(entry, keys);
         }
         Ok(())
+    }
+
+    /// A stamp that only a lost log had may be given again: then the write that had it before is no
+    /// more.
+    fn forget_namesake(&mut self, shard: ShardId, entry: &Entry, keys: &KeyTable) {
+        let name = (entry.origin, shard, entry.stamp);
+        let known = self.stamped.insert(name, entry.identity.checksum);
+        if known.is_some_and(|known| known != entry.identity.checksum) {
+            for (key, versions) in &mut self.newest {
+                if keys.of_id(*key).shard == shard {
+                    versions.remove(&entry.version());
+                }
+            }
+        }
     }
 
     fn add_values(&mut self, entry: &Entry, keys: &KeyTable) {
