@@ -9,7 +9,10 @@
 
 use std::collections::BTreeMap;
 
-use crate::clock::Timestamp;
+use crate::{
+    clock::Timestamp,
+    codec::{DecodeError, Reader, Writer},
+};
 
 /// The stamps of one origin that are applied to one shard.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -72,6 +75,39 @@ impl AppliedSet {
     }
 }
 
+impl AppliedSet {
+    /// Writes the set.
+    pub fn write(&self, to: &mut Writer<'_>) {
+        to.timestamp(self.watermark);
+        to.length(self.above.len());
+        for (previous, stamp) in &self.above {
+            to.timestamp(*previous);
+            to.timestamp(*stamp);
+        }
+    }
+
+    /// Reads a set.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are none.
+    pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let mut set = Self { watermark: from.timestamp()?, ..Self::default() };
+        let links =
+            from.list("stamps above a watermark", |from| Ok((from.timestamp()?, from.timestamp()?)))?;
+        let mut last = set.watermark.next();
+        for (previous, stamp) in links {
+            if previous < last || stamp <= previous {
+                let (found, limit) = (previous.0, last.0);
+                return Err(DecodeError::OverLimit { what: "links of a line", found, limit });
+            }
+            set.above.insert(previous, stamp);
+            set.stamps.insert(stamp);
+            last = stamp;
+        }
+        Ok(set)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -104,6 +140,21 @@ mod tests {
         assert!(set.contains(at(25)) && !set.contains(at(50)) && set.contains(at(60)));
         assert!(set.record(at(40), at(50)));
         assert_eq!(set.watermark(), at(60));
+    }
+
+    #[test]
+    fn a_set_is_read_as_it_was_written() {
+        let mut set = AppliedSet::default();
+        for (previous, stamp) in [(0, 10), (20, 30), (30, 40), (70, 90)] {
+            set.record(at(previous), at(stamp));
+        }
+        let mut bytes = Vec::new();
+        set.write(&mut Writer::new(&mut bytes));
+        let mut reader = Reader::new(&bytes);
+        assert_eq!(AppliedSet::read(&mut reader).unwrap(), set);
+        reader.finish().unwrap();
+        bytes.pop();
+        assert!(AppliedSet::read(&mut Reader::new(&bytes)).is_err());
     }
 
     #[test]

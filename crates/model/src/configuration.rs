@@ -18,6 +18,9 @@ use crate::{
 /// Invariant: no node stands in it twice; while nobody serves, somebody was the last to.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chain {
+    /// The datacenter's epoch in which those that serve, or their runs, changed last. It is what
+    /// the replicas tell each other: a change of one chain does not disturb the others.
+    pub epoch: Epoch,
     /// Those that take writes, commit and answer, head first.
     pub serving: Vec<NodeId>,
     /// Those that do not count, and why.
@@ -40,7 +43,7 @@ impl Chain {
     /// A chain of which every replica serves, head first.
     #[must_use]
     pub const fn of(serving: Vec<NodeId>) -> Self {
-        Self { serving, waiting: BTreeMap::new() }
+        Self { epoch: Epoch(1), serving, waiting: BTreeMap::new() }
     }
 
     /// All replicas, also those that do not count.
@@ -66,7 +69,7 @@ impl FromIterator<NodeId> for Chain {
 pub struct Datacenter {
     /// What people call it.
     pub name: String,
-    /// Numbers this datacenter's chains.
+    /// Numbers the states of this part; grows by one with each.
     pub epoch: Epoch,
     /// Its nodes, sorted.
     pub nodes: Vec<NodeId>,
@@ -152,10 +155,7 @@ impl Configuration {
     /// The replicas of a shard that serve in a datacenter, head first; empty if it is no member.
     #[must_use]
     pub fn chain(&self, datacenter: DatacenterId, shard: ShardId) -> &[NodeId] {
-        self.datacenters
-            .get(&datacenter)
-            .and_then(|found| found.chains.get(usize::from(shard.0)))
-            .map_or(&[], |chain| chain.serving.as_slice())
+        self.chain_of(datacenter, shard).map_or(&[], |chain| chain.serving.as_slice())
     }
 
     /// The replica of a shard that takes writes in a datacenter.
@@ -170,7 +170,19 @@ impl Configuration {
         self.chain(datacenter, shard).last().copied()
     }
 
-    /// The epoch of a datacenter's chains.
+    /// One datacenter's chain of a shard.
+    #[must_use]
+    pub fn chain_of(&self, datacenter: DatacenterId, shard: ShardId) -> Option<&Chain> {
+        self.datacenters.get(&datacenter)?.chains.get(usize::from(shard.0))
+    }
+
+    /// The epoch that messages about a shard carry in a datacenter.
+    #[must_use]
+    pub fn chain_epoch(&self, datacenter: DatacenterId, shard: ShardId) -> Epoch {
+        self.chain_of(datacenter, shard).map_or(Epoch(0), |chain| chain.epoch)
+    }
+
+    /// The epoch of a datacenter's part.
     #[must_use]
     pub fn epoch(&self, datacenter: DatacenterId) -> Epoch {
         self.datacenters.get(&datacenter).map_or(Epoch(0), |found| found.epoch)
@@ -187,11 +199,13 @@ impl Configuration {
         self.datacenters.keys().copied().filter(move |id| *id != here)
     }
 
-    /// The shards that a node holds a replica of.
+    /// The shards that a node holds a replica of, whether or not it serves.
     pub fn shards_of(&self, node: NodeId) -> impl Iterator<Item = ShardId> {
+        let is_member =
+            move |chain: &Chain| chain.members().any(|member| member == node);
         self.shard_count
             .shards()
-            .filter(move |shard| self.chain(node.datacenter, *shard).contains(&node))
+            .filter(move |shard| self.chain_of(node.datacenter, *shard).is_some_and(is_member))
     }
 }
 

@@ -51,6 +51,15 @@ pub enum Refusal {
         /// The shard.
         shard: ShardId,
     },
+    /// The replica's right to answer has run out: its datacenter may have gone on without it.
+    #[error(
+        "this node may not answer for shard {shard} now: it has lost touch with the nodes that \
+         decide who serves; retry, or ask another node of this datacenter"
+    )]
+    NoLease {
+        /// The shard.
+        shard: ShardId,
+    },
     /// The memory limit is reached.
     #[error("command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
@@ -87,7 +96,7 @@ impl Refusal {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Busy { .. } | Self::Settling { .. } => "TRYAGAIN",
+            Self::Busy { .. } | Self::Settling { .. } | Self::NoLease { .. } => "TRYAGAIN",
             Self::NotYet { .. } => "NOTYET",
             Self::UnknownOutcome => "UNKNOWNOUTCOME",
             Self::Unreachable { .. } => "CLUSTERDOWN",
@@ -109,6 +118,7 @@ impl Refusal {
             Self::UnknownOutcome => "unknown_outcome",
             Self::Unreachable { .. } => "unreachable",
             Self::Settling { .. } => "settling",
+            Self::NoLease { .. } => "no_lease",
             Self::OutOfMemory => "out_of_memory",
             Self::DiskFull => "disk_full",
             Self::CrossShard => "cross_shard",
@@ -141,6 +151,10 @@ impl Refusal {
                 to.u8(4);
                 to.shard(shard);
             }
+            Self::NoLease { shard } => {
+                to.u8(11);
+                to.shard(shard);
+            }
             Self::OutOfMemory => to.u8(5),
             Self::DiskFull => to.u8(6),
             Self::CrossShard => to.u8(7),
@@ -171,6 +185,7 @@ impl Refusal {
             8 => Self::WrongType,
             9 => Self::TooLarge,
             10 => Self::Drift { ahead_millis: from.fixed32()?, limit_millis: from.fixed32()? },
+            11 => Self::NoLease { shard: from.shard()? },
             found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
         })
     }

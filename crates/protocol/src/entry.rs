@@ -33,6 +33,29 @@ pub struct Identity {
     pub checksum: u32,
 }
 
+impl Identity {
+    /// Writes the name.
+    pub fn write(self, to: &mut Writer<'_>) {
+        to.number(self.epoch.0);
+        to.number(self.boot.0);
+        to.number(self.position.0);
+        to.fixed32(self.checksum);
+    }
+
+    /// Reads a name.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are none.
+    pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            epoch: Epoch(from.number()?),
+            boot: Boot(from.number()?),
+            position: Position(from.number()?),
+            checksum: from.fixed32()?,
+        })
+    }
+}
+
 /// One entry of a shard's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Entry {
@@ -175,10 +198,7 @@ impl Entry {
 
     /// Writes all of it.
     pub fn write(&self, to: &mut Writer<'_>) {
-        to.number(self.identity.epoch.0);
-        to.number(self.identity.boot.0);
-        to.number(self.identity.position.0);
-        to.fixed32(self.identity.checksum);
+        self.identity.write(to);
         self.write_portable(to);
         to.timestamp(self.visible_at);
     }
@@ -188,12 +208,7 @@ impl Entry {
     /// # Errors
     /// [`DecodeError`] when the bytes are none, or their checksum does not fit.
     pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let identity = Identity {
-            epoch: Epoch(from.number()?),
-            boot: Boot(from.number()?),
-            position: Position(from.number()?),
-            checksum: from.fixed32()?,
-        };
+        let identity = Identity::read(from)?;
         let mut entry = Self::read_portable(from)?;
         entry.identity = identity;
         entry.visible_at = from.timestamp()?;

@@ -16,6 +16,8 @@ pub mod entry;
 pub mod event;
 /// Between datacenters: outbox, inbox, dependency checks, cuts.
 pub mod geo;
+/// What a replica copies that lacks too much.
+pub mod copied;
 /// What goes into a machine and what comes out.
 pub mod machine;
 /// Which replicas serve.

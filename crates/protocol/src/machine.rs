@@ -108,4 +108,30 @@ pub struct Here {
     pub now: Now,
     /// The largest HLC that the node persisted a ceiling for in an earlier boot.
     pub hlc_floor: Timestamp,
+    /// Until when the node may answer by the configuration that it has; for ever where nobody
+    /// decides who serves.
+    pub lease_until: Lease,
+}
+
+/// A moment of a node's steady clock at which its right to serve ends.
+///
+/// It is counted from the moment at which the renewal was sent, so that it ends before whoever
+/// granted it can think that it does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lease {
+    /// The right does not end: the configuration is fixed.
+    Unbounded,
+    /// It ends then.
+    Until(Steady),
+}
+
+impl Here {
+    /// Whether the node may answer now.
+    #[must_use]
+    pub fn may_serve(&self) -> bool {
+        match self.lease_until {
+            Lease::Unbounded => true,
+            Lease::Until(end) => self.now.steady < end,
+        }
+    }
 }

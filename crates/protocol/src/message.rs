@@ -17,7 +17,10 @@ use antecede_model::{
 };
 use smallvec::SmallVec;
 
-use crate::entry::{Entry, Identity};
+use crate::{
+    copied::{Part, Start},
+    entry::{Entry, Identity},
+};
 
 /// Something one node tells another.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -151,6 +154,51 @@ pub enum Body {
         /// Stamps of the entries that are needed, at least one.
         stamps: Vec<Timestamp>,
     },
+    /// From a syncing replica to the tail: what do I lack?
+    CopyAsk(CopyAsk),
+    /// From the tail: your log cannot be continued, begin anew here.
+    CopyAnew {
+        /// The question.
+        number: u64,
+        /// What the log has come to.
+        start: Start,
+    },
+    /// From the tail: some of what you lack.
+    Copied(Copied),
+}
+
+/// What a syncing replica has, and what it wants next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CopyAsk {
+    /// Counts the questions of the asking run.
+    pub number: u64,
+    /// The last entry that it has; all of its log is committed and persisted.
+    pub last: Option<Identity>,
+    /// Entries before this position, this one included, are wanted as well, for those who may
+    /// still ask for them.
+    pub window_from: Option<Position>,
+    /// The first hash whose keys it has not copied; none once it has all.
+    pub part_from: Option<u64>,
+    /// Whether it has all that a serving replica needs, on its disk, but for the end of the log.
+    pub is_whole: bool,
+}
+
+/// Some of what a syncing replica lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Copied {
+    /// The question.
+    pub number: u64,
+    /// What the tail has committed.
+    pub committed_to: Position,
+    /// What survives a power loss of all serving replicas.
+    pub durable_to: Position,
+    /// Entries right before the position that was asked for, in order; none when nobody needs
+    /// them any more.
+    pub history: Vec<Entry>,
+    /// Entries behind the last one of the replica, in order.
+    pub entries: Vec<Entry>,
+    /// Keys as they are right behind the last of `entries`; only where that is `committed_to`.
+    pub part: Option<Part>,
 }
 
 /// Committed entries of one origin and shard, on their way to another datacenter.

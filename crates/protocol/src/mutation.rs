@@ -48,6 +48,20 @@ pub enum Mutation {
     PassAcksUnpersisted,
     /// Nothing is taken from a link while too many writes are blocked.
     StopReadingWhenBlocked,
+    /// A replica answers although its right to has run out.
+    ServeWithoutLease,
+    /// A restarted replica takes the place that an epoch gave to an earlier run of its node.
+    ServeInAnyRun,
+    /// A replica that comes back keeps what it had not committed, and goes on behind it.
+    RejoinWithUncommitted,
+    /// A copy brings the keys, but not which writes they are made of.
+    CopyWithoutAppliedSets,
+    /// A replica may serve before it has copied all keys.
+    ServeHalfCopied,
+    /// A manager takes a node that it has not heard of for one that is dead.
+    UnknownIsExpired,
+    /// A manager gives up on a node before its right to serve has run out.
+    ExpireBeforeLease,
 }
 
 /// Which deliberate bug is switched on, if any.

@@ -1,4 +1,4 @@
-//! Holds what a node's log holds: entries of its shards, and ceilings of its clock.
+//! Holds what a node's log holds: entries of its shards, copies of others', ceilings of its clock.
 //!
 //! Assumes: the storage keeps records whole and in order (its checksums see to that).
 #![deny(clippy::indexing_slicing)]
@@ -9,7 +9,10 @@ use antecede_model::{
     ids::{Position, ShardId},
 };
 
-use crate::entry::Entry;
+use crate::{
+    copied::{Part, Start},
+    entry::Entry,
+};
 
 /// One record of a node's log.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,6 +26,34 @@ pub enum Record {
         /// The entry.
         entry: Entry,
     },
+    /// Entries of a shard behind a position are taken back: they were never committed.
+    CutBack {
+        /// The shard.
+        shard: ShardId,
+        /// The last position that stays.
+        to: Position,
+    },
+    /// All that is known of a shard is forgotten: what it holds from here on is copied.
+    Begun {
+        /// The shard.
+        shard: ShardId,
+        /// Where the copy begins.
+        start: Start,
+    },
+    /// An entry right before the first one of a shard that is held.
+    History {
+        /// The shard.
+        shard: ShardId,
+        /// The entry.
+        entry: Entry,
+    },
+    /// Keys of a shard as they are after all entries before this record.
+    Part {
+        /// The shard.
+        shard: ShardId,
+        /// The keys.
+        part: Part,
+    },
     /// The node gives no timestamp above this one before it has written a larger ceiling.
     Ceiling(Timestamp),
 }
@@ -35,6 +66,51 @@ impl Record {
         writer.shard(shard);
         writer.number(committed_to.0);
         entry.write(&mut writer);
+    }
+
+    /// Writes that entries are taken back.
+    pub fn write_cut_back(to: &mut Vec<u8>, shard: ShardId, end: Position) {
+        let mut writer = Writer::new(to);
+        writer.u8(2);
+        writer.shard(shard);
+        writer.number(end.0);
+    }
+
+    /// Writes that a copy begins.
+    pub fn write_begun(to: &mut Vec<u8>, shard: ShardId, start: &Start) {
+        let mut writer = Writer::new(to);
+        writer.u8(3);
+        writer.shard(shard);
+        start.write(&mut writer);
+    }
+
+    /// Writes an entry from before the first one that is held.
+    pub fn write_history(to: &mut Vec<u8>, shard: ShardId, entry: &Entry) {
+        let mut writer = Writer::new(to);
+        writer.u8(4);
+        writer.shard(shard);
+        entry.write(&mut writer);
+    }
+
+    /// Writes keys that were copied.
+    pub fn write_part(to: &mut Vec<u8>, shard: ShardId, part: &Part) {
+        let mut writer = Writer::new(to);
+        writer.u8(5);
+        writer.shard(shard);
+        part.write(&mut writer);
+    }
+
+    /// The shard that the record is about; none if it is about the node.
+    #[must_use]
+    pub const fn shard(&self) -> Option<ShardId> {
+        match self {
+            Self::Entry { shard, .. }
+            | Self::CutBack { shard, .. }
+            | Self::Begun { shard, .. }
+            | Self::History { shard, .. }
+            | Self::Part { shard, .. } => Some(*shard),
+            Self::Ceiling(_) => None,
+        }
     }
 
     /// Writes a ceiling's record.
@@ -57,6 +133,10 @@ impl Record {
                 entry: Entry::read(&mut reader)?,
             },
             1 => Self::Ceiling(reader.timestamp()?),
+            2 => Self::CutBack { shard: reader.shard()?, to: Position(reader.number()?) },
+            3 => Self::Begun { shard: reader.shard()?, start: Start::read(&mut reader)? },
+            4 => Self::History { shard: reader.shard()?, entry: Entry::read(&mut reader)? },
+            5 => Self::Part { shard: reader.shard()?, part: Part::read(&mut reader)? },
             found => return Err(DecodeError::UnknownTag { what: "log record", found }),
         };
         reader.finish()?;

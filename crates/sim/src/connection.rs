@@ -139,8 +139,8 @@ impl Handing<'_> {
         request.operation.write(&mut Writer::new(&mut operation));
         let body =
             Body::Request(Request { id: request.id, operation, carried: request.carried.clone() });
-        let message =
-            ShardMessage { shard, epoch: self.node.epoch(), hlc: request.carried.time, body };
+        let epoch = self.node.configuration.chain_epoch(self.node.id.datacenter, shard);
+        let message = ShardMessage { shard, epoch, hlc: request.carried.time, body };
         self.node.out.early.push((to, Message::Shard(message)));
         Handover::UnderWay
     }
@@ -150,6 +150,11 @@ impl Handing<'_> {
 fn stamp_of(fresh: &[(antecede_model::ids::LogIndex, Record)]) -> Option<Timestamp> {
     fresh.iter().rev().find_map(|(_, record)| match record {
         Record::Entry { entry, .. } if !entry.is_tick() => Some(entry.stamp),
-        Record::Entry { .. } | Record::Ceiling(_) => None,
+        Record::Entry { .. }
+        | Record::CutBack { .. }
+        | Record::Begun { .. }
+        | Record::History { .. }
+        | Record::Part { .. }
+        | Record::Ceiling(_) => None,
     })
 }

@@ -19,7 +19,7 @@ use antecede_model::{
 use antecede_protocol::{
     chain::{Cuts, Input, Shard, ShardOptions},
     geo::cuts::{CutInput, CutKeeper},
-    machine::{Here, Outputs, Persisted, Storage},
+    machine::{Here, Lease, Outputs, Persisted, Storage},
     record::Record,
 };
 use antecede_storage::{Identity, Log, Options, SimulatedDisk};
@@ -138,6 +138,8 @@ pub struct Node {
     pub clock: NodeClock,
     /// The largest timestamp that it persisted a ceiling for.
     pub hlc_floor: Timestamp,
+    /// Until when it may answer.
+    pub lease_until: Lease,
     /// What it knows of the deployment.
     pub configuration: Arc<Configuration>,
     /// Whether a flush of the log is under way.
@@ -193,6 +195,7 @@ impl Node {
             last_session: 0,
             clock,
             hlc_floor: Timestamp::ZERO,
+            lease_until: Lease::Unbounded,
             configuration,
             is_flushing: false,
             unsynced: BTreeMap::new(),
@@ -232,20 +235,19 @@ impl Node {
         let count = self.configuration.shard_count.count();
         self.shards = (0..count).map(|number| self.new_replica(ShardId(number))).collect();
         for (_, record) in &recovered.records {
-            match record {
-                Record::Entry { shard, committed_to, entry } => {
-                    if let Some(replica) = &mut self.shards[usize::from(shard.0)] {
-                        replica.recover(*committed_to, entry.clone());
-                    }
-                }
-                Record::Ceiling(ceiling) => self.hlc_floor = self.hlc_floor.max(*ceiling),
+            if let Record::Ceiling(ceiling) = record {
+                self.hlc_floor = self.hlc_floor.max(*ceiling);
+            } else if let Some(shard) = record.shard()
+                && let Some(replica) = &mut self.shards[usize::from(shard.0)]
+            {
+                replica.recover(record.clone());
             }
         }
         self.is_up = true;
         let here = self.here(now);
         for place in 0..self.shards.len() {
             if let Some(replica) = &mut self.shards[place] {
-                replica.start(&here, &mut self.out);
+                replica.start(&here, &mut self.log, &mut self.out);
                 self.take_wake(ShardId(u16::try_from(place).expect("few shards")));
             }
         }
@@ -275,10 +277,9 @@ impl Node {
 
     fn new_replica(&self, shard: ShardId) -> Option<Shard> {
         let configuration = &self.configuration;
-        configuration
-            .chain(self.id.datacenter, shard)
-            .contains(&self.id)
-            .then(|| Shard::new(shard, self.id, Arc::clone(configuration), self.options))
+        let chain = configuration.chain_of(self.id.datacenter, shard)?;
+        let is_member = chain.members().any(|member| member == self.id);
+        is_member.then(|| Shard::new(shard, self.id, Arc::clone(configuration), self.options))
     }
 
     /// Ends a run: what is in memory is gone, and what the disk has not synced perhaps too.
@@ -299,7 +300,13 @@ impl Node {
     /// Where and when the machines run.
     #[must_use]
     pub fn here(&self, now: Moment) -> Here {
-        Here { node: self.id, boot: self.boot, now: self.clock.at(now), hlc_floor: self.hlc_floor }
+        Here {
+            node: self.id,
+            boot: self.boot,
+            now: self.clock.at(now),
+            hlc_floor: self.hlc_floor,
+            lease_until: self.lease_until,
+        }
     }
 
     /// The epoch of its datacenter, as it knows it.

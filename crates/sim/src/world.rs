@@ -161,6 +161,7 @@ impl World {
             max_clock_drift: MAX_CLOCK_DRIFT,
             hash_secret: 7,
             blocked_bytes_max: BLOCKED_BYTES_MAX,
+            kept_bytes_max: 0,
             mutations,
         };
         let session_options = SessionOptions {

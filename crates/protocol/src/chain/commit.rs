@@ -18,9 +18,10 @@ use super::{FORWARD_MAX, MESSAGE_BYTES_MAX, RETRY_AFTER, Shard, after};
 use crate::{
     entry::Entry,
     event::Event,
-    machine::{Here, Outputs, Persisted, Storage},
+    machine::{Here, Lease, Outputs, Persisted, Storage},
     message::{Body, Progress, Promise},
     mutation::Mutation,
+    record::Record,
 };
 
 /// Entries that may be on their way to the successor; more follow as acknowledgements come.
@@ -92,7 +93,13 @@ impl Shard {
     }
 
     /// The node's log has come further.
-    pub(super) fn on_persisted(&mut self, here: &Here, persisted: Persisted, out: &mut Outputs) {
+    pub(super) fn on_persisted(
+        &mut self,
+        here: &Here,
+        persisted: Persisted,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
         while let Some((index, position)) = self.unpersisted.front().copied() {
             if persisted.to < index {
                 break;
@@ -106,6 +113,12 @@ impl Shard {
             }
             self.unsynced.pop_front();
             self.own.synced_to = position;
+        }
+        if self.donor.is_some() {
+            if self.copying.awaits_disk() {
+                self.go_on_copying(here, storage, out);
+            }
+            return;
         }
         self.advance(here, out);
         self.count_ack(here, out);
@@ -137,6 +150,9 @@ impl Shard {
 
     /// Passes on how far every replica so far has come; at the tail, commits it.
     pub(super) fn advance(&mut self, here: &Here, out: &mut Outputs) {
+        if !self.neighbours.is_member {
+            return;
+        }
         let so_far = lesser(self.own, self.before.progress);
         if let Some(next) = self.neighbours.next {
             let is_told = self
@@ -195,6 +211,9 @@ impl Shard {
     /// Counts what the successor has acknowledged, as far as this run has it on disk: a commit that
     /// rests on an earlier run of this replica may name what that one has lost.
     fn count_ack(&mut self, here: &Here, out: &mut Outputs) {
+        if !self.neighbours.is_member {
+            return;
+        }
         let known_before = self.all;
         let mut own = self.own;
         if self.options.mutations.has(Mutation::PassAcksUnpersisted) {
@@ -226,6 +245,19 @@ impl Shard {
         if self.all.persisted_to < self.sent_to {
             self.watch_for_acks(here, out);
         }
+    }
+
+    /// Entries up to a position, this one included, that fit one message.
+    pub(super) fn chunk_before(&self, position: Position) -> Vec<Entry> {
+        let mut bytes = 0;
+        let fitting = self.window.before(position).take(FORWARD_MAX).take_while(|entry| {
+            let fits = bytes < MESSAGE_BYTES_MAX;
+            bytes += entry.body_bytes();
+            fits
+        });
+        let mut entries: Vec<Entry> = fitting.cloned().collect();
+        entries.reverse();
+        entries
     }
 
     /// Entries behind a position that fit one message.
@@ -365,19 +397,49 @@ impl Shard {
 
     /// Lets go of entries that nobody can still need.
     pub(super) fn trim(&mut self) {
+        if self.copying.lacks_history() {
+            return; // What it fetches backwards must stay, or it is fetched again and again.
+        }
+        let kept = self.kept_for_others();
         while let Some(entry) = self.window.front() {
-            let is_durable = entry.identity.position <= self.durable_to;
-            if !is_durable || !self.cuts.stable.covers(entry.origin, entry.stamp) {
+            let position = entry.identity.position;
+            let is_kept = kept.is_some_and(|(behind, bytes_max)| {
+                behind < position && self.window.weight() <= bytes_max
+            });
+            let is_durable = position <= self.durable_to;
+            if is_kept || !is_durable || !self.cuts.stable.covers(entry.origin, entry.stamp) {
                 break;
             }
             self.window.cut_front();
         }
     }
 
-    /// Takes an entry back from the node's log after a restart; in the order of the log.
-    ///
+    /// Takes a record about this shard back from the node's log after a restart; in the order of
+    /// the log.
+    pub fn recover(&mut self, record: Record) {
+        match record {
+            Record::Entry { committed_to, entry, shard: _ } => {
+                self.recover_entry(committed_to, entry);
+            }
+            other => self.recover_copy(other),
+        }
+    }
+
+    /// Commits again what is known to have been committed.
+    pub(super) fn commit_recovered(&mut self, to: Position) {
+        self.all.persisted_to = self.all.persisted_to.max(to.min(self.window.end()));
+        let here = Here {
+            node: self.node,
+            boot: Boot(0),
+            now: Now::default(),
+            hlc_floor: Timestamp::ZERO,
+            lease_until: Lease::Unbounded,
+        };
+        self.commit_to(&here, to, &mut Outputs::default());
+    }
+
     /// `committed_to` is what was known to be committed when the entry was written.
-    pub fn recover(&mut self, committed_to: Position, entry: Entry) {
+    fn recover_entry(&mut self, committed_to: Position, entry: Entry) {
         let position = entry.identity.position;
         self.take(entry);
         self.own = Progress { persisted_to: position, synced_to: position };
@@ -385,14 +447,7 @@ impl Shard {
         let to = if is_alone { position } else { committed_to.min(position) };
         let synced_to = if is_alone { to } else { Position(0) };
         self.all = greater(self.all, Progress { persisted_to: to, synced_to });
-        let here = Here {
-            node: self.node,
-            boot: Boot(0),
-            now: Now::default(),
-            hlc_floor: Timestamp::ZERO,
-        };
-        let mut unheard = Outputs::default();
-        self.commit_to(&here, to, &mut unheard);
+        self.commit_recovered(to);
     }
 }
 

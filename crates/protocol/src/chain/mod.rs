@@ -12,6 +12,8 @@
 
 /// Entries on their way down the chain, commits on their way up.
 mod commit;
+/// Copies of what a replica lacks that was away.
+mod copy;
 /// Reads of dirty keys, and the questions to the tail.
 mod read;
 /// Requests of sessions: who evaluates them, and when the reply may leave.
@@ -38,9 +40,12 @@ use antecede_model::{
     configuration::Configuration,
     cut::Cut,
     ids::{Boot, DatacenterId, Epoch, LogIndex, NodeId, Position, SessionId, ShardId},
+    refusal::Refusal,
 };
 
-use self::{read::Reads, request::PendingReply, settle::Settling, window::Window};
+use self::{
+    copy::Copying, read::Reads, request::PendingReply, settle::Settling, window::Window,
+};
 use crate::{
     entry::Entry,
     event::Event,
@@ -109,6 +114,9 @@ pub struct ShardOptions {
     pub hash_secret: u64,
     /// Bytes of blocked bodies that are kept per shard and origin; past it only headers are.
     pub blocked_bytes_max: usize,
+    /// Bytes of entries that are kept per shard, past what serving replicas need, for those that
+    /// are away: within them a replica that comes back gets entries instead of a whole copy.
+    pub kept_bytes_max: usize,
     /// A deliberate bug, for the simulator's tests only.
     pub mutations: Mutations,
 }
@@ -178,6 +186,10 @@ pub struct Shard {
     pub(crate) node: NodeId,
     pub(crate) epoch: Epoch,
     pub(crate) neighbours: Neighbours,
+    /// The tail that this replica copies from; `None` unless it is syncing.
+    donor: Option<NodeId>,
+    /// At the tail: the replica that copies from it.
+    joiner: Option<NodeId>,
     pub(crate) boots: BTreeMap<NodeId, Boot>,
     pub(crate) hlc: Hlc,
     pub(crate) keys: Keys,
@@ -205,6 +217,7 @@ pub struct Shard {
     pending: VecDeque<PendingReply>,
     reads: Reads,
     settling: Settling,
+    copying: Copying,
     /// The last entry of each session, which its next one depends on, until it is stable.
     follows: BTreeMap<(NodeId, SessionId), Timestamp>,
     pub(crate) cuts: Cuts,
@@ -230,7 +243,7 @@ impl Shard {
     ) -> Self {
         let chain = configuration.chain(node.datacenter, shard);
         let neighbours = Neighbours::of(node, chain);
-        let epoch = configuration.epoch(node.datacenter);
+        let epoch = configuration.chain_epoch(node.datacenter, shard);
         let lines =
             configuration.datacenters.keys().map(|origin| (*origin, Line::default())).collect();
         let cuts = initial_cuts(&configuration, node.datacenter);
@@ -241,6 +254,8 @@ impl Shard {
             node,
             epoch,
             neighbours,
+            donor: None,
+            joiner: None,
             boots: BTreeMap::new(),
             hlc: Hlc::default(),
             keys: Keys::new(options.hash_secret),
@@ -259,6 +274,7 @@ impl Shard {
             pending: VecDeque::new(),
             reads: Reads::default(),
             settling: Settling::default(),
+            copying: Copying::default(),
             follows: BTreeMap::new(),
             cuts,
             outboxes: BTreeMap::new(),
@@ -297,10 +313,10 @@ impl Shard {
             Input::Message { from, boot, message } => {
                 self.on_message(here, (from, boot), message, storage, out);
             }
-            Input::Persisted(persisted) => self.on_persisted(here, persisted, out),
+            Input::Persisted(persisted) => self.on_persisted(here, persisted, storage, out),
             Input::Cuts(cuts) => self.on_cuts(here, cuts, storage, out),
             Input::Configuration(configuration) => {
-                self.on_configuration(here, configuration, out);
+                self.on_configuration(here, configuration, storage, out);
             }
             Input::Wake => self.on_wake(here, storage, out),
         }
@@ -309,11 +325,11 @@ impl Shard {
 
     /// Catches up with the node's log before anything is answered: shards of one log are told one
     /// after the other that it has come further, and none may look older than another.
-    fn follow_log(&mut self, here: &Here, storage: &dyn Storage, out: &mut Outputs) {
+    fn follow_log(&mut self, here: &Here, storage: &mut dyn Storage, out: &mut Outputs) {
         if let Some((index, _)) = self.unpersisted.front() {
             let persisted = storage.reached();
             if *index <= persisted.to {
-                self.on_persisted(here, persisted, out);
+                self.on_persisted(here, persisted, storage, out);
             }
         }
     }
@@ -391,12 +407,10 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let is_neighbour = from.datacenter == self.node.datacenter;
-        if is_neighbour && message.epoch != self.epoch {
-            out.event(Event::StaleMessage { from });
-            return;
-        }
-        if is_neighbour && !self.is_current_boot(here, (from, boot), out) {
-            out.event(Event::StaleMessage { from });
+        let is_stale = is_neighbour
+            && (message.epoch != self.epoch || !self.is_current_boot(here, (from, boot), out));
+        if is_stale {
+            self.refuse_stale(from, message, out);
             return;
         }
         if let Err(drift) = self.hlc.merge(here.now.wall, message.hlc, self.options.max_clock_drift)
@@ -408,11 +422,27 @@ impl Shard {
             });
             return;
         }
-        if !self.neighbours.is_member {
-            self.refuse_as_stranger(message.body, out);
+        if self.neighbours.is_member {
+            self.on_body(here, (from, boot), message.body, storage, out);
             return;
         }
-        self.on_body(here, (from, boot), message.body, storage, out);
+        match message.body {
+            Body::CopyAnew { number, start } => {
+                self.on_copy_anew(here, (from, number), &start, storage, out);
+            }
+            Body::Copied(copied) => self.on_copied(here, from, copied, storage, out),
+            other => self.refuse_as_stranger(other, out),
+        }
+    }
+
+    /// Refuses what was said in another epoch, or by a run that has no part in this one.
+    fn refuse_stale(&self, from: NodeId, message: ShardMessage, out: &mut Outputs) {
+        if let Body::Request(request) = message.body {
+            // It was not evaluated: whoever asks need not wait to be told so.
+            self.refuse(request.id, Refusal::Settling { shard: self.shard }, out);
+        } else {
+            out.event(Event::StaleMessage { from });
+        }
     }
 
     fn on_body(
@@ -428,7 +458,11 @@ impl Shard {
             Body::Persisted(promise) => self.on_promise(here, from, &promise, out),
             Body::Ack(progress) => self.on_ack(here, from, progress, out),
             Body::SendAgain { from: position } => self.on_send_again(here, from, position, out),
-            Body::Question { number } => self.on_question(from, number, out),
+            Body::Question { number } => {
+                if self.may_answer(here) {
+                    self.on_question(from, number, out); // Else it asks again.
+                }
+            }
             Body::Answer { number, committed_to } => {
                 self.on_answer(here, number, committed_to, out);
             }
@@ -446,7 +480,9 @@ impl Shard {
             Body::Returned { entries } => self.on_returned(here, from, entries, storage, out),
             Body::Request(request) => self.on_remote_request(here, &request, storage, out),
             Body::AwaitApplied { asker, writes } => {
-                self.on_await_applied(from, asker, writes, out);
+                if self.may_answer(here) {
+                    self.on_await_applied(from, asker, writes, out); // Else it asks again.
+                }
             }
             Body::Applied { by, writes } => self.on_applied(here, by, &writes, storage, out),
             Body::Replicate(replicate) => self.on_replicate(here, from, replicate, storage, out),
@@ -454,6 +490,8 @@ impl Shard {
             Body::Fetch { membership, lineage: _, stamps } => {
                 self.on_fetch(from, membership, &stamps, out);
             }
+            Body::CopyAsk(ask) => self.on_copy_ask((from, boot), &ask, out),
+            Body::CopyAnew { .. } | Body::Copied(_) => {} // It has become the tail since it asked.
         }
     }
 
@@ -464,6 +502,7 @@ impl Shard {
         self.ask_again_when_due(here, out);
         self.outboxes_when_due(here, out);
         self.inboxes_when_due(here, storage, out);
+        self.copy_when_due(here, storage, out);
     }
 
     fn on_cuts(&mut self, here: &Here, cuts: &Cuts, storage: &mut dyn Storage, out: &mut Outputs) {
@@ -518,6 +557,12 @@ impl Shard {
             hlc: self.hlc.last(),
             body,
         })
+    }
+
+    /// A message for another shard of this datacenter.
+    pub(crate) fn message_about(&self, shard: ShardId, body: Body) -> Message {
+        let epoch = self.configuration.chain_epoch(self.here_datacenter(), shard);
+        Message::Shard(ShardMessage { shard, epoch, hlc: self.hlc.last(), body })
     }
 
     /// Sees to it that the machine is woken at `at` or earlier.

@@ -8,12 +8,15 @@
 //! An expired key that is not hidden yet is hidden first, by the head: two replicas with different
 //! clocks must not disagree on whether a key is there (PITFALLS B34).
 
+use std::mem;
+
 use antecede_model::{
     clock::Steady,
     codec::{Reader, Writer},
     consistency::Consistency,
     ids::{NodeId, Position, RequestId},
     operation::ShardOperation,
+    refusal::Refusal,
 };
 
 use super::{RETRY_AFTER, Shard, after};
@@ -109,7 +112,7 @@ impl Shard {
 
     fn ask_if_free(&mut self, here: &Here, out: &mut Outputs) {
         if self.reads.asked.is_empty() && !self.reads.next.is_empty() {
-            self.reads.asked = std::mem::take(&mut self.reads.next);
+            self.reads.asked = mem::take(&mut self.reads.next);
             self.ask(here, out);
         }
     }
@@ -141,7 +144,11 @@ impl Shard {
         if number != self.reads.number || self.window.end() < committed_to {
             return;
         }
-        for read in std::mem::take(&mut self.reads.asked) {
+        for read in mem::take(&mut self.reads.asked) {
+            if !self.may_answer(here) {
+                self.refuse(read.id, Refusal::NoLease { shard: self.shard }, out);
+                continue;
+            }
             let operation = ShardOperation::read(&mut Reader::new(&read.operation))
                 .expect("these bytes were written here");
             let wall = here.now.wall.millis();
@@ -164,6 +171,14 @@ impl Shard {
             self.reads.again_at = None;
         } else {
             self.ask(here, out);
+        }
+    }
+
+    /// Nobody waits for a replica that serves no more.
+    pub(super) fn give_up_reads(&mut self, out: &mut Outputs) {
+        let (asked, next) = (mem::take(&mut self.reads.asked), mem::take(&mut self.reads.next));
+        for read in asked.into_iter().chain(next) {
+            self.refuse(read.id, Refusal::Unreachable { shard: self.shard }, out);
         }
     }
 

@@ -52,9 +52,16 @@ impl Shard {
             self.refuse(id, Refusal::Unreachable { shard: self.shard }, out);
         } else if !self.is_settled() {
             self.refuse(id, Refusal::Settling { shard: self.shard }, out);
+        } else if !self.may_answer(here) {
+            self.refuse(id, Refusal::NoLease { shard: self.shard }, out);
         } else {
             self.evaluate(here, id, operation, carried, (storage, out));
         }
+    }
+
+    /// Whether the right of this node to answer lasts.
+    pub(super) fn may_answer(&self, here: &Here) -> bool {
+        here.may_serve() || self.options.mutations.has(Mutation::ServeWithoutLease)
     }
 
     pub(super) fn on_remote_request(

@@ -7,6 +7,9 @@
 //! its log with its successor. In the same way an acknowledgement of a successor's earlier run that
 //! was not passed on yet is forgotten.
 //!
+//! Where a manager decides who serves, it also says in which run: a message of any other is refused,
+//! and a new run is heard from in the epoch that gives it its place.
+//!
 //! Assumes: a restarted process has a larger boot.
 //! Ensures: from the moment at which a replica learns of a new run, directly or by a promise, it
 //! commits nothing on the word of an earlier run. In between it cannot know.
@@ -52,6 +55,10 @@ impl Shard {
         let known = self.boots.get(&of).copied();
         if known == Some(boot) {
             return true;
+        }
+        let decided = self.configuration.datacenter(of.datacenter);
+        if decided.is_some_and(|decided| decided.boots.contains_key(&of)) {
+            return false; // A run gets its rights by a new epoch, and by nothing else.
         }
         if known.is_some_and(|known| boot < known) {
             return false;

@@ -14,8 +14,11 @@
 //! Assumes: a predecessor has all that its successor has, except what a crash took from it.
 //! Ensures: positions are never given twice in one epoch to entries that can both survive.
 
+use std::sync::Arc;
+
 use antecede_model::{
     clock::{Hlc, Steady},
+    configuration::{Configuration, Waiting},
     ids::{Boot, NodeId, Position},
 };
 
@@ -45,6 +48,8 @@ pub(super) struct Settling {
     committed_at_most: Position,
     /// When to ask again.
     again_at: Option<Steady>,
+    /// A neighbour that lacks more than this replica can give it.
+    misfit: Option<NodeId>,
     /// What was acknowledged when the resend timer was set.
     pub(super) acked_at_check: Position,
 }
@@ -69,8 +74,8 @@ impl Settling {
 }
 
 impl Shard {
-    /// Begins after recovery: settles with its neighbours.
-    pub fn start(&mut self, here: &Here, out: &mut Outputs) {
+    /// Begins after recovery: settles with its neighbours, or copies what it lacks.
+    pub fn start(&mut self, here: &Here, storage: &mut dyn Storage, out: &mut Outputs) {
         self.hlc.witness(here.hlc_floor);
         if self.options.mutations.has(Mutation::ForgetExceptionsOnRestart) {
             self.forget_exceptions();
@@ -78,7 +83,21 @@ impl Shard {
         self.number_questions_from(here.boot);
         let end = self.window.end();
         self.own = Progress { persisted_to: end, synced_to: end };
-        self.settle_anew(here, out);
+        self.take_place(here.boot);
+        if self.neighbours.is_member {
+            self.empty_if_broken(storage, out);
+            self.before = self.before_at_start();
+            self.settle_anew(here, out);
+        } else if self.donor.is_some() {
+            self.begin_syncing(here, storage, out);
+        }
+    }
+
+    /// The neighbour whose log cannot be brought together with this one: it lacks more than is held
+    /// here. A fact for the manager.
+    #[must_use]
+    pub const fn misfit(&self) -> Option<NodeId> {
+        self.settling.misfit
     }
 
     /// A deliberate bug: takes the largest stamp that is held for the watermark.
@@ -261,19 +280,34 @@ impl Shard {
     }
 
     /// Whether the successor's last entry is the one that is held here at its position.
-    fn fits(&self, from: NodeId, last: Option<Identity>, out: &mut Outputs) -> bool {
+    fn fits(&mut self, from: NodeId, last: Option<Identity>, out: &mut Outputs) -> bool {
         let position = last.map_or(Position(0), |identity| identity.position);
         let held = self.window.at(position).map(|entry| entry.identity);
         let is_same = held.is_none() || held == last;
         let can_send_on = self.window.cut_to() <= position;
         if !is_same || !can_send_on {
-            out.event(Event::Diverged { shard: self.shard, with: from, position });
+            self.note_misfit(from, position, out);
         }
         is_same && can_send_on
     }
 
-    pub(super) fn on_take_back(&self, from: NodeId, position: Position, out: &mut Outputs) {
+    /// Without a manager nobody can mend this but an operator.
+    fn note_misfit(&mut self, with: NodeId, position: Position, out: &mut Outputs) {
+        let here = self.configuration.datacenter(self.node.datacenter);
+        let is_managed = here.is_some_and(|here| here.boots.contains_key(&with));
+        if is_managed {
+            self.settling.misfit = Some(with);
+        } else {
+            out.event(Event::Diverged { shard: self.shard, with, position });
+        }
+    }
+
+    pub(super) fn on_take_back(&mut self, from: NodeId, position: Position, out: &mut Outputs) {
         if !self.is_from(self.neighbours.previous, from, out) || position.0 == 0 {
+            return;
+        }
+        if position <= self.window.cut_to() {
+            self.note_misfit(from, position, out);
             return;
         }
         let entries = self.chunk_after(Position(position.0 - 1));
@@ -320,42 +354,78 @@ impl Shard {
         }
     }
 
+    /// Takes the place that the configuration gives to this run.
+    fn take_place(&mut self, boot: Boot) {
+        let Some(here) = self.configuration.datacenter(self.node.datacenter) else { return };
+        let chain = self.configuration.chain_of(self.node.datacenter, self.shard);
+        let has_right = here.boots.get(&self.node).is_none_or(|known| *known == boot)
+            || self.options.mutations.has(Mutation::ServeInAnyRun);
+        let (Some(chain), true) = (chain, has_right) else {
+            (self.neighbours, self.donor, self.joiner) = (Neighbours::default(), None, None);
+            return;
+        };
+        self.neighbours = Neighbours::of(self.node, &chain.serving);
+        let is_syncing = chain.waiting.get(&self.node) == Some(&Waiting::Syncing);
+        self.donor = chain.serving.last().copied().filter(|_| is_syncing);
+        let joiner = chain.waiting_as(Waiting::Syncing).next();
+        self.joiner = joiner.filter(|_| self.neighbours.is_tail());
+        if self.joiner.is_none() {
+            self.copying.forget_joiner();
+        }
+        for (node, boot) in &here.boots {
+            self.boots.insert(*node, *boot);
+        }
+    }
+
     /// Takes its place in a newer configuration; older ones are ignored.
     pub(super) fn on_configuration(
         &mut self,
         here: &Here,
-        configuration: std::sync::Arc<antecede_model::configuration::Configuration>,
+        configuration: Arc<Configuration>,
+        storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
-        let datacenter = self.node.datacenter;
-        if configuration.epoch(datacenter) <= self.epoch {
-            let is_news = configuration
-                .datacenters
-                .iter()
-                .any(|(id, there)| self.configuration.epoch(*id) < there.epoch);
-            if is_news && configuration.epoch(datacenter) == self.epoch {
-                self.configuration = configuration;
-                self.probe_outboxes(here, out); // Another datacenter may have other heads now.
-            }
+        let is_news = configuration
+            .datacenters
+            .iter()
+            .any(|(id, there)| self.configuration.epoch(*id) < there.epoch);
+        if !is_news {
             return;
         }
-        self.epoch = configuration.epoch(datacenter);
-        self.neighbours = Neighbours::of(self.node, configuration.chain(datacenter, self.shard));
+        let (was_head, was_syncing) = (self.neighbours.is_head(), self.donor.is_some());
         self.configuration = configuration;
+        self.take_place(here.boot);
+        let epoch = self.configuration.chain_epoch(self.node.datacenter, self.shard);
+        if epoch <= self.epoch {
+            if !was_syncing && self.donor.is_some() {
+                self.begin_syncing(here, storage, out);
+            }
+            self.probe_outboxes(here, out); // Another datacenter may have other heads now.
+            return;
+        }
+        self.epoch = epoch;
         self.before = self.before_at_start();
         self.after = Progress::default();
         self.outboxes.clear();
         self.inboxes.clear();
         self.waiters = crate::geo::dependency::Waiters::default();
-        self.give_up_replies(out);
-        self.ask_anew();
+        if !was_head || !self.neighbours.is_head() {
+            self.give_up_replies(out);
+        }
+        self.copying.begin_again();
         if !self.neighbours.is_member {
             self.settling = Settling::default();
+            self.give_up_reads(out);
+            if self.donor.is_some() {
+                self.begin_syncing(here, storage, out);
+            }
             return;
         }
+        self.ask_anew();
         if self.options.mutations.has(Mutation::NewHeadIgnoresTicks) {
             self.forget_ticks();
         }
+        self.empty_if_broken(storage, out);
         self.settle_anew(here, out);
     }
 }

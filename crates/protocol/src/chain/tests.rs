@@ -15,6 +15,7 @@ use antecede_model::{
 use super::*;
 use crate::{
     geo::cuts::{CutInput, CutKeeper},
+    machine::Lease,
     message::{Carried, Place, Reply},
     record::Record,
 };
@@ -122,6 +123,7 @@ impl Deployment {
                 wall: Wall(self.millis * 1000),
             },
             hlc_floor: Timestamp::ZERO,
+            lease_until: Lease::Unbounded,
         }
     }
 
@@ -129,6 +131,7 @@ impl Deployment {
         let configuration = Arc::clone(&self.configuration);
         let options = ShardOptions {
             blocked_bytes_max: 1024,
+            kept_bytes_max: 0,
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,
             mutations: Mutations::NONE,
@@ -143,14 +146,16 @@ impl Deployment {
             .map(|shard| (shard, Shard::new(shard, node, Arc::clone(&configuration), options)))
             .collect();
         for record in &state.disk.records {
-            if let Record::Entry { shard, committed_to, entry } = Record::read(record).unwrap() {
-                state.shards.get_mut(&shard).unwrap().recover(committed_to, entry);
+            let record = Record::read(record).unwrap();
+            if let Some(shard) = record.shard() {
+                state.shards.get_mut(&shard).unwrap().recover(record);
             }
         }
         let here = self.here(node);
         let mut out = Outputs::default();
-        for shard in self.nodes.get_mut(&node).unwrap().shards.values_mut() {
-            shard.start(&here, &mut out);
+        let state = self.nodes.get_mut(&node).unwrap();
+        for shard in state.shards.values_mut() {
+            shard.start(&here, &mut state.disk, &mut out);
         }
         self.take(node, out);
     }

@@ -19,9 +19,28 @@ pub(crate) struct Window {
     bytes: usize,
     /// The name of the log's last entry, also after it was cut.
     last: Option<Identity>,
+    /// The name of the entry right before the first one that is held.
+    before: Option<Identity>,
 }
 
 impl Window {
+    /// The window of a log of which nothing is held but the name of its last entry.
+    pub(crate) fn behind(last: Option<Identity>) -> Self {
+        let cut_to = last.map_or(Position(0), |identity| identity.position);
+        Self { cut_to, last, before: last, ..Self::default() }
+    }
+
+    /// Whether a log that ends with this entry can be continued with what is held here.
+    pub(crate) fn continues(&self, last: Option<Identity>) -> bool {
+        let Some(identity) = last else { return self.cut_to == Position(0) };
+        self.identity_at(identity.position) == Some(identity)
+    }
+
+    /// The name of the entry at a position, if it is known.
+    pub(crate) fn identity_at(&self, position: Position) -> Option<Identity> {
+        if position == self.cut_to { self.before } else { self.at(position).map(|it| it.identity) }
+    }
+
     /// The last position of the log; zero for an empty one.
     pub(crate) fn end(&self) -> Position {
         Position(self.cut_to.0 + self.entries.len() as u64)
@@ -35,6 +54,11 @@ impl Window {
     /// Bytes of the bodies that are held.
     pub(crate) const fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Bytes that the entries take, about.
+    pub(crate) fn weight(&self) -> usize {
+        self.bytes + self.entries.len() * size_of::<Entry>()
     }
 
     /// The name of the log's last entry.
@@ -53,6 +77,12 @@ impl Window {
         self.entries.front()
     }
 
+    /// Entries up to a position, this one included, backwards.
+    pub(crate) fn before(&self, position: Position) -> impl Iterator<Item = &Entry> {
+        let held = usize::try_from(position.0.saturating_sub(self.cut_to.0)).unwrap_or(usize::MAX);
+        self.entries.range(..held.min(self.entries.len())).rev()
+    }
+
     /// Entries behind a position, in order; those that were cut are left out.
     pub(crate) fn after(&self, position: Position) -> impl Iterator<Item = &Entry> {
         let skipped = position.0.saturating_sub(self.cut_to.0);
@@ -68,10 +98,33 @@ impl Window {
         self.entries.push_back(entry);
     }
 
+    /// Puts an entry before the first one; false if it does not belong there.
+    pub(crate) fn push_front(&mut self, entry: Entry) -> bool {
+        let is_it = self.before.is_none_or(|before| before == entry.identity);
+        if !is_it || entry.identity.position != self.cut_to {
+            return false;
+        }
+        self.bytes += entry.body_bytes();
+        self.cut_to = Position(self.cut_to.0 - 1);
+        self.before = None; // Not known until the next one is put before it.
+        self.entries.push_front(entry);
+        true
+    }
+
     /// Lets go of the first entry.
     pub(crate) fn cut_front(&mut self) {
         let entry = self.entries.pop_front().expect("only an entry that is held is cut");
         self.bytes -= entry.body_bytes();
         self.cut_to = self.cut_to.next();
+        self.before = Some(entry.identity);
+    }
+
+    /// Takes back the entries behind a position that is held, or is the one before the first.
+    pub(crate) fn cut_back(&mut self, to: Position) {
+        while to < self.end() && !self.entries.is_empty() {
+            let entry = self.entries.pop_back().expect("there is one");
+            self.bytes -= entry.body_bytes();
+        }
+        self.last = self.identity_at(self.end());
     }
 }

@@ -78,8 +78,7 @@ impl Shard {
     fn ask_about(&self, shard: ShardId, writes: Vec<(DatacenterId, Timestamp)>, out: &mut Outputs) {
         let Some(tail) = self.configuration.tail(self.here_datacenter(), shard) else { return };
         let body = Body::AwaitApplied { asker: Asker::Shard(self.shard), writes };
-        let Message::Shard(mut message) = self.message(body) else { return };
-        message.shard = shard;
+        let Message::Shard(message) = self.message_about(shard, body) else { return };
         // Questions asked in one batch to one shard are one message.
         if let Some((to, Message::Shard(last))) = out.early.last_mut()
             && *to == tail
@@ -233,9 +232,7 @@ impl Shard {
     ) {
         let Asker::Shard(shard) = asker else { return };
         let body = Body::Applied { by: self.shard, writes };
-        let Message::Shard(mut message) = self.message(body) else { return };
-        message.shard = shard;
-        out.early(to, Message::Shard(message));
+        out.early(to, self.message_about(shard, body));
     }
 
     /// Answers those who waited for what has been committed now.

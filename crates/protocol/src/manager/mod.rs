@@ -10,6 +10,10 @@
 //! | syncing | offline | serving once it has caught up | offline, to copy anew | stays |
 //! | offline | stays | syncing, if the chain serves and nobody else syncs | as left | stays |
 //!
+//! A serving replica whose log its neighbour cannot mend goes offline, to copy anew, as long as
+//! another one serves. A chain takes a new epoch when those that serve, or their runs, change; what
+//! changes in one chain does not disturb the others.
+//!
 //! So failure shortens a chain at once, and a chain grows by one replica at a time, at its tail. The
 //! last replicas that served are remembered: a chain never begins again from stale data (DESIGN
 //! section 3, after the chain states of 3FS). Each replica of a chain that went dark has all that
@@ -57,6 +61,9 @@ pub struct Facts {
     pub nodes: BTreeMap<NodeId, Life>,
     /// Syncing replicas that hold all that their chain's tail holds, and get what comes.
     pub caught_up: BTreeSet<(ShardId, NodeId)>,
+    /// Serving replicas whose log their neighbour cannot mend: it lacks more than the neighbour
+    /// still has. They have not answered anybody in this epoch.
+    pub misfits: BTreeSet<(ShardId, NodeId)>,
 }
 
 impl Facts {
@@ -92,6 +99,13 @@ pub enum Change {
     },
     /// A replica leaves its chain, because its node has expired.
     Shortened {
+        /// The chain.
+        shard: ShardId,
+        /// Who leaves.
+        node: NodeId,
+    },
+    /// A replica leaves its chain to copy anew: its log lacks more than its neighbour can give it.
+    Misfit {
         /// The chain.
         shard: ShardId,
         /// Who leaves.
@@ -142,6 +156,10 @@ impl fmt::Display for Change {
             Self::Shortened { shard, node } => {
                 write!(f, "shard {shard} goes on without {node}, which was silent for too long")
             }
+            Self::Misfit { shard, node } => write!(
+                f,
+                "shard {shard} goes on without {node}, whose log lacks more than its neighbour has"
+            ),
             Self::Dark { shard, node } => write!(
                 f,
                 "shard {shard} is not served: {node}, one of its last replicas, was silent for too \
@@ -211,7 +229,13 @@ pub fn next_configuration(
     let shards = old.shard_count.shards();
     for (shard, chain) in shards.zip(&mut next.chains) {
         let step = Step { shard, facts, restarted: &restarted };
-        *chain = step.next_chain(chain, &mut changes);
+        let decided = step.next_chain(chain, &mut changes);
+        let is_disturbed = decided.serving != chain.serving
+            || decided.serving.iter().any(|node| restarted.contains(node));
+        *chain = decided;
+        if is_disturbed {
+            chain.epoch = datacenter.epoch.next();
+        }
     }
     if changes.is_empty() {
         return None;
@@ -238,6 +262,7 @@ impl Step<'_> {
             self.relight(&mut next, changes);
         } else {
             self.shorten(&mut next, changes);
+            self.take_out_misfits(&mut next, changes);
         }
         self.give_up(&mut next, changes);
         // One safe step at a time: who is to grow a chain is measured against the chain as it is.
@@ -262,6 +287,21 @@ impl Step<'_> {
         for node in expired {
             next.waiting.insert(node, why);
             changes.push(change(shard, node));
+        }
+    }
+
+    /// Takes out who cannot agree with the others, as long as somebody is left.
+    fn take_out_misfits(&self, next: &mut Chain, changes: &mut Vec<Change>) {
+        let shard = self.shard;
+        let is_misfit = |node: &NodeId| self.facts.misfits.contains(&(shard, *node));
+        if next.serving.iter().all(is_misfit) {
+            return;
+        }
+        let (misfits, left): (Vec<NodeId>, Vec<NodeId>) = next.serving.iter().partition(|node| is_misfit(node));
+        next.serving = left;
+        for node in misfits {
+            next.waiting.insert(node, Waiting::Offline);
+            changes.push(Change::Misfit { shard, node });
         }
     }
 

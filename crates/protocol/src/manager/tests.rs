@@ -29,6 +29,7 @@ fn with(serving: &[u16], waiting: &[(u16, Waiting)]) -> Configuration {
     let datacenter = configuration.datacenters.get_mut(&HERE).unwrap();
     datacenter.boots = datacenter.nodes.iter().map(|node| (*node, Boot(1))).collect();
     datacenter.chains = vec![Chain {
+        epoch: Epoch(1),
         serving: serving.iter().map(|number| node(*number)).collect(),
         waiting: waiting.iter().map(|(number, why)| (node(*number), *why)).collect(),
     }];
@@ -48,7 +49,7 @@ fn facts(of: &Configuration, lives: [Life; NODES as usize]) -> Facts {
     Facts {
         epoch: of.epoch(HERE),
         nodes: (1..).map(node).zip(lives).collect(),
-        caught_up: BTreeSet::new(),
+        ..Facts::default()
     }
 }
 
@@ -64,7 +65,9 @@ fn decided(old: &Configuration, facts: &Facts) -> (Chain, Vec<Change>) {
 }
 
 fn is(chain: &Chain, serving: &[u16], waiting: &[(u16, Waiting)]) -> bool {
-    *chain == *self::chain(&with(serving, waiting))
+    let expected = with(serving, waiting);
+    let expected = self::chain(&expected);
+    chain.serving == expected.serving && chain.waiting == expected.waiting
 }
 
 const UNKNOWN: Life = Life::Unknown;

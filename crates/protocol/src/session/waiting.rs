@@ -257,7 +257,7 @@ impl Session {
         let asker = Asker::Session(self.request_id(asked.number));
         let message = ShardMessage {
             shard: asked.shard,
-            epoch: view.configuration.epoch(here),
+            epoch: view.configuration.chain_epoch(here, asked.shard),
             hlc: self.past.context().time(),
             body: Body::AwaitApplied { asker, writes: asked.writes.clone() },
         };

@@ -29,3 +29,11 @@ pub use execute::{
 };
 pub use keys::{Conflict, Keys};
 pub use look::Look;
+
+/// Checks bytes that another node, or the disk, gave as the record of a key.
+///
+/// # Errors
+/// [`DecodeError`](antecede_model::codec::DecodeError) when they are none.
+pub fn check_record(record: &[u8]) -> Result<(), antecede_model::codec::DecodeError> {
+    record::check(record)
+}

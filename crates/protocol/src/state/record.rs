@@ -17,7 +17,9 @@
 //!
 //! Invariant: a record is made by `write` only, and never empty.
 
-use antecede_model::{clock::Timestamp, ids::DatacenterId, key::KEY_BYTES_MAX, version::Version};
+use antecede_model::{
+    clock::Timestamp, codec::DecodeError, ids::DatacenterId, key::KEY_BYTES_MAX, version::Version,
+};
 
 use super::{
     look::{Look, TtlWrite, Ttls},
@@ -149,6 +151,43 @@ pub(super) fn write<V>(
     to.into_boxed_slice()
 }
 
+/// Checks bytes that another node, or the disk, gave as a record.
+///
+/// # Errors
+/// [`DecodeError`] when they are none.
+pub(super) fn check(record: &[u8]) -> Result<(), DecodeError> {
+    let whole = |found: Option<&[u8]>| found.map(drop).ok_or(DecodeError::Short { wanted: 1 });
+    let Some(flags) = record.first().copied() else { return Err(DecodeError::Short { wanted: 1 }) };
+    let unknown = DecodeError::UnknownTag { what: "record of a key", found: flags };
+    let distance_bytes = usize::from(flags >> DISTANCE_SHIFT);
+    let needless = record.get(DISTANCE_AT + distance_bytes - usize::from(0 < distance_bytes));
+    if 8 < distance_bytes || 0 < distance_bytes && needless == Some(&0) {
+        return Err(unknown);
+    }
+    let lengths = DISTANCE_AT + distance_bytes;
+    whole(record.get(..lengths + if flags & LONG_KEY == 0 { 1 } else { 3 }))?;
+    let (key_start, key_length) = key_place(record);
+    if KEY_BYTES_MAX < key_length || (flags & LONG_KEY != 0) != (SHORT_KEY_MAX < key_length) {
+        return Err(unknown);
+    }
+    let mut at = key_start + key_length;
+    whole(record.get(..at))?;
+    if flags & HIDDEN != 0 {
+        at += VERSION_BYTES;
+        whole(record.get(..at))?;
+    }
+    if flags & TTLS != 0 {
+        let count = record.get(at..at + 2).ok_or(DecodeError::Short { wanted: 1 })?;
+        let count = usize::from(u16::from_le_bytes([count[0], count[1]]));
+        at += 2 + count * TTL_BYTES;
+        whole(record.get(..at))?;
+    }
+    if flags & TOMBSTONE != 0 && at != record.len() {
+        return Err(unknown); // What was removed has no value.
+    }
+    Ok(())
+}
+
 /// From the version's timestamp to visible-at; wraps round where a clock was set back.
 fn distance<V>(state: &KeyState<V>) -> u64 {
     let timestamp = state.version.map_or(0, |version| version.timestamp.0);
@@ -217,12 +256,28 @@ mod tests {
             };
             let record = packed(&key, &state, value.as_deref());
             let look = read(&record);
+            prop_assert_eq!(check(&record), Ok(()));
             prop_assert_eq!(super::key(&record), key);
             prop_assert_eq!(look.version, Some(of));
             prop_assert_eq!(look.held, value.as_deref());
             prop_assert_eq!(look.hidden, hidden);
             prop_assert_eq!(look.visible_at, state.visible_at);
             prop_assert_eq!(look.ttls.iter().collect::<Vec<_>>(), ttls);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_that_are_accepted_can_be_read(bytes in vec(any::<u8>(), 0..80), flags in 0_u8..32) {
+            let mut bytes = bytes;
+            if let Some(first) = bytes.first_mut() {
+                *first = flags;
+            }
+            if check(&bytes).is_ok() {
+                let look = read(&bytes);
+                prop_assert!(key(&bytes).len() <= KEY_BYTES_MAX);
+                look.ttls.iter().for_each(drop);
+            }
         }
     }
 

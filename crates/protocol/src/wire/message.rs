@@ -24,9 +24,10 @@ use smallvec::SmallVec;
 
 use super::{ITEMS_MAX, replicate};
 use crate::{
+    copied::{Part, Start},
     entry::{Entry, Identity},
     message::{
-        Asker, Body, Carried, CutReport, CutScope, Message, Place, Progress, Promise, Received,
+        Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, Message, Place, Progress, Promise, Received,
         Reply, Request, ShardMessage,
     },
 };
@@ -93,7 +94,7 @@ fn write_body(body: &Body, hlc: Timestamp, to: &mut Writer<'_>) {
         }
         Body::SettleTell { last, is_complete, asked_by } => {
             to.u8(7);
-            to.option(*last, |to, identity| write_identity(identity, to));
+            to.option(*last, |to, identity| identity.write(to));
             to.flag(*is_complete);
             to.option(*asked_by, |to, boot| to.number(boot.0));
         }
@@ -128,6 +129,12 @@ fn write_body(body: &Body, hlc: Timestamp, to: &mut Writer<'_>) {
             to.number(u64::from(lineage.0));
             write_stamps(stamps, to);
         }
+        Body::CopyAsk(ask) => write_copy_ask(ask, to),
+        Body::CopyAnew { number, start } => {
+            write_number(17, *number, to);
+            start.write(to);
+        }
+        Body::Copied(copied) => write_copied(copied, to),
     }
 }
 
@@ -148,7 +155,7 @@ fn read_body(hlc: Timestamp, from: &mut Reader<'_>) -> Result<Body, DecodeError>
             Body::SettleAsk { committed_at_most: from.option(|from| Ok(Position(from.number()?)))? }
         }
         7 => Body::SettleTell {
-            last: from.option(read_identity)?,
+            last: from.option(Identity::read)?,
             is_complete: from.flag()?,
             asked_by: from.option(|from| Ok(Boot(from.number()?)))?,
         },
@@ -170,7 +177,48 @@ fn read_body(hlc: Timestamp, from: &mut Reader<'_>) -> Result<Body, DecodeError>
             lineage: read_lineage(from)?,
             stamps: read_stamps(from)?,
         },
+        16 => Body::CopyAsk(read_copy_ask(from)?),
+        17 => Body::CopyAnew { number: from.number()?, start: Start::read(from)? },
+        18 => Body::Copied(read_copied(from)?),
         found => return Err(DecodeError::UnknownTag { what: "message for a shard", found }),
+    })
+}
+
+fn write_copy_ask(ask: &CopyAsk, to: &mut Writer<'_>) {
+    write_number(16, ask.number, to);
+    to.option(ask.last, |to, identity| identity.write(to));
+    to.option(ask.window_from, |to, position| to.number(position.0));
+    to.option(ask.part_from, |to, hash| to.fixed64(hash));
+    to.flag(ask.is_whole);
+}
+
+fn read_copy_ask(from: &mut Reader<'_>) -> Result<CopyAsk, DecodeError> {
+    Ok(CopyAsk {
+        number: from.number()?,
+        last: from.option(Identity::read)?,
+        window_from: from.option(|from| Ok(Position(from.number()?)))?,
+        part_from: from.option(Reader::fixed64)?,
+        is_whole: from.flag()?,
+    })
+}
+
+fn write_copied(copied: &Copied, to: &mut Writer<'_>) {
+    write_number(18, copied.number, to);
+    to.number(copied.committed_to.0);
+    to.number(copied.durable_to.0);
+    write_list(&copied.history, to);
+    write_list(&copied.entries, to);
+    to.option(copied.part.as_ref(), |to, part| part.write(to));
+}
+
+fn read_copied(from: &mut Reader<'_>) -> Result<Copied, DecodeError> {
+    Ok(Copied {
+        number: from.number()?,
+        committed_to: Position(from.number()?),
+        durable_to: Position(from.number()?),
+        history: read_entries(from)?,
+        entries: read_entries(from)?,
+        part: from.option(Part::read)?,
     })
 }
 
@@ -196,6 +244,10 @@ fn check_operation(bytes: &[u8]) -> Result<(), DecodeError> {
 
 fn write_entries(tag: u8, entries: &[Entry], to: &mut Writer<'_>) {
     to.u8(tag);
+    write_list(entries, to);
+}
+
+fn write_list(entries: &[Entry], to: &mut Writer<'_>) {
     to.length(entries.len());
     for entry in entries {
         entry.write(to);
@@ -228,22 +280,6 @@ fn read_promise(from: &mut Reader<'_>) -> Result<Promise, DecodeError> {
     let progress = read_progress(from)?;
     let boots = limited_list(from, "boots", |from| Ok(Boot(from.number()?)))?;
     Ok(Promise { progress, boots: boots.into() })
-}
-
-fn write_identity(identity: Identity, to: &mut Writer<'_>) {
-    to.number(identity.epoch.0);
-    to.number(identity.boot.0);
-    to.number(identity.position.0);
-    to.fixed32(identity.checksum);
-}
-
-fn read_identity(from: &mut Reader<'_>) -> Result<Identity, DecodeError> {
-    Ok(Identity {
-        epoch: Epoch(from.number()?),
-        boot: Boot(from.number()?),
-        position: Position(from.number()?),
-        checksum: from.fixed32()?,
-    })
 }
 
 fn write_request_id(id: RequestId, to: &mut Writer<'_>) {

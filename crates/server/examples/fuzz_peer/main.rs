@@ -229,6 +229,9 @@ fn check_meaning(message: &Message) -> Result<(), String> {
             entries.iter().try_for_each(check_body)
         }
         Body::Replicate(replicate) => replicate.entries.iter().try_for_each(check_body),
+        Body::Copied(copied) => {
+            copied.history.iter().chain(&copied.entries).try_for_each(check_body)
+        }
         Body::Request(request) => check_operation(&request.operation),
         Body::Persisted(_)
         | Body::Ack(_)
@@ -241,7 +244,9 @@ fn check_meaning(message: &Message) -> Result<(), String> {
         | Body::AwaitApplied { .. }
         | Body::Applied { .. }
         | Body::Received(_)
-        | Body::Fetch { .. } => Ok(()),
+        | Body::Fetch { .. }
+        | Body::CopyAsk(_)
+        | Body::CopyAnew { .. } => Ok(()),
     }
 }
 

@@ -141,6 +141,7 @@ fn scramble_within(bytes: &mut Vec<u8>, random: &mut Random) {
     let entries = match &mut of_shard.body {
         Body::Forward { entries } | Body::Returned { entries } => entries,
         Body::Replicate(replicate) => &mut replicate.entries,
+        Body::Copied(copied) => &mut copied.entries,
         Body::Request(request) => {
             scramble(&mut request.operation, random);
             bytes.clear();
@@ -157,7 +158,9 @@ fn scramble_within(bytes: &mut Vec<u8>, random: &mut Random) {
         | Body::AwaitApplied { .. }
         | Body::Applied { .. }
         | Body::Received(_)
-        | Body::Fetch { .. } => return,
+        | Body::Fetch { .. }
+        | Body::CopyAsk(_)
+        | Body::CopyAnew { .. } => return,
     };
     let at = random.below(entries.len());
     let Some(entry) = entries.get_mut(at) else { return };

@@ -103,7 +103,7 @@ impl Requests for Handing<'_> {
         request.operation.write(&mut Writer::new(&mut operation));
         let body =
             Body::Request(Request { id: request.id, operation, carried: request.carried.clone() });
-        let epoch = self.node.configuration.epoch(self.node.id.datacenter);
+        let epoch = self.node.configuration.chain_epoch(self.node.id.datacenter, shard);
         let hlc = request.carried.time;
         let message = Message::Shard(ShardMessage { shard, epoch, hlc, body });
         let link = self.node.links.to(to);

@@ -24,7 +24,7 @@ use antecede_model::{
 use antecede_protocol::{
     chain::{Cuts, Input, Shard, Watermarks},
     geo::cuts::{CutInput, CutKeeper},
-    machine::{Envelope, Here, Outputs, Persisted},
+    machine::{Envelope, Here, Lease, Outputs, Persisted},
     message::{LocalRequest, Message, Reply},
     session::Handover,
 };
@@ -262,7 +262,17 @@ impl Node {
     }
 
     const fn here(&self, now: Now) -> Here {
-        Here { node: self.id, boot: self.boot, now, hlc_floor: self.hlc_floor }
+        Here {
+            node: self.id,
+            boot: self.boot,
+            now,
+            hlc_floor: self.hlc_floor,
+            lease_until: Lease::Unbounded, // The configuration is fixed.
+        }
+    }
+
+    const fn appender(&self, now: Now) -> Appender<'_> {
+        Appender { log: &self.log, memory: &self.memory, now }
     }
 
     /// Hands an input to the replica of a shard; without one here it is dropped.
@@ -303,7 +313,7 @@ impl Node {
 
     fn handle(&self, shard: ShardId, replica: &mut Replica, input: Input<'_>, work: &mut Work) {
         let here = self.here(work.now);
-        let mut storage = Appender { log: &self.log, memory: &self.memory, now: work.now };
+        let mut storage = self.appender(work.now);
         replica.shard.handle(&here, input, &mut storage, &mut work.out);
         self.collect(shard, replica, work);
     }

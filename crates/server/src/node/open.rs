@@ -41,6 +41,8 @@ use crate::connection::registry::Registry;
 use crate::peer::{LinkShaper, Links};
 use crate::telemetry::Telemetry;
 
+/// Bytes of entries that a shard keeps for replicas that are away; a node may hold 256 shards.
+const KEPT_BYTES_MAX: usize = 512 * 1024;
 /// How long to wait before a full disk is tried again.
 const DISK_RETRY_INTERVAL: Duration = Duration::from_millis(100);
 
@@ -181,7 +183,8 @@ impl Node {
             let Some(replica) = self.replica(shard) else { continue };
             let mut replica = replica.lock();
             let here = self.here(work.now);
-            replica.shard.start(&here, &mut work.out);
+            let mut storage = self.appender(work.now);
+            replica.shard.start(&here, &mut storage, &mut work.out);
             self.collect(shard, &mut replica, &mut work);
             // What was recovered counts as persisted and synced.
             let persisted = self.log.persisted();
@@ -241,12 +244,13 @@ fn recover(
     let began = clock::steady();
     let (log, report) =
         Log::open(disk, options, identity, |index, bytes| match Record::read(bytes) {
-            Ok(Record::Entry { shard, committed_to, entry }) => {
-                if let Some(Some(replica)) = replicas.get_mut(usize::from(shard.0)) {
-                    replica.recover(committed_to, entry);
+            Ok(Record::Ceiling(ceiling)) => floor = floor.max(ceiling),
+            Ok(record) => {
+                let of = record.shard().and_then(|shard| replicas.get_mut(usize::from(shard.0)));
+                if let Some(Some(replica)) = of {
+                    replica.recover(record);
                 }
             }
-            Ok(Record::Ceiling(ceiling)) => floor = floor.max(ceiling),
             Err(source) => {
                 wrong.get_or_insert(StartError::Record { index, source });
             }
@@ -273,6 +277,7 @@ fn replicas(
 ) -> Vec<Option<Shard>> {
     let options = ShardOptions {
         blocked_bytes_max: antecede_protocol::geo::inbox::BLOCKED_BYTES_MAX,
+        kept_bytes_max: KEPT_BYTES_MAX,
         max_clock_drift: config.max_clock_drift,
         hash_secret: secret_of(deployment),
         mutations: Mutations::NONE,

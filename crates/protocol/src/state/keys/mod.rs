@@ -35,7 +35,10 @@ use super::{
     merge::{Applying, KeyState, Merged},
     record,
 };
-use crate::entry::{Body, Change, Effect, Entry};
+use crate::{
+    copied::{Part, Start},
+    entry::{Body, Change, Effect, Entry},
+};
 
 /// What a record takes beyond key and value, its place in the index included, about.
 const KEY_OVERHEAD_BYTES: usize = 12 + SLOT_BYTES * 10 / 7;
@@ -61,6 +64,8 @@ pub struct Conflict {
 pub struct Keys {
     secret: u64,
     committed: Position,
+    /// While the keys are copied: the first hash of those that are not there yet.
+    frontier: Option<u64>,
     index: Index,
     /// By the hash of the key. The order of the map is never observed.
     dirty: FxHashMap<u64, SmallVec<[DirtyState; 1]>>,
@@ -163,6 +168,7 @@ impl Keys {
         Self {
             secret,
             committed: Position::default(),
+            frontier: None,
             index: Index::default(),
             dirty: FxHashMap::default(),
             dirty_count: 0,
@@ -176,6 +182,82 @@ impl Keys {
             ttl_count: 0,
             record_bytes: 0,
         }
+    }
+
+    /// Keys of which none are here yet: they will be copied, in parts.
+    #[must_use]
+    pub fn to_be_copied(secret: u64, start: &Start) -> Self {
+        Self {
+            committed: start.position(),
+            frontier: Some(0),
+            shown_to: start.shown_to,
+            collected_to: start.collected_to,
+            ..Self::new(secret)
+        }
+    }
+
+    /// The first hash of the keys that are still to be copied; none when all are here.
+    #[must_use]
+    pub const fn frontier(&self) -> Option<u64> {
+        self.frontier
+    }
+
+    /// The visible-at of the newest entry that was committed, and the largest of all that was
+    /// collected.
+    #[must_use]
+    pub fn shown_and_collected_to(&self) -> (Timestamp, Timestamp) {
+        let lately = self.collected.iter().map(|gone| gone.visible_at);
+        (self.shown_to, lately.max().unwrap_or_default().max(self.collected_to))
+    }
+
+    /// The committed keys from a hash on, about so many bytes of them.
+    #[must_use]
+    pub fn part(&self, from: u64, bytes_max: usize) -> Part {
+        let mut part = Part { from, next: None, records: Vec::new() };
+        let mut bytes = 0;
+        let mut last = from;
+        for (hash, record) in self.index.starting_at(from) {
+            if bytes_max <= bytes && last < hash {
+                part.next = Some(hash);
+                break;
+            }
+            last = hash;
+            bytes += record.len();
+            part.records.push(record.into());
+        }
+        part
+    }
+
+    /// Takes a part of what is copied; false if it is not the next one.
+    pub fn install(&mut self, part: &Part) -> bool {
+        if self.frontier != Some(part.from) {
+            return false;
+        }
+        for record in &part.records {
+            let hash = self.hash(record::key(record));
+            let is_of_part = part.from <= hash && part.next.is_none_or(|next| hash < next);
+            let Err(at) = self.index.find(hash, record::key(record)) else { continue };
+            if !is_of_part {
+                continue;
+            }
+            let look = record::read(record);
+            let standing = Standing::of(&look);
+            let gone = if standing.is_visible { None } else { look.largest_version() };
+            self.record_bytes += record.len();
+            self.index.insert(at, hash, record.clone());
+            self.count(hash, None, Some(standing));
+            self.gone.extend(gone.map(|version| Gone { hash, version }));
+        }
+        self.frontier = part.next;
+        if self.frontier.is_none() {
+            self.gone.make_contiguous().sort_by_key(|gone| gone.version);
+        }
+        true
+    }
+
+    /// Whether a key of this hash is still to be copied.
+    fn is_to_be_copied(&self, hash: u64) -> bool {
+        self.frontier.is_some_and(|frontier| frontier <= hash)
     }
 
     /// The hash that orders keys here.
@@ -311,6 +393,9 @@ impl Keys {
 
     fn add_dirty_effect(&mut self, entry: &Entry, body: &Arc<[u8]>, effect: &Effect<'_>) {
         let hash = self.hash(effect.key);
+        if self.is_to_be_copied(hash) {
+            return;
+        }
         let newest = self.dirty_states(hash, effect.key).next_back();
         let mut state = newest.map_or_else(
             || KeyState::of(&self.committed(effect.key), Held::Record),
@@ -351,6 +436,9 @@ impl Keys {
         self.shown_to = self.shown_to.max(entry.visible_at);
         entry.for_each_effect(|effect| {
             let hash = self.hash(effect.key);
+            if self.is_to_be_copied(hash) {
+                return;
+            }
             if let Some((loser, winner)) = self.commit_effect(hash, entry, &effect).dropped {
                 conflicts.push(Conflict { key: effect.key.into(), loser, winner });
             }

@@ -363,7 +363,7 @@ impl Handing<'_> {
         let carried = request.carried.clone();
         let body = Body::Request(Request { id: request.id, operation, carried });
         let configuration = &self.deployment.nodes[&self.node].configuration;
-        let epoch = configuration.epoch(self.node.datacenter);
+        let epoch = configuration.chain_epoch(self.node.datacenter, shard);
         let message = Message::Shard(ShardMessage { shard, epoch, hlc, body });
         self.deployment.send(self.node, to, message);
     }

@@ -24,7 +24,7 @@ use antecede_protocol::{
     chain::{Input, Shard, ShardOptions, Watermarks},
     event::Event,
     geo::cuts::{CUTS_EVERY, CutInput, CutKeeper},
-    machine::{Here, Outputs, Storage},
+    machine::{Here, Lease, Outputs, Storage},
     message::{Message, Reply},
     mutation::Mutations,
     wire,
@@ -185,7 +185,13 @@ impl Deployment {
 
     pub(super) fn here(&self, node: NodeId) -> Here {
         let state = &self.nodes[&node];
-        Here { node, boot: state.boot, now: self.now(node), hlc_floor: state.ceiling }
+        Here {
+            node,
+            boot: state.boot,
+            now: self.now(node),
+            hlc_floor: state.ceiling,
+            lease_until: Lease::Unbounded,
+        }
     }
 
     pub(super) fn now(&self, node: NodeId) -> Now {
@@ -199,6 +205,7 @@ impl Deployment {
     pub(super) fn start(&mut self, node: NodeId) {
         let options = ShardOptions {
             blocked_bytes_max: antecede_protocol::geo::inbox::BLOCKED_BYTES_MAX,
+            kept_bytes_max: 0,
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,
             mutations: self.mutations,
@@ -212,13 +219,13 @@ impl Deployment {
         let make = |shard| (shard, Shard::new(shard, node, Arc::clone(&configuration), options));
         let mut shards: BTreeMap<ShardId, Shard> =
             configuration.shards_of(node).map(make).collect();
-        for (shard, committed_to, entry) in state.disk.entries() {
-            shards.get_mut(&shard).unwrap().recover(committed_to, entry);
+        for (shard, record) in state.disk.records() {
+            shards.get_mut(&shard).unwrap().recover(record);
         }
         let here = self.here(node);
         for (shard, mut machine) in shards {
             let mut out = Outputs::default();
-            machine.start(&here, &mut out);
+            machine.start(&here, &mut self.node(node).disk, &mut out);
             self.node(node).shards.insert(shard, machine);
             self.take(node, Some(shard), out);
         }
@@ -409,7 +416,9 @@ impl Deployment {
     /// Gives a new configuration of a datacenter to some nodes.
     pub(super) fn reconfigure(&mut self, datacenter: DatacenterId, epoch: u64, reached: &[NodeId]) {
         let mut next = (*self.configuration).clone();
-        next.datacenters.get_mut(&datacenter).unwrap().epoch = Epoch(epoch);
+        let there = next.datacenters.get_mut(&datacenter).unwrap();
+        there.epoch = Epoch(epoch);
+        there.chains.iter_mut().for_each(|chain| chain.epoch = Epoch(epoch));
         let next = Arc::new(next);
         self.configuration = Arc::clone(&next);
         for node in reached {

@@ -12,7 +12,6 @@ use antecede_model::{
     refusal::Refusal,
 };
 use antecede_protocol::{
-    entry::Entry,
     machine::{Persisted, Storage},
     record::Record,
 };
@@ -95,13 +94,8 @@ impl Disk {
     }
 
     /// What a restarted node finds.
-    pub(super) fn entries(&self) -> Vec<(ShardId, antecede_model::ids::Position, Entry)> {
+    pub(super) fn records(&self) -> Vec<(ShardId, Record)> {
         let records = self.records.iter().map(|bytes| Record::read(bytes).unwrap());
-        records
-            .filter_map(|record| match record {
-                Record::Entry { shard, committed_to, entry } => Some((shard, committed_to, entry)),
-                Record::Ceiling(_) => None,
-            })
-            .collect()
+        records.filter_map(|record| Some((record.shard()?, record))).collect()
     }
 }

@@ -18,7 +18,8 @@ use antecede_protocol::{
     entry::{Body as EntryBody, Change, Effect, Entry},
     event::Event,
     message::{
-        Asker, Body, CutReport, CutScope, Message, Place, Progress, Received, Replicate, Request,
+        Asker, Body, Copied, CopyAsk, CutReport, CutScope, Message, Place, Progress, Received,
+        Replicate, Request,
     },
 };
 
@@ -254,7 +255,33 @@ fn body(said: &Body, own: ShardId) -> String {
         Body::Replicate(found) => replicate(found),
         Body::Received(found) => received(found),
         Body::Fetch { stamps, .. } => list(stamps, |at| stamp(*at)),
+        Body::CopyAsk(ask) => copy_ask(ask),
+        Body::CopyAnew { number: _, start } => format!("begin behind #{}", start.position()),
+        Body::Copied(found) => copied(found),
     }
+}
+
+fn copy_ask(ask: &CopyAsk) -> String {
+    let end = ask.last.map_or(0, |identity| identity.position.0);
+    let keys = if ask.part_from.is_some() { ", lacks keys" } else { "" };
+    let history = ask.window_from.map(|from| format!(", lacks history up to #{from}"));
+    let whole = if ask.is_whole { ", is whole" } else { "" };
+    format!("what comes behind #{end}?{keys}{}{whole}", history.unwrap_or_default())
+}
+
+fn copied(found: &Copied) -> String {
+    let mut told = Vec::new();
+    if !found.history.is_empty() {
+        told.push(format!("before: {}", entries(&found.history)));
+    }
+    if !found.entries.is_empty() {
+        told.push(entries(&found.entries));
+    }
+    if let Some(part) = &found.part {
+        let more = if part.next.is_some() { "; there are more" } else { "" };
+        told.push(format!("{} keys{more}", part.records.len()));
+    }
+    format!("to #{}: {}", found.committed_to, told.join("; "))
 }
 
 /// The word that a message is known by.
@@ -279,6 +306,9 @@ pub(super) const fn kind(message: &Message) -> &'static str {
             Body::Replicate(_) => "replicate",
             Body::Received(_) => "received",
             Body::Fetch { .. } => "fetch",
+            Body::CopyAsk(_) => "copy-ask",
+            Body::CopyAnew { .. } => "copy-anew",
+            Body::Copied(_) => "copied",
         },
     }
 }

@@ -1,0 +1,448 @@
+//! Brings a replica that lacks too much to the end of its chain's log.
+//!
+//! A replica that has been away is *syncing*, behind the tail. First it takes back what was never
+//! committed as far as it knows: a new head may have gone on without that. Then it asks the tail,
+//! one question at a time, for what lies behind its log. Where the tail still holds that, entries
+//! are all it needs; else it forgets everything and begins anew: where the tail stands, the keys in
+//! parts (`copied`), and backwards those entries before that point that other datacenters may still
+//! need. Every answer is a function of the question and of what the tail has committed, so any
+//! other tail can go on with it, and a copy that was interrupted continues where it was.
+//!
+//! Assumes: only what is committed is given away, so all that a syncing replica has is committed.
+//! Ensures: a replica is called whole only when its disk holds all that a serving one needs, but
+//! for the end of the log, which it gets as the new tail (`settle`).
+//! Not here: who shall copy, and when a copy is to serve (`manager`).
+
+use antecede_model::{
+    clock::Steady,
+    ids::{Boot, LogIndex, NodeId, Position},
+};
+
+use super::{Line, RETRY_AFTER, Shard, after, window::Window};
+use crate::{
+    copied::{LineStart, PART_BYTES, Part, Start},
+    entry::Entry,
+    geo::stable::Collection,
+    machine::{Here, Outputs, Storage},
+    message::{Body, Copied, CopyAsk, Progress},
+    mutation::Mutation,
+    record::Record,
+    state::Keys,
+};
+
+/// How often a replica that has everything asks whether there is more.
+const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(20);
+/// Entries that a replica may lack when it is called caught up; it gets them as the tail.
+const CAUGHT_UP_WITHIN: u64 = 256;
+/// Bytes of entries that a tail keeps for a replica that copies from it.
+const KEPT_FOR_COPY_MAX: usize = 64 << 20;
+
+/// Both sides of a copy.
+#[derive(Debug, Default)]
+pub(super) struct Copying {
+    /// Counts the questions of this run.
+    number: u64,
+    /// The question that was not answered yet, if there is one, and whether it asked for history.
+    asked: Option<Asked>,
+    /// What the answer said that is being written to the disk.
+    answered: Option<Answered>,
+    /// Keys that wait until everything before them is committed here.
+    part: Option<Part>,
+    /// Whether entries before the start of the copy are still to be fetched.
+    lacks_history: bool,
+    /// Where the copy began: the others must have all of that on their disks.
+    began_at: Position,
+    /// The last record of a copy in the node's log.
+    noted_at: LogIndex,
+    /// When to ask next.
+    again_at: Option<Steady>,
+    /// At the tail: how far the replica behind it has come.
+    joiner: Option<Joiner>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Asked {
+    number: u64,
+    for_history: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Answered {
+    committed_to: Position,
+    durable_to: Position,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Joiner {
+    node: NodeId,
+    boot: Boot,
+    has_to: Position,
+    is_whole: bool,
+}
+
+impl Copying {
+    /// What stays when the configuration changes: the state of the copy, not of the conversation.
+    pub(super) fn begin_again(&mut self) {
+        self.asked = None;
+        self.answered = None;
+        self.part = None;
+        self.again_at = None;
+        self.joiner = None;
+    }
+
+    /// Nobody copies from this replica any more.
+    pub(super) fn forget_joiner(&mut self) {
+        self.joiner = None;
+    }
+
+    /// Whether the answer that came last is still being written.
+    pub(super) const fn awaits_disk(&self) -> bool {
+        self.answered.is_some() && self.asked.is_none()
+    }
+
+    pub(super) const fn lacks_history(&self) -> bool {
+        self.lacks_history
+    }
+}
+
+impl Shard {
+    /// The replica behind this tail that has all but the end of the log; a fact for the manager.
+    #[must_use]
+    pub fn caught_up(&self) -> Option<NodeId> {
+        let joiner = self.copying.joiner?;
+        let lacks = self.committed_to.0.saturating_sub(joiner.has_to.0);
+        let has_all = joiner.is_whole && lacks <= CAUGHT_UP_WITHIN;
+        let is_known = self.boots.get(&joiner.node) == Some(&joiner.boot);
+        (has_all && is_known && self.is_settled()).then_some(joiner.node)
+    }
+
+    /// Begins to copy what this replica lacks.
+    pub(super) fn begin_syncing(
+        &mut self,
+        here: &Here,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        self.take_back_uncommitted(storage, out);
+        self.copying.number = self.copying.number.max(here.boot.0 << 32);
+        self.ask_for_copy(here, storage, out);
+    }
+
+    /// Takes back what may never have been committed.
+    fn take_back_uncommitted(&mut self, storage: &mut dyn Storage, out: &mut Outputs) {
+        if self.committed_to == self.window.end()
+            || self.options.mutations.has(Mutation::RejoinWithUncommitted)
+        {
+            return;
+        }
+        let (shard, to) = (self.shard, self.committed_to);
+        out.appended_to = storage.append(&mut |bytes| Record::write_cut_back(bytes, shard, to));
+        self.cut_back();
+    }
+
+    /// Forgets what is not committed.
+    fn cut_back(&mut self) {
+        let to = self.committed_to;
+        self.window.cut_back(to);
+        self.keys.cut_dirty(to.next());
+        for line in self.lines.values_mut() {
+            line.received = line.applied.clone();
+        }
+        self.unpersisted.retain(|(_, position)| *position <= to);
+        self.unsynced.retain(|(_, position)| *position <= to);
+        self.own.persisted_to = self.own.persisted_to.min(to);
+        self.own.synced_to = self.own.synced_to.min(to);
+        self.all.persisted_to = self.all.persisted_to.min(to);
+        self.all.synced_to = self.all.synced_to.min(to);
+    }
+
+    /// A serving replica whose copy is not whole any more, since its disk has lost a part, holds
+    /// nothing of use: it begins with an empty log, which its neighbour fills or refuses.
+    pub(super) fn empty_if_broken(&mut self, storage: &mut dyn Storage, out: &mut Outputs) {
+        if self.keys.frontier().is_some() {
+            self.begin_from(&Start::default(), storage, out);
+        }
+    }
+
+    /// Forgets everything and begins where a copy does.
+    fn begin_from(&mut self, start: &Start, storage: &mut dyn Storage, out: &mut Outputs) {
+        let shard = self.shard;
+        let index = storage.append(&mut |bytes| Record::write_begun(bytes, shard, start));
+        out.appended_to = index;
+        self.copying.noted_at = index;
+        self.reset_to(start);
+    }
+
+    fn reset_to(&mut self, start: &Start) {
+        let position = start.position();
+        let secret = self.options.hash_secret;
+        self.keys = if start.last.is_some() {
+            Keys::to_be_copied(secret, start)
+        } else {
+            Keys::new(secret)
+        };
+        self.window = Window::behind(start.last);
+        self.lines.values_mut().for_each(|line| *line = Line::default());
+        for line in &start.lines {
+            self.hlc.witness(line.newest_write);
+            self.hlc.witness(line.applied.above().last().unwrap_or_default());
+            self.hlc.witness(line.applied.watermark());
+            let filled = Line {
+                received: line.applied.clone(),
+                applied: line.applied.clone(),
+                durable: line.applied.clone(),
+                newest_write: line.newest_write,
+            };
+            self.lines.insert(line.origin, filled);
+        }
+        if self.options.mutations.has(Mutation::CopyWithoutAppliedSets) {
+            self.lines.values_mut().for_each(|line| *line = Line::default());
+        }
+        self.hlc.witness(start.shown_to);
+        let progress = Progress { persisted_to: position, synced_to: position };
+        (self.own, self.all) = (progress, progress);
+        (self.committed_to, self.durable_to, self.sent_to) = (position, position, position);
+        self.unpersisted.clear();
+        self.unsynced.clear();
+        self.follows.clear();
+        self.collection = Collection::default();
+        self.copying.begin_again();
+        self.copying.lacks_history = start.last.is_some();
+        self.copying.began_at = position;
+    }
+
+    /// Asks the tail for what comes next; one question is out at a time.
+    fn ask_for_copy(&mut self, here: &Here, storage: &dyn Storage, out: &mut Outputs) {
+        let Some(donor) = self.donor else { return };
+        self.copying.number += 1;
+        let number = self.copying.number;
+        let for_history = self.copying.lacks_history;
+        self.copying.asked = Some(Asked { number, for_history });
+        self.copying.answered = None;
+        let ask = CopyAsk {
+            number,
+            last: self.window.last(),
+            window_from: for_history.then(|| self.window.cut_to()),
+            part_from: self.keys.frontier(),
+            is_whole: self.is_whole(storage),
+        };
+        out.early(donor, self.message(Body::CopyAsk(ask)));
+        self.ask_again_at(after(here.now.steady, RETRY_AFTER), out);
+    }
+
+    fn ask_again_at(&mut self, at: Steady, out: &mut Outputs) {
+        self.copying.again_at = Some(at);
+        self.arm(at, out);
+    }
+
+    /// Whether the disk holds all that a serving replica needs, but for the end of the log.
+    fn is_whole(&self, storage: &dyn Storage) -> bool {
+        let has_keys = self.keys.frontier().is_none()
+            || self.options.mutations.has(Mutation::ServeHalfCopied);
+        let is_on_disk = self.copying.noted_at <= storage.reached().to;
+        has_keys
+            && !self.copying.lacks_history
+            && is_on_disk
+            && self.copying.began_at <= self.all.synced_to
+    }
+
+    /// Asks when it is time to.
+    pub(super) fn copy_when_due(
+        &mut self,
+        here: &Here,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let Some(due) = self.copying.again_at else { return };
+        if here.now.steady < due {
+            self.arm(due, out);
+            return;
+        }
+        self.copying.again_at = None;
+        if self.copying.awaits_disk() {
+            self.go_on_copying(here, storage, out);
+        } else {
+            self.ask_for_copy(here, storage, out);
+        }
+    }
+
+    /// At the tail: answers a replica that copies from it.
+    pub(super) fn on_copy_ask(
+        &mut self,
+        (from, boot): (NodeId, Boot),
+        ask: &CopyAsk,
+        out: &mut Outputs,
+    ) {
+        let number = ask.number;
+        if self.joiner != Some(from) || !self.is_settled() {
+            return; // It asks again.
+        }
+        let has_to = ask.last.map_or(Position(0), |identity| identity.position);
+        if !self.window.continues(ask.last) || self.committed_to < has_to {
+            self.copying.joiner =
+                Some(Joiner { node: from, boot, has_to: self.committed_to, is_whole: false });
+            let start = self.start_of_copy();
+            out.early(from, self.message(Body::CopyAnew { number, start }));
+            return;
+        }
+        self.copying.joiner = Some(Joiner { node: from, boot, has_to, is_whole: ask.is_whole });
+        let mut entries = self.chunk_after(has_to);
+        entries.retain(|entry| entry.identity.position <= self.committed_to);
+        let end = entries.last().map_or(has_to, |entry| entry.identity.position);
+        let part = ask.part_from.filter(|_| end == self.committed_to);
+        let part = part.map(|from| self.keys.part(from, PART_BYTES));
+        let history = ask.window_from.map(|from| self.chunk_before(from)).unwrap_or_default();
+        let (committed_to, durable_to) = (self.committed_to, self.durable_position());
+        let copied = Copied { number, committed_to, durable_to, history, entries, part };
+        out.early(from, self.message(Body::Copied(copied)));
+    }
+
+    /// What the log has come to here, apart from the keys.
+    fn start_of_copy(&self) -> Start {
+        let (shown_to, collected_to) = self.keys.shown_and_collected_to();
+        let lines = self.lines.iter().map(|(origin, line)| LineStart {
+            origin: *origin,
+            applied: line.applied.clone(),
+            newest_write: line.newest_write,
+        });
+        Start {
+            last: self.window.identity_at(self.committed_to),
+            lines: lines.collect(),
+            shown_to,
+            collected_to,
+        }
+    }
+
+    pub(super) fn on_copy_anew(
+        &mut self,
+        here: &Here,
+        (from, number): (NodeId, u64),
+        start: &Start,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        if !self.is_awaited(from, number) || storage.room().is_err() {
+            return;
+        }
+        self.begin_from(start, storage, out);
+        self.ask_for_copy(here, storage, out);
+    }
+
+    fn is_awaited(&self, from: NodeId, number: u64) -> bool {
+        self.donor == Some(from) && self.copying.asked.is_some_and(|asked| asked.number == number)
+    }
+
+    pub(super) fn on_copied(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        copied: Copied,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        if !self.is_awaited(from, copied.number) || storage.room().is_err() {
+            return; // The timer asks again.
+        }
+        let Some(asked) = self.copying.asked.take() else { return };
+        if asked.for_history {
+            self.take_history(copied.history, storage, out);
+        }
+        for entry in copied.entries {
+            if entry.identity.position == self.window.end().next() {
+                self.append(entry, storage, out);
+            }
+        }
+        if self.window.end() == copied.committed_to {
+            self.copying.part = copied.part;
+        }
+        let Copied { committed_to, durable_to, .. } = copied;
+        self.copying.answered = Some(Answered { committed_to, durable_to });
+        self.go_on_copying(here, storage, out);
+    }
+
+    fn take_history(
+        &mut self,
+        history: Vec<Entry>,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        self.copying.lacks_history = !history.is_empty();
+        let shard = self.shard;
+        for entry in history.into_iter().rev() {
+            let copy = entry.clone();
+            if !self.window.push_front(entry) {
+                return;
+            }
+            let index = storage.append(&mut |bytes| Record::write_history(bytes, shard, &copy));
+            out.appended_to = index;
+            self.copying.noted_at = index;
+        }
+    }
+
+    /// Commits what the disk has by now, takes the keys that belong behind it, and asks on.
+    pub(super) fn go_on_copying(
+        &mut self,
+        here: &Here,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let Some(answered) = self.copying.answered else { return };
+        if self.donor.is_none() {
+            return;
+        }
+        let persisted_to = self.own.persisted_to;
+        self.all.persisted_to = self.all.persisted_to.max(persisted_to);
+        self.all.synced_to = self.all.synced_to.max(answered.durable_to.min(persisted_to));
+        self.commit_to(here, persisted_to, out);
+        if self.committed_to < self.window.end() {
+            self.ask_again_at(after(here.now.steady, RETRY_AFTER), out);
+            return; // It goes on when the disk has come further.
+        }
+        self.copying.answered = None;
+        if let Some(part) = self.copying.part.take()
+            && self.keys.install(&part)
+        {
+            let shard = self.shard;
+            let index = storage.append(&mut |bytes| Record::write_part(bytes, shard, &part));
+            out.appended_to = index;
+            self.copying.noted_at = index;
+        }
+        let lacks_more = self.committed_to < answered.committed_to
+            || self.keys.frontier().is_some()
+            || self.copying.lacks_history;
+        if lacks_more {
+            self.ask_for_copy(here, storage, out);
+        } else {
+            self.ask_again_at(after(here.now.steady, LOOK_EVERY), out);
+        }
+    }
+
+    /// How far the log must be kept for those that are to copy it, and up to how many bytes.
+    pub(super) fn kept_for_others(&self) -> Option<(Position, usize)> {
+        if let Some(joiner) = self.copying.joiner {
+            return Some((joiner.has_to, KEPT_FOR_COPY_MAX));
+        }
+        let chain = self.configuration.chain_of(self.here_datacenter(), self.shard)?;
+        let is_whole = chain.waiting.is_empty();
+        (!is_whole).then_some((Position(0), self.options.kept_bytes_max))
+    }
+
+    /// Takes back from the log what a copy has left there; in the order of the log.
+    pub(super) fn recover_copy(&mut self, record: Record) {
+        match record {
+            Record::CutBack { to, .. } => {
+                self.commit_recovered(to);
+                self.cut_back();
+            }
+            Record::Begun { start, .. } => self.reset_to(&start),
+            Record::History { entry, .. } => {
+                self.window.push_front(entry);
+            }
+            Record::Part { part, .. } => {
+                self.commit_recovered(self.window.end());
+                self.keys.install(&part);
+            }
+            Record::Entry { .. } | Record::Ceiling(_) => {}
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! Holds what a replica copies from its chain's tail when its own log cannot be continued.
+//!
+//! A copy has a *start*: the position that it begins at, and what the log before that position has
+//! come to apart from the keys. The keys follow in *parts*, in the order of their hashes; entries
+//! behind the start run beside them. A part holds the committed state of its keys at the position
+//! of the log that the copying replica has when it takes the part. So an entry concerns a key that
+//! has been copied already, and is applied, or one that has not, and is contained in its part.
+//!
+//! Ensures: records are checked when a part is read; machines take them without errors.
+#![deny(clippy::indexing_slicing)]
+
+use antecede_model::{
+    applied::AppliedSet,
+    clock::Timestamp,
+    codec::{DecodeError, Reader, Writer},
+    ids::{DatacenterId, Position},
+};
+
+use crate::{entry::Identity, state};
+
+/// Bytes of records in one part, about; one record at least.
+pub const PART_BYTES: usize = 256 * 1024;
+
+/// What a log has come to at one position, apart from its keys.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Start {
+    /// The last entry that is contained; none in an empty log.
+    pub last: Option<Identity>,
+    /// The lines of stamps.
+    pub lines: Vec<LineStart>,
+    /// The visible-at of the newest entry that is contained.
+    pub shown_to: Timestamp,
+    /// The largest visible-at of what was collected.
+    pub collected_to: Timestamp,
+}
+
+impl Start {
+    /// The position that the copy begins at.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.last.map_or(Position(0), |identity| identity.position)
+    }
+
+    /// Writes the start.
+    pub fn write(&self, to: &mut Writer<'_>) {
+        to.option(self.last, |to, identity| identity.write(to));
+        to.length(self.lines.len());
+        for line in &self.lines {
+            to.datacenter(line.origin);
+            line.applied.write(to);
+            to.timestamp(line.newest_write);
+        }
+        to.timestamp(self.shown_to);
+        to.timestamp(self.collected_to);
+    }
+
+    /// Reads a start.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are none.
+    pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            last: from.option(Identity::read)?,
+            lines: from.list("lines", |from| {
+                Ok(LineStart {
+                    origin: from.datacenter()?,
+                    applied: AppliedSet::read(from)?,
+                    newest_write: from.timestamp()?,
+                })
+            })?,
+            shown_to: from.timestamp()?,
+            collected_to: from.timestamp()?,
+        })
+    }
+}
+
+/// One origin's line of stamps at the start of a copy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LineStart {
+    /// Whose line.
+    pub origin: DatacenterId,
+    /// What is committed.
+    pub applied: AppliedSet,
+    /// The largest stamp of an entry that is not a tick.
+    pub newest_write: Timestamp,
+}
+
+/// The committed state of all keys of a range of hashes, at one position.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Part {
+    /// The first hash of the range.
+    pub from: u64,
+    /// The first hash behind it; none when there is no more.
+    pub next: Option<u64>,
+    /// The records of its keys, in the order of hashes.
+    pub records: Vec<Box<[u8]>>,
+}
+
+impl Part {
+    /// Writes the part.
+    pub fn write(&self, to: &mut Writer<'_>) {
+        to.fixed64(self.from);
+        to.option(self.next, |to, next| to.fixed64(next));
+        to.length(self.records.len());
+        for record in &self.records {
+            to.bytes(record);
+        }
+    }
+
+    /// Reads and checks a part.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are none.
+    pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let first = from.fixed64()?;
+        let next = from.option(Reader::fixed64)?;
+        if let Some(next) = next
+            && next <= first
+        {
+            return Err(DecodeError::OverLimit { what: "a first hash", found: first, limit: next });
+        }
+        let records = from.list("records of keys", |from| {
+            let record = from.bytes()?;
+            state::check_record(record)?;
+            Ok(record.into())
+        })?;
+        Ok(Self { from: first, next, records })
+    }
+}
