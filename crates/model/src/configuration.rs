@@ -9,6 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::{
+    codec::{DecodeError, Reader, Writer},
     ids::{Boot, DatacenterId, DeploymentId, Epoch, Lineage, MembershipEpoch, NodeId, ShardId},
     key::ShardCount,
 };
@@ -90,6 +91,58 @@ impl Datacenter {
         Self { name, epoch: Epoch(1), nodes, absent, boots, chains }
     }
 
+    /// Writes the part.
+    pub fn write(&self, to: &mut Writer<'_>) {
+        to.bytes(self.name.as_bytes());
+        to.number(self.epoch.0);
+        write_nodes(self.nodes.iter(), to);
+        write_nodes(self.absent.iter(), to);
+        to.length(self.boots.len());
+        for (node, boot) in &self.boots {
+            to.node(*node);
+            to.number(boot.0);
+        }
+        to.length(self.chains.len());
+        for chain in &self.chains {
+            to.number(chain.epoch.0);
+            write_nodes(chain.serving.iter(), to);
+            to.length(chain.waiting.len());
+            for (node, why) in &chain.waiting {
+                to.node(*node);
+                to.u8(match why {
+                    Waiting::Syncing => 0,
+                    Waiting::LastServing => 1,
+                    Waiting::Offline => 2,
+                });
+            }
+        }
+    }
+
+    /// Reads a part.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are none.
+    pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let name = from.bytes()?;
+        Ok(Self {
+            name: String::from_utf8_lossy(name).into_owned(),
+            epoch: Epoch(from.number()?),
+            nodes: from.list("nodes", Reader::node)?,
+            absent: from.list("absent nodes", Reader::node)?.into_iter().collect(),
+            boots: from
+                .list("runs of nodes", |from| Ok((from.node()?, Boot(from.number()?))))?
+                .into_iter()
+                .collect(),
+            chains: from.list("chains", |from| {
+                Ok(Chain {
+                    epoch: Epoch(from.number()?),
+                    serving: from.list("serving nodes", Reader::node)?,
+                    waiting: from.list("waiting nodes", read_waiting)?.into_iter().collect(),
+                })
+            })?,
+        })
+    }
+
     /// Its nodes without those that are known to be gone, sorted.
     pub fn present(&self) -> impl Iterator<Item = NodeId> {
         self.nodes.iter().copied().filter(|node| !self.absent.contains(node))
@@ -144,6 +197,51 @@ impl Configuration {
             shard_count: layout.shard_count,
             datacenters,
         }
+    }
+
+    /// The first configuration of datacenters whose managers decide who serves: every chain waits
+    /// for its replicas, none of which has anything yet that another one lacks.
+    #[must_use]
+    pub fn managed(layout: &Layout) -> Self {
+        let mut first = Self::of(layout);
+        for chain in first.datacenters.values_mut().flat_map(|there| &mut there.chains) {
+            let waiting = chain.serving.drain(..).map(|node| (node, Waiting::LastServing));
+            chain.waiting = waiting.collect();
+        }
+        first
+    }
+
+    /// Takes over the parts of another configuration that are newer; tells whether there were any.
+    pub fn merge(&mut self, other: &Self) -> bool {
+        let mut is_news = false;
+        for (id, there) in &other.datacenters {
+            if self.epoch(*id) < there.epoch {
+                self.datacenters.insert(*id, there.clone());
+                is_news = true;
+            }
+        }
+        is_news
+    }
+
+    /// Takes over one datacenter's part if it is newer and fits; tells whether it did.
+    ///
+    /// It fits when it has a chain for each shard, of distinct nodes of its own, and a name that is
+    /// known: what comes from another node is looked at before it is believed.
+    pub fn adopt(&mut self, id: DatacenterId, part: &Datacenter) -> bool {
+        let is_whole = part.chains.len() == usize::from(self.shard_count.count());
+        let nodes: BTreeSet<NodeId> = part.nodes.iter().copied().collect();
+        let are_own = nodes.iter().all(|node| node.datacenter == id);
+        let are_chains = part.chains.iter().all(|chain| {
+            let members: Vec<NodeId> = chain.members().collect();
+            let distinct: BTreeSet<&NodeId> = members.iter().collect();
+            distinct.len() == members.len() && members.iter().all(|node| nodes.contains(node))
+        });
+        let is_known = self.datacenters.get(&id).is_some_and(|there| there.epoch < part.epoch);
+        let fits = is_whole && are_own && are_chains && is_known && nodes.len() == part.nodes.len();
+        if fits {
+            self.datacenters.insert(id, part.clone());
+        }
+        fits
     }
 
     /// One datacenter's part, if it is a member.
@@ -209,6 +307,24 @@ impl Configuration {
     }
 }
 
+fn write_nodes<'a>(nodes: impl ExactSizeIterator<Item = &'a NodeId>, to: &mut Writer<'_>) {
+    to.length(nodes.len());
+    for node in nodes {
+        to.node(*node);
+    }
+}
+
+fn read_waiting(from: &mut Reader<'_>) -> Result<(NodeId, Waiting), DecodeError> {
+    let node = from.node()?;
+    let why = match from.u8()? {
+        0 => Waiting::Syncing,
+        1 => Waiting::LastServing,
+        2 => Waiting::Offline,
+        found => return Err(DecodeError::UnknownTag { what: "reason to wait", found }),
+    };
+    Ok((node, why))
+}
+
 /// The nodes with the largest hashes for a shard, the largest first.
 fn place(shard: ShardId, nodes: &[NodeId], chain_length: usize) -> Chain {
     let mut ranked: Vec<(u64, NodeId)> = nodes
@@ -249,6 +365,51 @@ mod tests {
                 assert!(chain.iter().all(|node| node.datacenter == *id));
             }
         }
+    }
+
+    #[test]
+    fn a_part_is_read_as_it_was_written() {
+        let here = DatacenterId(2);
+        let mut first = three_of_three();
+        let part = first.datacenters.get_mut(&here).unwrap();
+        let node = part.nodes[1];
+        part.epoch = Epoch(7);
+        part.absent.insert(node);
+        part.boots.insert(node, Boot(3));
+        part.chains[5].serving.retain(|member| *member != node);
+        part.chains[5].waiting.insert(node, Waiting::Syncing);
+        let mut bytes = Vec::new();
+        part.write(&mut Writer::new(&mut bytes));
+        let mut reader = Reader::new(&bytes);
+        let read = Datacenter::read(&mut reader).unwrap();
+        reader.finish().unwrap();
+        assert_eq!(read, *part);
+        for end in 0..bytes.len() {
+            assert!(Datacenter::read(&mut Reader::new(&bytes[..end])).is_err(), "cut at {end}");
+        }
+    }
+
+    #[test]
+    fn a_part_that_does_not_fit_is_not_adopted() {
+        let here = DatacenterId(2);
+        let newer = || {
+            let mut part = three_of_three().datacenters[&here].clone();
+            part.epoch = Epoch(2);
+            part
+        };
+        assert!(three_of_three().adopt(here, &newer()));
+        assert!(!three_of_three().adopt(DatacenterId(9), &newer()), "nobody knows it");
+        assert!(!three_of_three().adopt(DatacenterId(1), &newer()), "nodes of another one");
+        let mut older = newer();
+        older.epoch = Epoch(1);
+        assert!(!three_of_three().adopt(here, &older));
+        let mut short = newer();
+        short.chains.pop();
+        assert!(!three_of_three().adopt(here, &short));
+        let mut double = newer();
+        let first = double.chains[0].serving[0];
+        double.chains[0].waiting.insert(first, Waiting::Offline);
+        assert!(!three_of_three().adopt(here, &double));
     }
 
     #[test]

@@ -6,6 +6,7 @@
 
 use antecede_model::{
     clock::Timestamp,
+    configuration::Datacenter,
     consistency::Consistency,
     context::Dependencies,
     cut::Cut,
@@ -31,6 +32,10 @@ pub enum Message {
     Reply(RequestId, Reply),
     /// For the node's keeper of cuts.
     Cut(CutReport),
+    /// What do you know of a datacenter? Asked where a message told of a newer epoch of it.
+    AskConfiguration(DatacenterId),
+    /// What the sender knows of a datacenter.
+    Configuration(DatacenterId, Box<Datacenter>),
 }
 
 /// Something for the replica of a shard.

@@ -123,6 +123,26 @@ pub enum FaultKind {
         /// Where to, in milliseconds off the true time.
         to_millis: i64,
     },
+    /// Nothing passes between a node and those that decide who serves.
+    CutControl {
+        /// The node.
+        node: NodeId,
+    },
+    /// Those that decide cannot be reached, and decide nothing.
+    ControlDown {
+        /// Where.
+        datacenter: DatacenterId,
+    },
+    /// Another manager takes over, who has heard of nobody.
+    NewManager {
+        /// Where.
+        datacenter: DatacenterId,
+    },
+    /// A process stands still and goes on later; what was sent to it waits.
+    Pause {
+        /// Of which node.
+        node: NodeId,
+    },
     /// A node dies for ever, and a new epoch of its datacenter goes on without it.
     Remove {
         /// The node.
@@ -144,6 +164,26 @@ pub fn draw(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
         Durability::Memory => spare(&mut faults, false),
     }
     faults
+}
+
+/// Draws what goes wrong with those that decide who serves, and with nodes by their doing.
+#[must_use]
+pub fn draw_control(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
+    let nodes: Vec<NodeId> = plan.shape.all_nodes().collect();
+    let one = |chance: &mut Chance| {
+        let at = Moment(chance.between(2 * SECOND, ACTIVE.0 - 4 * SECOND));
+        let lasts = chance.between(100, 4000) * MILLI;
+        let node = chance.pick(&nodes);
+        let datacenter = node.datacenter;
+        let (kind, lasts) = match chance.below(10) {
+            0..3 => (FaultKind::CutControl { node }, lasts),
+            3 => (FaultKind::ControlDown { datacenter }, lasts),
+            4 => (FaultKind::NewManager { datacenter }, 0),
+            _ => (FaultKind::Pause { node }, lasts),
+        };
+        Fault { at, lasts, kind }
+    };
+    (0..chance.between(3, 10)).map(|_| one(chance)).collect()
 }
 
 fn draw_one(chance: &mut Chance, plan: &Plan, bias: &Bias) -> Fault {

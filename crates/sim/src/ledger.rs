@@ -11,7 +11,10 @@ use antecede_model::{
     ids::{DatacenterId, NodeId, Position, ShardId},
     version::Version,
 };
-use antecede_protocol::entry::{Change, Entry, Identity};
+use antecede_protocol::{
+    entry::{Change, Entry, Identity},
+    record::Record,
+};
 use rustc_hash::FxHashMap;
 
 use crate::{
@@ -40,6 +43,8 @@ pub struct Stored {
 /// What a node's log holds of one shard, in the order of positions.
 #[derive(Clone, Debug, Default)]
 pub struct Image {
+    /// What lies up to here was copied as the state that it came to.
+    base: Position,
     entries: Vec<Stored>,
     /// Places of the entries by origin and stamp.
     by_stamp: BTreeMap<(DatacenterId, Timestamp), Position>,
@@ -63,6 +68,30 @@ impl Image {
     #[must_use]
     pub fn named(&self, origin: DatacenterId, stamp: Timestamp) -> Option<&Stored> {
         self.at(*self.by_stamp.get(&(origin, stamp))?)
+    }
+
+    /// What lies up to here is not there as entries.
+    #[must_use]
+    pub const fn base(&self) -> Position {
+        self.base
+    }
+
+    fn begin(&mut self, at: Position) {
+        *self = Self { base: at, ..Self::default() };
+    }
+
+    fn push_front(&mut self, stored: Stored) {
+        self.by_stamp.insert((stored.origin, stored.stamp), stored.identity.position);
+        self.entries.insert(0, stored);
+    }
+
+    fn cut_back(&mut self, to: Position) {
+        while let Some(last) = self.entries.last()
+            && to < last.identity.position
+        {
+            self.by_stamp.remove(&(last.origin, last.stamp));
+            self.entries.pop();
+        }
     }
 
     fn push(&mut self, stored: Stored) {
@@ -122,8 +151,10 @@ pub struct Ledger {
     /// Versions by value. Looked up, never walked.
     values: FxHashMap<Vec<u8>, Version>,
     committed: BTreeMap<(DatacenterId, ShardId), Committed>,
-    /// Visible-at by datacenter, shard, origin and stamp. Looked up, never walked.
-    visible: FxHashMap<(DatacenterId, ShardId, DatacenterId, Timestamp), Timestamp>,
+    /// Visible-at and position by datacenter, shard, origin and stamp. Looked up, never walked.
+    visible: FxHashMap<(DatacenterId, ShardId, DatacenterId, Timestamp), (Timestamp, Position)>,
+    /// The largest stamp of a committed write of each origin.
+    newest_committed: BTreeMap<DatacenterId, Timestamp>,
     acknowledged: Vec<Acknowledged>,
     /// Checksums of writes by origin, shard and stamp. Looked up, never walked.
     stamped: FxHashMap<(DatacenterId, ShardId, Timestamp), u32>,
@@ -147,6 +178,7 @@ impl Ledger {
             values: FxHashMap::default(),
             committed: BTreeMap::new(),
             visible: FxHashMap::default(),
+            newest_committed: BTreeMap::new(),
             acknowledged: Vec::new(),
             stamped: FxHashMap::default(),
             newest: BTreeMap::new(),
@@ -202,6 +234,8 @@ impl Ledger {
         if let Some(committed) = self.committed.get(&(node.datacenter, shard))
             && let Some((there, _, _)) = committed.get(&identity.position)
             && *there != identity
+            // A head that nobody follows any more may go on with what it made in its own epoch.
+            && there.epoch <= identity.epoch
             && self.durability == Durability::Always
         {
             return Err(Failure::new(
@@ -211,14 +245,7 @@ impl Ledger {
                 ),
             ));
         }
-        let stored = Stored {
-            identity,
-            origin: entry.origin,
-            stamp: entry.stamp,
-            visible_at: entry.visible_at,
-            index,
-            is_tick: entry.is_tick(),
-        };
+        let stored = stored(entry, index);
         self.node_mut(node).images[usize::from(shard.0)].push(stored);
         self.appended += 1;
         if entry.origin == node.datacenter && !entry.is_tick() {
@@ -240,6 +267,33 @@ impl Ledger {
                 }
             }
         }
+    }
+
+    /// Takes note of what a copy does to a node's log.
+    pub fn copy(&mut self, node: NodeId, record: &Record, index: u64) {
+        let Some(shard) = record.shard() else { return };
+        let image = &mut self.node_mut(node).images[usize::from(shard.0)];
+        match record {
+            Record::CutBack { to, .. } => image.cut_back(*to),
+            Record::Begun { start, .. } => image.begin(start.position()),
+            Record::History { entry, .. } => image.push_front(stored(entry, index)),
+            Record::Entry { .. } | Record::Part { .. } | Record::Ceiling(_) => return,
+        }
+        self.appended += 1;
+    }
+
+    /// Whether a node's log has a write, as an entry or within what it has copied.
+    #[must_use]
+    pub fn holds(&self, node: NodeId, write: Dependency) -> bool {
+        let image = self.image(node, write.shard);
+        image.named(write.origin, write.stamp).is_some() || self.has_copied(node, write)
+    }
+
+    /// Whether a write is within what a node has copied.
+    #[must_use]
+    pub fn has_copied(&self, node: NodeId, write: Dependency) -> bool {
+        let at = self.visible.get(&(node.datacenter, write.shard, write.origin, write.stamp));
+        at.is_some_and(|(_, position)| *position <= self.image(node, write.shard).base)
     }
 
     fn add_values(&mut self, entry: &Entry, keys: &KeyTable) {
@@ -273,6 +327,12 @@ impl Ledger {
         self.newest.get(&key)
     }
 
+    /// The largest stamp of a committed write of each origin.
+    #[must_use]
+    pub const fn newest_committed(&self) -> &BTreeMap<DatacenterId, Timestamp> {
+        &self.newest_committed
+    }
+
     /// The largest stamp that each origin gave to a write.
     #[must_use]
     pub const fn newest_stamps(&self) -> &BTreeMap<DatacenterId, Timestamp> {
@@ -296,8 +356,12 @@ impl Ledger {
         let committed = self.committed.entry((tail.datacenter, shard)).or_default();
         let Some(known) = committed.get(&position) else {
             committed.insert(position, what);
-            self.visible
-                .insert((tail.datacenter, shard, stored.origin, stored.stamp), stored.visible_at);
+            let name = (tail.datacenter, shard, stored.origin, stored.stamp);
+            self.visible.insert(name, (stored.visible_at, position));
+            if stored.origin == tail.datacenter && !stored.is_tick {
+                let newest = self.newest_committed.entry(stored.origin).or_default();
+                *newest = (*newest).max(stored.stamp);
+            }
             return Ok(true);
         };
         if *known != what {
@@ -312,7 +376,8 @@ impl Ledger {
     /// When a committed write became visible in a datacenter.
     #[must_use]
     pub fn visible_at(&self, datacenter: DatacenterId, write: Dependency) -> Option<Timestamp> {
-        self.visible.get(&(datacenter, write.shard, write.origin, write.stamp)).copied()
+        let name = (datacenter, write.shard, write.origin, write.stamp);
+        self.visible.get(&name).map(|(visible_at, _)| *visible_at)
     }
 
     /// What is committed in a datacenter's shard.
@@ -349,5 +414,16 @@ impl Ledger {
         let ledger = self.node_mut(node);
         ledger.images.iter_mut().for_each(|image| *image = Image::default());
         ledger.is_up = true;
+    }
+}
+
+fn stored(entry: &Entry, index: u64) -> Stored {
+    Stored {
+        identity: entry.identity,
+        origin: entry.origin,
+        stamp: entry.stamp,
+        visible_at: entry.visible_at,
+        index,
+        is_tick: entry.is_tick(),
     }
 }

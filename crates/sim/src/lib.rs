@@ -30,6 +30,9 @@ mod visit;
 /// How faults begin and end.
 mod trouble;
 
+/// Who decides which replicas serve.
+mod control;
+
 /// How a run ends.
 mod rest;
 

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use sim::{
-    plan::{Cutback, Plan},
+    plan::{Control, Cutback, Plan},
     profiles::Profile,
     run,
     trace::Trace,
@@ -56,6 +56,9 @@ struct Choice {
     /// Seek one kind of trouble, whatever the seed says: mixed, gc-race, ticks, ...
     #[arg(long, global = true)]
     profile: Option<String>,
+    /// Who says which replicas serve: drawn, fixed (nobody) or managed.
+    #[arg(long, global = true, default_value = "drawn")]
+    control: String,
     /// Leave out these faults, by number.
     #[arg(long, global = true, value_delimiter = ',')]
     without_faults: Vec<usize>,
@@ -163,10 +166,17 @@ fn draw_seed() -> u64 {
 impl Choice {
     /// The plan of a seed.
     fn plan(&self, seed: u64) -> anyhow::Result<Plan> {
-        let plan = match &self.profile {
-            None => Plan::of(seed),
-            Some(name) => Plan::with_profile(seed, named(name)?),
+        let control = match self.control.as_str() {
+            "drawn" | "" => Control::Drawn,
+            "fixed" => Control::Fixed,
+            "managed" => Control::Managed,
+            other => bail!("there is no control `{other}`; there are drawn, fixed, managed"),
         };
+        let profile = match &self.profile {
+            None => Plan::profile_of(seed),
+            Some(name) => named(name)?,
+        };
+        let plan = Plan::drawn(seed, profile, control);
         #[cfg(feature = "mutations")]
         let plan = match &self.mutation {
             None => plan,
@@ -197,6 +207,7 @@ impl Choice {
             (!texts.is_empty()).then(|| texts.join(","))
         }
         add("profile", self.profile.clone());
+        add("control", Some(self.control.clone()).filter(|control| !control.is_empty()));
         add("without-faults", list(&self.without_faults));
         add("without-clients", list(&self.without_clients));
         add("operations", self.operations.map(|most| most.to_string()));
@@ -223,10 +234,12 @@ fn replay(choice: &Choice, seed: u64) -> anyhow::Result<ExitCode> {
 fn tell(seed: u64, outcome: &run::Outcome) {
     let tally = &outcome.tally;
     let counts = format!(
-        "{} operations ({} served), {} faults, {} messages, {} records, {} virtual seconds",
+        "{} operations ({} served), {} faults, {} epochs, {} messages, {} records, {} virtual \
+         seconds",
         tally.operations,
         tally.served,
         tally.faults,
+        tally.epochs,
         tally.messages,
         tally.records,
         tally.virtual_time / sim::moment::SECOND
@@ -261,9 +274,13 @@ fn known(choice: &Choice) -> anyhow::Result<ExitCode> {
         let seed: u64 = word.parse().with_context(|| format!("`{word}` is no seed"))?;
         let extent =
             work::Extent { first: seed, count: 1, minutes: None, jobs: 1, keeps_going: false };
-        let code = work::fresh(choice, &extent)?;
-        if code != ExitCode::SUCCESS {
-            return Ok(code);
+        // What a seed means changes when there is more to draw; without managers it changes less.
+        for control in ["fixed", "managed"] {
+            let choice = Choice { control: control.to_owned(), ..choice.clone() };
+            let code = work::fresh(&choice, &extent)?;
+            if code != ExitCode::SUCCESS {
+                return Ok(code);
+            }
         }
     }
     Ok(ExitCode::SUCCESS)

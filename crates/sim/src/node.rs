@@ -138,6 +138,10 @@ pub struct Node {
     pub clock: NodeClock,
     /// The largest timestamp that it persisted a ceiling for.
     pub hlc_floor: Timestamp,
+    /// Until when its process stands still.
+    pub paused_until: Moment,
+    /// Whether nothing passes between it and those that decide who serves.
+    pub is_cut_from_control: bool,
     /// Until when it may answer.
     pub lease_until: Lease,
     /// What it knows of the deployment.
@@ -195,6 +199,8 @@ impl Node {
             last_session: 0,
             clock,
             hlc_floor: Timestamp::ZERO,
+            paused_until: Moment::default(),
+            is_cut_from_control: false,
             lease_until: Lease::Unbounded,
             configuration,
             is_flushing: false,

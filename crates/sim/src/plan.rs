@@ -55,6 +55,18 @@ pub enum Durability {
     Memory,
 }
 
+/// Who says which replicas serve.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Control {
+    /// The seed says it.
+    #[default]
+    Drawn,
+    /// Nobody: the configuration is fixed.
+    Fixed,
+    /// Managers, wherever the durability allows it.
+    Managed,
+}
+
 /// The deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -68,6 +80,10 @@ pub struct Shape {
     pub shards: u16,
     /// When a record counts as persisted.
     pub durability: Durability,
+    /// Whether managers decide who serves; else the configuration is fixed.
+    pub is_managed: bool,
+    /// Bytes of entries that a shard keeps for replicas that are away.
+    pub kept_bytes_max: usize,
 }
 
 /// What the network and the disks are like.
@@ -136,14 +152,18 @@ impl Plan {
     /// What the seed says.
     #[must_use]
     pub fn of(seed: u64) -> Self {
-        let mut chance = Chance::new(seed, streams::PLAN);
-        let profile = Profile::draw(&mut chance);
-        Self::with_profile(seed, profile)
+        Self::with_profile(seed, Self::profile_of(seed))
     }
 
     /// What the seed says when this kind of trouble is sought.
     #[must_use]
     pub fn with_profile(seed: u64, profile: Profile) -> Self {
+        Self::drawn(seed, profile, Control::Drawn)
+    }
+
+    /// The same, with this control plane.
+    #[must_use]
+    pub fn drawn(seed: u64, profile: Profile, control: Control) -> Self {
         let mut chance = Chance::new(seed, streams::SHAPE);
         let shape = Shape::draw(&mut chance);
         let weather = Weather::draw(&mut chance, shape);
@@ -161,8 +181,34 @@ impl Plan {
         profile.bend(&mut plan, &mut chance);
         let mut chance = Chance::new(seed, streams::FAULTS);
         plan.faults = faults::draw(&mut chance, &plan);
+        plan.draw_control(control);
         plan.clients = (0..plan.workload.clients).collect();
         plan
+    }
+
+    /// Which profile a seed draws.
+    #[must_use]
+    pub fn profile_of(seed: u64) -> Profile {
+        Profile::draw(&mut Chance::new(seed, streams::PLAN))
+    }
+
+    /// Draws whether managers decide who serves, and what goes wrong with them. It comes last and
+    /// from a stream of its own, so that the rest of a seed means what it means without.
+    fn draw_control(&mut self, control: Control) {
+        let mut chance = Chance::new(self.seed, streams::CONTROL);
+        let is_drawn = chance.per_mille(500);
+        let is_wanted = match control {
+            Control::Drawn => is_drawn,
+            Control::Fixed => false,
+            Control::Managed => true,
+        };
+        if !is_wanted || self.shape.durability != Durability::Always {
+            return;
+        }
+        self.shape.is_managed = true;
+        self.shape.kept_bytes_max = chance.pick(&[0, 0, 2_000, 100_000]);
+        self.faults.extend(faults::draw_control(&mut chance, self));
+        self.faults.sort_by_key(|fault| fault.at);
     }
 
     /// The first configuration of the deployment.
@@ -171,14 +217,15 @@ impl Plan {
         let shape = self.shape;
         let shard_count =
             ShardCount::new(u32::from(shape.shards)).expect("shapes have a power of two of shards");
-        Configuration::of(&Layout {
+        let layout = Layout {
             deployment: DeploymentId(*b"simulated deploy"),
             shard_count,
             chain_length: shape.chain,
             datacenters: (1..=shape.datacenters)
                 .map(|id| (DatacenterId(id), format!("dc{id}"), shape.nodes))
                 .collect(),
-        })
+        };
+        if shape.is_managed { Configuration::managed(&layout) } else { Configuration::of(&layout) }
     }
 }
 
@@ -220,6 +267,8 @@ pub mod streams {
     pub const NETWORK: u64 = 4;
     /// Disks and clocks.
     pub const NODES: u64 = 5;
+    /// Managers and what goes wrong with them.
+    pub const CONTROL: u64 = 6;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
 }
@@ -234,7 +283,16 @@ impl Shape {
             1 if 1 < chain => Durability::Interval,
             _ => Durability::Always,
         };
-        Self { datacenters, nodes, chain, shards: chance.pick(&[2, 4, 4, 8]), durability }
+        let shards = chance.pick(&[2, 4, 4, 8]);
+        Self {
+            datacenters,
+            nodes,
+            chain,
+            shards,
+            durability,
+            is_managed: false,
+            kept_bytes_max: 0,
+        }
     }
 
     /// All nodes, in order.

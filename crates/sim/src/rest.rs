@@ -97,7 +97,8 @@ impl World {
                     .push(format!("client {} at {node} since {at}: {what}", client.number));
             }
         }
-        let newest = self.newest_writes();
+        unrest.unsettled.extend(self.short_chains());
+        let newest = self.ledger.newest_committed().clone();
         for node in self.nodes.iter().filter(|node| !node.is_removed) {
             for (number, replica) in node.shards.iter().enumerate() {
                 let Some(replica) = replica else { continue };
@@ -133,23 +134,6 @@ impl World {
     fn is_member(&self, node: NodeId, shard: usize) -> bool {
         let shard = ShardId(u16::try_from(shard).expect("few shards"));
         self.configuration.chain(node.datacenter, shard).contains(&node)
-    }
-
-    /// The largest stamp of a write of each origin that is in its tails' logs.
-    fn newest_writes(&self) -> Newest {
-        let mut newest = BTreeMap::new();
-        for origin in self.configuration.datacenters.keys() {
-            for shard in self.configuration.shard_count.shards() {
-                let Some(tail) = self.configuration.tail(*origin, shard) else { continue };
-                let entries = self.ledger.image(tail, shard).entries();
-                let mut own = entries.iter().rev().filter(|it| it.origin == *origin && !it.is_tick);
-                if let Some(last) = own.next() {
-                    let known = newest.entry(*origin).or_insert(last.stamp);
-                    *known = last.stamp.max(*known);
-                }
-            }
-        }
-        newest
     }
 
     /// Reads every key at every replica.

@@ -49,8 +49,10 @@ impl World {
         let fresh = std::mem::take(&mut self.nodes[number].log.fresh);
         for (index, record) in &fresh {
             self.note(number, index.0, record);
+            if let Some(shard) = record.shard() {
+                self.nodes[number].unsynced.insert(shard, index.0);
+            }
             if let Record::Entry { shard, entry, .. } = record {
-                self.nodes[number].unsynced.insert(*shard, index.0);
                 let datacenter = self.nodes[number].id.datacenter;
                 let result = visible_at::at_append(&self.ledger, datacenter, *shard, entry);
                 self.hold(result);
@@ -71,8 +73,10 @@ impl World {
 
     /// Tells the ledger of a record that a node has.
     pub(crate) fn note(&mut self, number: usize, index: u64, record: &Record) {
-        let Record::Entry { shard, entry, .. } = record else { return };
         let id = self.nodes[number].id;
+        let Record::Entry { shard, entry, .. } = record else {
+            return self.note_copy(number, index, record);
+        };
         if self.trace.is_on() {
             let kind = if entry.is_tick() { "tick" } else { "write" };
             let identity = entry.identity;
@@ -89,6 +93,26 @@ impl World {
         self.hold(noted);
     }
 
+    /// Tells the ledger what a copy does to a node's log.
+    fn note_copy(&mut self, number: usize, index: u64, record: &Record) {
+        let id = self.nodes[number].id;
+        let what = match record {
+            Record::CutBack { shard, to } => format!("takes shard {shard} back to #{to}"),
+            Record::Begun { shard, start } => {
+                format!("copies shard {shard} from #{} on", start.position())
+            }
+            Record::History { shard, entry } => {
+                format!("has shard {shard} from #{} on", entry.identity.position)
+            }
+            Record::Part { shard, part } => {
+                format!("has copied {} keys of shard {shard}", part.records.len())
+            }
+            Record::Entry { .. } | Record::Ceiling(_) => return,
+        };
+        self.trace.line(self.now, format_args!("{id} {what}"));
+        self.ledger.copy(id, record, index);
+    }
+
     fn check_prefix(&mut self, number: usize, record: &Record) {
         let Record::Entry { shard, entry, .. } = record else { return };
         let node = &self.nodes[number];
@@ -101,7 +125,8 @@ impl World {
             let replica = node.shards.get(usize::from(shard.0)).and_then(Option::as_ref);
             node.is_up && replica.is_some_and(Shard::is_settled)
         };
-        if node.epoch() != before.epoch() || !is_settled(node) || !is_settled(before) {
+        let epoch = |of: &crate::node::Node| of.configuration.chain_epoch(id.datacenter, *shard);
+        if epoch(node) != epoch(before) || !is_settled(node) || !is_settled(before) {
             return;
         }
         let Some(stored) = self.ledger.image(id, *shard).at(entry.identity.position).copied()
@@ -153,13 +178,17 @@ impl World {
             let what = format!("{id} commits {name:?} in shard {shard}, its log does not have it");
             return self.fail(Failure::new("chain_prefix", what));
         };
+        // Who serves no more may have taken back what others commit in the epoch before.
+        let serving = self.configuration.chain(id.datacenter, shard);
         let chain = node.configuration.chain(id.datacenter, shard);
+        let chain: Vec<NodeId> =
+            chain.iter().copied().filter(|member| serving.contains(member)).collect();
         let tail = node.shards.get(usize::from(shard.0)).and_then(Option::as_ref);
         let knows_run_of = |replica: NodeId| {
             let present = self.nodes[self.place_of(replica)].boot;
             replica == id || tail.and_then(|tail| tail.known_boot(replica)) == Some(present)
         };
-        let result = durable::at_commit(&self.ledger, chain, shard, &stored, knows_run_of);
+        let result = durable::at_commit(&self.ledger, &chain, shard, &stored, knows_run_of);
         self.hold(result);
         match self.ledger.commit(id, shard, stored) {
             Ok(true) => {
@@ -203,7 +232,10 @@ impl World {
         let class = match message {
             Message::Reply(..) => Class::Connected,
             Message::Shard(shard) if matches!(shard.body, Body::Request(_)) => Class::Connected,
-            Message::Shard(_) | Message::Cut(_) => Class::Resent,
+            Message::Shard(_)
+            | Message::Cut(_)
+            | Message::AskConfiguration(_)
+            | Message::Configuration(..) => Class::Resent,
         };
         let class = if from == to { Class::Connected } else { class };
         let fate = self.network.send(self.now, from, to, class);
@@ -333,6 +365,18 @@ impl World {
                 let here = node.here(now);
                 node.keeper.handle(&here, CutInput::Report { from, report }, &mut node.out);
                 node.out.wake = None; // Keepers are told the time by `exchange_cuts`.
+            }
+            Message::AskConfiguration(of) => {
+                if let Some(part) = node.configuration.datacenter(of) {
+                    let told = Message::Configuration(of, Box::new(part.clone()));
+                    node.out.early.push((from, told));
+                }
+            }
+            Message::Configuration(of, part) => {
+                let mut next = antecede_model::configuration::Configuration::clone(&node.configuration);
+                if of != node.id.datacenter && next.adopt(of, &part) {
+                    node.reconfigure(now, &std::sync::Arc::new(next));
+                }
             }
         }
         self.absorb(number);

@@ -39,7 +39,15 @@ impl World {
                 self.nodes[place].clock.offset_micros = to_millis * 1000;
             }
             FaultKind::Remove { node } => self.remove(node),
-            FaultKind::CutNodes { .. }
+            FaultKind::NewManager { datacenter } => self.new_manager(datacenter),
+            FaultKind::Pause { node } => {
+                let place = self.place_of(node);
+                let until = self.now.after(fault.lasts);
+                self.nodes[place].paused_until = self.nodes[place].paused_until.max(until);
+            }
+            FaultKind::CutControl { .. }
+            | FaultKind::ControlDown { .. }
+            | FaultKind::CutNodes { .. }
             | FaultKind::CutDatacenters { .. }
             | FaultKind::Slow { .. }
             | FaultKind::SlowDisk { .. }
@@ -56,7 +64,9 @@ impl World {
         let kind = self.plan.faults[number].kind;
         self.trace.line(self.now, format_args!("FAULT {number} ends"));
         match kind {
-            FaultKind::CutNodes { .. }
+            FaultKind::CutControl { .. }
+            | FaultKind::ControlDown { .. }
+            | FaultKind::CutNodes { .. }
             | FaultKind::CutDatacenters { .. }
             | FaultKind::Slow { .. }
             | FaultKind::SlowDisk { .. }
@@ -66,6 +76,8 @@ impl World {
             | FaultKind::Blackout { .. }
             | FaultKind::Reset { .. }
             | FaultKind::ClockJump { .. }
+            | FaultKind::NewManager { .. }
+            | FaultKind::Pause { .. }
             | FaultKind::Remove { .. } => {}
         }
         self.forget_missing_links();
@@ -102,11 +114,29 @@ impl World {
                 }
             }
             FaultKind::SlowPair { from, to, extra } => self.network.slow(from, to, extra, is_on),
+            FaultKind::CutControl { node } => {
+                let place = self.place_of(node);
+                self.nodes[place].is_cut_from_control = is_on;
+            }
+            FaultKind::ControlDown { datacenter } => {
+                if let Some(control) = self.control.get_mut(&datacenter) {
+                    control.is_up = !is_on;
+                    control.take_over(self.now);
+                }
+            }
             FaultKind::Crash { .. }
             | FaultKind::Blackout { .. }
             | FaultKind::Reset { .. }
             | FaultKind::ClockJump { .. }
+            | FaultKind::NewManager { .. }
+            | FaultKind::Pause { .. }
             | FaultKind::Remove { .. } => {}
+        }
+    }
+
+    fn new_manager(&mut self, datacenter: DatacenterId) {
+        if let Some(control) = self.control.get_mut(&datacenter) {
+            control.take_over(self.now);
         }
     }
 
@@ -165,6 +195,15 @@ impl World {
     /// left: that is the handover.
     fn remove(&mut self, node: NodeId) {
         let datacenter = node.datacenter;
+        if !self.control.is_empty() {
+            // Its manager will see that it is gone; so must those who judge the end.
+            if self.may_lose(node) {
+                let place = self.place_of(node);
+                self.crash(place, true, 0);
+                self.nodes[place].is_removed = true;
+            }
+            return;
+        }
         let facts = Facts {
             epoch: self.configuration.epoch(datacenter),
             nodes: BTreeMap::from([(node, Life::Expired)]),
@@ -187,16 +226,31 @@ impl World {
         }
     }
 
+    /// Whether every chain has another serving replica that runs: what only this one has would be
+    /// gone for ever.
+    fn may_lose(&self, node: NodeId) -> bool {
+        let is_lost = |other: &NodeId| self.nodes[self.place_of(*other)].is_removed;
+        let Some(part) = self.configuration.datacenter(node.datacenter) else { return false };
+        part.chains.iter().all(|chain| {
+            let is_other = |other: &&NodeId| **other != node && !is_lost(other);
+            chain.serving.iter().any(|other| is_other(&other))
+        })
+    }
+
     /// Ends all faults.
     pub(crate) fn heal(&mut self) {
         self.trace.line(self.now, format_args!("HEALED"));
         self.rest.healed_at = Some(self.now);
         self.network.calm();
+        for control in self.control.values_mut() {
+            control.is_up = true;
+        }
         for place in 0..self.nodes.len() {
             let node = &mut self.nodes[place];
             node.cost = 0;
             node.disk_factor = 1;
             node.trigger = None;
+            node.is_cut_from_control = false;
             if !node.is_up {
                 let at = self.now.after(self.chance.below(300 * MILLI));
                 self.queue.add(at, Happening::Start(place));

@@ -55,7 +55,11 @@ impl World {
             client.home
         };
         let running: Vec<usize> = (0..self.nodes.len())
-            .filter(|at| self.nodes[*at].is_up && self.nodes[*at].id.datacenter == datacenter)
+            .filter(|at| {
+                let node = &self.nodes[*at];
+                let runs = node.is_up && node.paused_until <= self.now;
+                runs && node.id.datacenter == datacenter
+            })
             .collect();
         if running.is_empty() {
             client.standing = context.map_or(Standing::Apart, Standing::Moving);

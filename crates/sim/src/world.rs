@@ -16,15 +16,20 @@ use std::{
 
 use antecede_check::{History, Record};
 use antecede_model::{
-    configuration::Configuration,
-    ids::{Boot, NodeId, SessionId, ShardId},
+    clock::Steady,
+    configuration::{Configuration, Datacenter},
+    ids::{Boot, DatacenterId, Epoch, NodeId, SessionId, ShardId},
 };
-use antecede_protocol::{chain::ShardOptions, geo::cuts::CUTS_EVERY, session::SessionOptions};
+use antecede_protocol::{
+    chain::ShardOptions, geo::cuts::CUTS_EVERY, machine::Lease, manager::Decision,
+    session::SessionOptions,
+};
 
 use crate::{
     chance::Chance,
     check::{Failure, cuts::Promises, visibility::Delays},
     client::{Client, Standing},
+    control::{Beat, ControlPlane},
     ledger::Ledger,
     moment::{MILLI, Moment, NodeClock, SECOND},
     network::{Class, Network},
@@ -89,6 +94,16 @@ pub(crate) enum Happening {
     Start(usize),
     /// A node learns of a configuration.
     Configure(Place, Arc<Configuration>),
+    /// A node says that it lives.
+    Beat(Place),
+    /// A control plane hears it.
+    Hear(Place, Box<Beat>),
+    /// A node is told what holds.
+    Renew(Place, Steady, Arc<Datacenter>),
+    /// A manager looks at what it has heard.
+    Manage(DatacenterId),
+    /// A decision reaches the register of a datacenter, made when that held this epoch.
+    Decide(DatacenterId, Epoch, Box<Decision>),
 }
 
 /// A run of a node: its place and its life.
@@ -115,6 +130,8 @@ pub struct Tally {
     pub virtual_time: u64,
     /// Events of the queue.
     pub steps: u64,
+    /// Decisions of managers that took effect.
+    pub epochs: u64,
     /// Whether some register could not be decided.
     pub undecided: u64,
 }
@@ -136,6 +153,8 @@ pub struct World {
     pub(crate) chance: Chance,
     pub(crate) failure: Option<Failure>,
     pub(crate) configuration: Arc<Configuration>,
+    /// Who decides, in each datacenter; none where the configuration is fixed.
+    pub(crate) control: BTreeMap<DatacenterId, ControlPlane>,
     pub(crate) session_options: SessionOptions,
     pub(crate) sessions_begun: u64,
     pub(crate) told_lost: BTreeSet<(NodeId, NodeId)>,
@@ -161,7 +180,7 @@ impl World {
             max_clock_drift: MAX_CLOCK_DRIFT,
             hash_secret: 7,
             blocked_bytes_max: BLOCKED_BYTES_MAX,
-            kept_bytes_max: 0,
+            kept_bytes_max: shape.kept_bytes_max,
             mutations,
         };
         let session_options = SessionOptions {
@@ -192,6 +211,7 @@ impl World {
             chance,
             failure: None,
             configuration,
+            control: BTreeMap::new(),
             session_options,
             sessions_begun: 0,
             told_lost: BTreeSet::new(),
@@ -217,6 +237,7 @@ impl World {
             let at = Moment(self.chance.between(100 * MILLI, SECOND));
             self.queue.add(at, Happening::Turn(number));
         }
+        self.begin_control();
         for (number, fault) in self.plan.faults.iter().enumerate() {
             self.queue.add(fault.at, Happening::Begin(number));
         }
@@ -227,7 +248,7 @@ impl World {
         let mut chance = Chance::new(plan.seed, streams::CLIENTS + u64::from(number));
         let count = u32::from(plan.shape.datacenters);
         let dc = u16::try_from(number % count + 1).expect("few datacenters");
-        let home = antecede_model::ids::DatacenterId(dc);
+        let home = DatacenterId(dc);
         Client {
             number,
             home,
@@ -285,6 +306,10 @@ impl World {
     }
 
     fn happen(&mut self, happening: Happening) {
+        if let Some(until) = self.is_paused(&happening) {
+            self.queue.add(until, happening);
+            return;
+        }
         match happening {
             Happening::Arrive(arrival) => self.arrive(arrival),
             Happening::Work(place) => self.work(place),
@@ -301,7 +326,41 @@ impl World {
             Happening::End(fault) => self.end(fault),
             Happening::Start(node) => self.start(node),
             Happening::Configure(place, configuration) => self.configure(place, &configuration),
+            Happening::Beat(place) => self.beat(place),
+            Happening::Hear(place, beat) => self.hear(place, *beat),
+            Happening::Renew(place, sent, part) => self.renew(place, sent, &part),
+            Happening::Manage(datacenter) => self.manage(datacenter),
+            Happening::Decide(datacenter, behind, decision) => {
+                self.decide(datacenter, behind, *decision);
+            }
         }
+    }
+
+    /// Until when the process that something happens to stands still, if it does.
+    fn is_paused(&self, happening: &Happening) -> Option<Moment> {
+        let node = match happening {
+            Happening::Arrive(arrival) => self.place_of(arrival.to),
+            Happening::Work(place)
+            | Happening::Wake(place, _)
+            | Happening::WakeSession(place, _)
+            | Happening::Write(place)
+            | Happening::Sync(place)
+            | Happening::SyncEvery(place)
+            | Happening::Cuts(place)
+            | Happening::LinkLost(place, _)
+            | Happening::Configure(place, _)
+            | Happening::Beat(place)
+            | Happening::Renew(place, ..) => place.node,
+            Happening::Turn(client) => self.place_of(self.clients.get(client)?.node),
+            Happening::GiveUp(..)
+            | Happening::Begin(_)
+            | Happening::End(_)
+            | Happening::Start(_)
+            | Happening::Hear(..)
+            | Happening::Manage(_)
+            | Happening::Decide(..) => return None,
+        };
+        Some(self.nodes[node].paused_until).filter(|until| self.now < *until)
     }
 
     /// The place of a node in the list.
@@ -371,7 +430,12 @@ impl World {
         if node.is_up || node.is_removed {
             return;
         }
-        node.configuration = Arc::clone(&self.configuration);
+        if self.control.is_empty() {
+            node.configuration = Arc::clone(&self.configuration);
+        } else {
+            node.lease_until = Lease::Until(Steady::default());
+        }
+        node.paused_until = Moment::default();
         let id = node.id;
         let recovered = match node.start(self.now) {
             Ok(recovered) => recovered,
@@ -397,6 +461,9 @@ impl World {
         if self.plan.shape.durability == Durability::Interval {
             self.queue.add(self.now.after(SECOND), Happening::SyncEvery(place));
         }
+        if !self.control.is_empty() {
+            self.queue.add(self.now.after(1_000), Happening::Beat(place));
+        }
         self.forget_missing_links();
         self.absorb(number);
     }
@@ -406,14 +473,11 @@ impl World {
             return;
         }
         let node = &mut self.nodes[place.node];
-        let is_newer = configuration
-            .datacenters
-            .iter()
-            .any(|(id, datacenter)| node.configuration.epoch(*id) < datacenter.epoch);
-        if is_newer {
+        let mut next = Configuration::clone(&node.configuration);
+        if next.merge(configuration) {
             let id = node.id;
             self.trace.line(self.now, format_args!("{id} learns of a configuration"));
-            node.reconfigure(self.now, configuration);
+            node.reconfigure(self.now, &Arc::new(next));
             self.absorb(place.node);
         }
     }

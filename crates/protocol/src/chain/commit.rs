@@ -438,16 +438,13 @@ impl Shard {
         self.commit_to(&here, to, &mut Outputs::default());
     }
 
-    /// `committed_to` is what was known to be committed when the entry was written.
+    /// `committed_to` is what was known to be committed when the entry was written. The rest is
+    /// committed again once the chain has settled: the log may still say that it was taken back.
     fn recover_entry(&mut self, committed_to: Position, entry: Entry) {
         let position = entry.identity.position;
         self.take(entry);
         self.own = Progress { persisted_to: position, synced_to: position };
-        let is_alone = self.neighbours.is_head() && self.neighbours.is_tail();
-        let to = if is_alone { position } else { committed_to.min(position) };
-        let synced_to = if is_alone { to } else { Position(0) };
-        self.all = greater(self.all, Progress { persisted_to: to, synced_to });
-        self.commit_recovered(to);
+        self.commit_recovered(committed_to);
     }
 }
 

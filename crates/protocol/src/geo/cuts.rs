@@ -139,6 +139,9 @@ impl CutKeeper {
             return;
         }
         let own = here.node.datacenter;
+        if self.configuration.epoch(from.datacenter) < report.epoch && from.datacenter != own {
+            out.early(from, Message::AskConfiguration(from.datacenter));
+        }
         match report.scope {
             CutScope::Node { shards, applied, wants_ticks } => {
                 let is_current = report.epoch == self.configuration.epoch(own);
@@ -231,7 +234,8 @@ impl CutKeeper {
         let place = datacenter.present().position(|node| node == here.node);
         for peer in self.configuration.peers(own) {
             let Some(other) = self.configuration.datacenter(peer) else { continue };
-            for (index, node) in other.present().enumerate() {
+            // Also one that is said to be gone: it may be back, and this is how it hears of that.
+            for (index, node) in other.nodes.iter().copied().enumerate() {
                 if Some(index % node_count.max(1)) == place {
                     let scope = CutScope::Datacenter { applied: applied.clone(), wants_ticks };
                     out.early(node, report(self.cuts.hlc.max(part.hlc), scope));

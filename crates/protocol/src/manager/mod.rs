@@ -33,12 +33,22 @@ mod tests;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt,
+    time::Duration,
 };
 
 use antecede_model::{
     configuration::{Chain, Configuration, Waiting},
     ids::{Boot, DatacenterId, Epoch, NodeId, ShardId},
 };
+
+/// How often a node says that it lives.
+pub const BEAT_EVERY: Duration = Duration::from_millis(100);
+/// For how long a node may answer after it sent a beat that was answered: half the time after which
+/// it is given up, so that clocks may run apart by much and it still stops first.
+pub const LEASE: Duration = Duration::from_millis(500);
+/// After how long a silence a manager gives a node up; counted from the last beat that it heard, and
+/// not before it has listened for so long itself (PITFALLS B6).
+pub const DEAD_AFTER: Duration = Duration::from_secs(1);
 
 /// What a manager knows of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -313,6 +323,9 @@ impl Step<'_> {
         if !is_known || !last.iter().any(|node| self.facts.is_alive(*node)) {
             return;
         }
+        let mut last = last;
+        let turn = usize::from(shard.0) % last.len().max(1);
+        last.rotate_left(turn); // Heads spread over the nodes.
         for node in last {
             if self.facts.is_alive(node) {
                 next.waiting.remove(&node);

@@ -9,6 +9,7 @@
 use antecede_model::{
     clock::Timestamp,
     codec::{DecodeError, Reader, Writer},
+    configuration::Datacenter,
     consistency::Consistency,
     context::Dependencies,
     cut::Cut,
@@ -53,6 +54,15 @@ pub fn write_message(message: &Message, to: &mut Vec<u8>) {
             to.u8(2);
             write_cut_report(report, to);
         }
+        Message::AskConfiguration(of) => {
+            to.u8(3);
+            to.datacenter(*of);
+        }
+        Message::Configuration(of, part) => {
+            to.u8(4);
+            to.datacenter(*of);
+            part.write(to);
+        }
     }
 }
 
@@ -71,6 +81,8 @@ pub fn read_message(bytes: &[u8]) -> Result<Message, DecodeError> {
         }
         1 => Message::Reply(read_request_id(from)?, read_reply(from)?),
         2 => Message::Cut(read_cut_report(from)?),
+        3 => Message::AskConfiguration(from.datacenter()?),
+        4 => Message::Configuration(from.datacenter()?, Box::new(Datacenter::read(from)?)),
         found => return Err(DecodeError::UnknownTag { what: "message", found }),
     };
     reader.finish()?;

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 
 use antecede_check::{History, converged, durable, history::FinalRecord};
-use antecede_model::{configuration::Configuration, ids::NodeId, version::Version};
+use antecede_model::{
+    configuration::Configuration, dependency::Dependency, ids::NodeId, version::Version,
+};
 
 use super::{Failure, accept};
 use crate::{
@@ -28,9 +30,8 @@ pub fn expected(
 ) -> Option<Expected> {
     let shard = keys.of_id(key).shard;
     let survives = |version: &Version| {
-        configuration.tail(version.origin, shard).is_some_and(|tail| {
-            ledger.image(tail, shard).named(version.origin, version.timestamp).is_some()
-        })
+        let write = Dependency { origin: version.origin, shard, stamp: version.timestamp };
+        configuration.tail(version.origin, shard).is_some_and(|tail| ledger.holds(tail, write))
     };
     let written = ledger.written(key)?;
     let (version, value) = written.iter().rev().find(|(version, _)| survives(version))?;

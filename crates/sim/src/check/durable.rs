@@ -31,6 +31,9 @@ pub fn at_commit(
     knows_run_of: impl Fn(NodeId) -> bool,
 ) -> Result<(), Failure> {
     for node in chain {
+        if stored.identity.position <= ledger.image(*node, shard).base() {
+            continue; // It has copied what this came to.
+        }
         let facts = ledger.node(*node);
         let may_have_lost_its_end = !facts.is_up || !knows_run_of(*node);
         if ledger.durability() != Durability::Always && may_have_lost_its_end {
@@ -81,6 +84,9 @@ pub fn at_wait(
 ) -> Result<(), Failure> {
     let holds = |datacenter: DatacenterId| {
         configuration.chain(datacenter, write.shard).iter().all(|node| {
+            if ledger.has_copied(*node, write) {
+                return true;
+            }
             let found = ledger.image(*node, write.shard).named(write.origin, write.stamp);
             found.is_some_and(|found| found.index <= ledger.node(*node).synced_to)
         })
@@ -112,7 +118,7 @@ pub fn at_rest(ledger: &Ledger, configuration: &Configuration) -> Result<(), Fai
         let write = acknowledged.write;
         for datacenter in configuration.datacenters.keys() {
             for node in configuration.chain(*datacenter, write.shard) {
-                if ledger.image(*node, write.shard).named(write.origin, write.stamp).is_none() {
+                if !ledger.holds(*node, write) {
                     let what = format!("{write} was acknowledged and is not in the log of {node}");
                     return Err(Failure::new("durable", what));
                 }

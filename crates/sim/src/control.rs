@@ -1,0 +1,262 @@
+//! Simulates the control plane of each datacenter: a register that holds its part of the
+//! configuration, changes only by compare-and-swap, is slow, and cannot always be reached.
+//!
+//! Nodes say that they live and are told the newest state of the register; that is their lease. A
+//! manager looks at what it has heard and decides by the protocol's own function. Its decision
+//! reaches the register later: if that has changed in between, the decision comes to nothing. A
+//! manager that takes over has heard of nobody.
+//!
+//! Assumes: the agreement below is right; it has tests of its own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use antecede_model::{
+    clock::Steady,
+    configuration::{Configuration, Datacenter},
+    ids::{Boot, DatacenterId, Epoch, NodeId, ShardId},
+};
+use antecede_protocol::{
+    machine::Lease,
+    manager::{BEAT_EVERY, DEAD_AFTER, Facts, LEASE, Life, next_configuration},
+    mutation::Mutation,
+};
+
+use crate::{
+    moment::{MILLI, Moment},
+    world::{Happening, Place, World},
+};
+
+/// How often a manager looks at what it has heard.
+const LOOK_EVERY: u64 = 50 * MILLI;
+/// How long a decision takes to the register at most.
+const DECISION_DELAY_MAX: u64 = 60 * MILLI;
+/// Of a thousand beats and answers, how many are lost.
+const LOST_PER_MILLE: u64 = 10;
+
+/// One datacenter's register, and what its manager has heard.
+#[derive(Debug)]
+pub(crate) struct ControlPlane {
+    /// What the register holds.
+    part: Arc<Datacenter>,
+    /// Whether it can be reached by anybody.
+    pub(crate) is_up: bool,
+    /// Since when the manager listens.
+    listens_since: Moment,
+    heard: BTreeMap<NodeId, Heard>,
+}
+
+#[derive(Debug)]
+struct Heard {
+    at: Moment,
+    beat: Beat,
+}
+
+/// What a node says of itself.
+#[derive(Clone, Debug)]
+pub(crate) struct Beat {
+    node: NodeId,
+    boot: Boot,
+    /// By the node's clock.
+    sent: Steady,
+    /// What it measured the facts in.
+    epoch: Epoch,
+    caught_up: Vec<(ShardId, NodeId)>,
+    misfits: Vec<(ShardId, NodeId)>,
+}
+
+impl ControlPlane {
+    pub(crate) fn new(part: &Datacenter) -> Self {
+        Self {
+            part: Arc::new(part.clone()),
+            is_up: true,
+            listens_since: Moment::default(),
+            heard: BTreeMap::new(),
+        }
+    }
+
+    /// Another manager takes over.
+    pub(crate) fn take_over(&mut self, now: Moment) {
+        self.listens_since = now;
+        self.heard.clear();
+    }
+
+    /// What the manager may take for true.
+    fn facts(&self, now: Moment, is_hasty: bool, forgets_listening: bool) -> Facts {
+        let dead_after = nanos(if is_hasty { LEASE / 4 } else { DEAD_AFTER });
+        let mut facts = Facts { epoch: self.part.epoch, ..Facts::default() };
+        for node in &self.part.nodes {
+            let heard = self.heard.get(node);
+            let since = heard.map_or(self.listens_since, |heard| heard.at);
+            let life = match heard {
+                _ if dead_after <= now.since(since) => Life::Expired,
+                None if forgets_listening => Life::Expired,
+                None => Life::Unknown,
+                Some(heard) => Life::Alive(heard.beat.boot),
+            };
+            facts.nodes.insert(*node, life);
+        }
+        let fresh = self.heard.values().filter(|heard| heard.beat.epoch == self.part.epoch);
+        let (mut caught_up, mut misfits) = (BTreeSet::new(), BTreeSet::new());
+        for heard in fresh {
+            caught_up.extend(heard.beat.caught_up.iter().copied());
+            misfits.extend(heard.beat.misfits.iter().copied());
+        }
+        (facts.caught_up, facts.misfits) = (caught_up, misfits);
+        facts
+    }
+}
+
+fn nanos(duration: std::time::Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).expect("a short time")
+}
+
+impl World {
+    /// Begins the control planes, where there are any.
+    pub(crate) fn begin_control(&mut self) {
+        if !self.plan.shape.is_managed {
+            return;
+        }
+        for (id, part) in &self.configuration.datacenters {
+            self.control.insert(*id, ControlPlane::new(part));
+            let at = self.now.after(self.chance.below(LOOK_EVERY));
+            self.queue.add(at, Happening::Manage(*id));
+        }
+    }
+
+    /// A node says that it lives.
+    pub(crate) fn beat(&mut self, place: Place) {
+        if !self.is_present(place) {
+            return;
+        }
+        self.queue.add(self.now.after(nanos(BEAT_EVERY)), Happening::Beat(place));
+        let node = &self.nodes[place.node];
+        let shards = || (0..).map(ShardId).zip(&node.shards);
+        let facts = |of: fn(&antecede_protocol::chain::Shard) -> Option<NodeId>| {
+            shards().filter_map(|(shard, replica)| Some((shard, of(replica.as_ref()?)?))).collect()
+        };
+        let beat = Beat {
+            node: node.id,
+            boot: node.boot,
+            sent: node.clock.at(self.now).steady,
+            epoch: node.epoch(),
+            caught_up: facts(antecede_protocol::chain::Shard::caught_up),
+            misfits: facts(antecede_protocol::chain::Shard::misfit),
+        };
+        if let Some(at) = self.crosses_to_control(place.node) {
+            self.queue.add(at, Happening::Hear(place, Box::new(beat)));
+        }
+    }
+
+    /// When something said now arrives, if it does.
+    fn crosses_to_control(&mut self, node: usize) -> Option<Moment> {
+        let is_lost = self.chance.per_mille(LOST_PER_MILLE) || self.nodes[node].is_cut_from_control;
+        let delay = self.chance.spread(self.plan.weather.local_delay * 2) + 1_000;
+        (!is_lost).then(|| self.now.after(delay))
+    }
+
+    /// A control plane hears that a node lives, and tells it what holds.
+    pub(crate) fn hear(&mut self, place: Place, beat: Beat) {
+        let Some(control) = self.control.get_mut(&beat.node.datacenter) else { return };
+        if !control.is_up || self.nodes[place.node].is_cut_from_control {
+            return;
+        }
+        let sent = beat.sent;
+        let known = control.heard.get(&beat.node);
+        if known.is_some_and(|known| beat.boot < known.beat.boot) {
+            return;
+        }
+        control.heard.insert(beat.node, Heard { at: self.now, beat });
+        let part = Arc::clone(&control.part);
+        if let Some(at) = self.crosses_to_control(place.node) {
+            self.queue.add(at, Happening::Renew(place, sent, part));
+        }
+    }
+
+    /// A node is told what holds; it may answer for a while from when it asked.
+    pub(crate) fn renew(&mut self, place: Place, sent: Steady, part: &Arc<Datacenter>) {
+        if !self.is_present(place) {
+            return;
+        }
+        let node = &mut self.nodes[place.node];
+        let datacenter = node.id.datacenter;
+        if node.epoch() < part.epoch {
+            let mut next = Configuration::clone(&node.configuration);
+            next.datacenters.insert(datacenter, Datacenter::clone(part));
+            self.trace
+                .line(self.now, format_args!("{} learns of epoch {}", node.id, part.epoch));
+            node.reconfigure(self.now, &Arc::new(next));
+        }
+        let node = &mut self.nodes[place.node];
+        if node.epoch() == part.epoch {
+            let until = Steady(sent.0 + LEASE);
+            node.lease_until = match node.lease_until {
+                Lease::Until(known) => Lease::Until(known.max(until)),
+                Lease::Unbounded => Lease::Unbounded,
+            };
+        }
+        self.absorb(place.node);
+    }
+
+    /// A manager looks at what it has heard.
+    pub(crate) fn manage(&mut self, datacenter: DatacenterId) {
+        self.queue.add(self.now.after(LOOK_EVERY), Happening::Manage(datacenter));
+        let mutations = self.plan.mutations;
+        let Some(control) = self.control.get(&datacenter) else { return };
+        if !control.is_up {
+            return;
+        }
+        let is_hasty = mutations.has(Mutation::ExpireBeforeLease);
+        let forgets_listening = mutations.has(Mutation::UnknownIsExpired);
+        let facts = control.facts(self.now, is_hasty, forgets_listening);
+        let Some(decision) = next_configuration(&self.configuration, datacenter, &facts) else {
+            return;
+        };
+        let at = self.now.after(self.chance.below(DECISION_DELAY_MAX));
+        self.queue.add(at, Happening::Decide(datacenter, facts.epoch, Box::new(decision)));
+    }
+
+    /// A decision reaches the register.
+    pub(crate) fn decide(
+        &mut self,
+        datacenter: DatacenterId,
+        behind: Epoch,
+        decision: antecede_protocol::manager::Decision,
+    ) {
+        let Some(control) = self.control.get_mut(&datacenter) else { return };
+        if control.part.epoch != behind || !control.is_up {
+            return; // Somebody else was there before, or it is lost.
+        }
+        let Some(part) = decision.configuration.datacenter(datacenter) else { return };
+        control.part = Arc::new(part.clone());
+        for change in &decision.changes {
+            self.trace.line(self.now, format_args!("DECIDED epoch {}: {change}", part.epoch));
+        }
+        let mut known = Configuration::clone(&self.configuration);
+        known.datacenters.insert(datacenter, part.clone());
+        self.configuration = Arc::new(known);
+        self.tally.epochs += 1;
+    }
+
+    /// Chains that lack a replica whose node is not gone for ever, or of which a node does not know
+    /// the newest state.
+    pub(crate) fn short_chains(&self) -> Vec<String> {
+        let mut found = Vec::new();
+        for (id, control) in &self.control {
+            for (shard, chain) in (0_u16..).zip(&control.part.chains) {
+                let is_gone = |node: &NodeId| self.nodes[self.place_of(*node)].is_removed;
+                if chain.waiting.keys().any(|node| !is_gone(node)) {
+                    found.push(format!("datacenter {id} shard {shard}: {chain:?}"));
+                }
+            }
+            for node in self.nodes.iter().filter(|node| node.id.datacenter == *id && node.is_up) {
+                if node.epoch() != control.part.epoch {
+                    found.push(format!("{} is in epoch {}", node.id, node.epoch()));
+                }
+            }
+        }
+        found
+    }
+}
