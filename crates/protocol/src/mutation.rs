@@ -56,6 +56,8 @@ pub enum Mutation {
     RejoinWithUncommitted,
     /// A copy brings the keys, but not which writes they are made of.
     CopyWithoutAppliedSets,
+    /// A tail calls a replica caught up and goes on to commit without it.
+    VouchWithoutWaiting,
     /// A replica may serve before it has copied all keys.
     ServeHalfCopied,
     /// A manager takes a node that it has not heard of for one that is dead.

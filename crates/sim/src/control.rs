@@ -15,7 +15,7 @@ use std::{
 
 use antecede_model::{
     clock::Steady,
-    configuration::{Configuration, Datacenter},
+    configuration::{Configuration, Datacenter, Waiting},
     ids::{Boot, DatacenterId, Epoch, NodeId, ShardId},
 };
 use antecede_protocol::{
@@ -238,6 +238,21 @@ impl World {
         known.datacenters.insert(datacenter, part.clone());
         self.configuration = Arc::new(known);
         self.tally.epochs += 1;
+    }
+
+    /// Starts nodes that were gone for ever and without which a chain stays dark: somebody has to.
+    pub(crate) fn bring_back(&mut self) {
+        let chains = self.control.values().flat_map(|control| &control.part.chains);
+        let needed: BTreeSet<NodeId> =
+            chains.flat_map(|chain| chain.waiting_as(Waiting::LastServing)).collect();
+        for node in needed {
+            let place = self.place_of(node);
+            if self.nodes[place].is_removed {
+                self.nodes[place].is_removed = false;
+                self.trace.line(self.now, format_args!("{node} is brought back"));
+                self.queue.add(self.now.after(MILLI), Happening::Start(place));
+            }
+        }
     }
 
     /// Chains that lack a replica whose node is not gone for ever, or of which a node does not know

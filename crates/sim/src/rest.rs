@@ -71,6 +71,7 @@ impl World {
         loop {
             let next = self.now.after(LOOK_EVERY);
             self.run_to(next)?;
+            self.bring_back();
             let mut unrest = self.unrest();
             if unrest.is_rest() {
                 self.probe();

@@ -168,6 +168,11 @@ impl Shard {
             return;
         }
         let mut so_far = so_far;
+        if let Some(vouched_to) = self.copying.vouched_to()
+            && !self.options.mutations.has(Mutation::VouchWithoutWaiting)
+        {
+            so_far.persisted_to = so_far.persisted_to.min(vouched_to);
+        }
         if self.options.mutations.has(Mutation::TailCommitsOnItsOwnSync) {
             so_far = self.own;
         }
@@ -230,7 +235,10 @@ impl Shard {
 
     /// Sends the successor what it was not sent yet, as far as the window of flight allows.
     pub(crate) fn send_entries(&mut self, here: &Here, out: &mut Outputs) {
-        let Some(next) = self.neighbours.next else { return };
+        let Some(next) = self.neighbours.next else {
+            self.answer_joiner(out);
+            return;
+        };
         if !self.settling.has_agreed() {
             return;
         }

@@ -8,7 +8,11 @@
 //! need. Every answer is a function of the question and of what the tail has committed, so any
 //! other tail can go on with it, and a copy that was interrupted continues where it was.
 //!
-//! Assumes: only what is committed is given away, so all that a syncing replica has is committed.
+//! Once it has everything the tail vouches for it: from then on nothing is committed without it, as
+//! if it served already, since the next epoch may leave the shard to it alone; and it is given what
+//! is not committed yet.
+//!
+//! Assumes: parts are taken only from what is committed, at a position that both have come to.
 //! Ensures: a replica is called whole only when its disk holds all that a serving one needs, but
 //! for the end of the log, which it gets as the new tail (`settle`).
 //! Not here: who shall copy, and when a copy is to serve (`manager`).
@@ -58,6 +62,11 @@ pub(super) struct Copying {
     again_at: Option<Steady>,
     /// At the tail: how far the replica behind it has come.
     joiner: Option<Joiner>,
+    /// At the tail: whether that replica is called caught up. From then on nothing is committed
+    /// without it: the next epoch may leave the shard to it alone.
+    vouches: bool,
+    /// At the tail: a question that is answered when there is something new.
+    held: Option<CopyAsk>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -70,6 +79,7 @@ struct Asked {
 struct Answered {
     committed_to: Position,
     durable_to: Position,
+    had_entries: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -77,7 +87,6 @@ struct Joiner {
     node: NodeId,
     boot: Boot,
     has_to: Position,
-    is_whole: bool,
 }
 
 impl Copying {
@@ -87,12 +96,19 @@ impl Copying {
         self.answered = None;
         self.part = None;
         self.again_at = None;
-        self.joiner = None;
+        self.forget_joiner();
     }
 
     /// Nobody copies from this replica any more.
     pub(super) fn forget_joiner(&mut self) {
         self.joiner = None;
+        self.vouches = false;
+        self.held = None;
+    }
+
+    /// How far a replica has the log that is to serve soon.
+    pub(super) fn vouched_to(&self) -> Option<Position> {
+        self.joiner.filter(|_| self.vouches).map(|joiner| joiner.has_to)
     }
 
     /// Whether the answer that came last is still being written.
@@ -109,11 +125,9 @@ impl Shard {
     /// The replica behind this tail that has all but the end of the log; a fact for the manager.
     #[must_use]
     pub fn caught_up(&self) -> Option<NodeId> {
-        let joiner = self.copying.joiner?;
-        let lacks = self.committed_to.0.saturating_sub(joiner.has_to.0);
-        let has_all = joiner.is_whole && lacks <= CAUGHT_UP_WITHIN;
+        let joiner = self.copying.joiner.filter(|_| self.copying.vouches)?;
         let is_known = self.boots.get(&joiner.node) == Some(&joiner.boot);
-        (has_all && is_known && self.is_settled()).then_some(joiner.node)
+        (is_known && self.is_settled()).then_some(joiner.node)
     }
 
     /// Begins to copy what this replica lacks.
@@ -269,8 +283,9 @@ impl Shard {
     /// At the tail: answers a replica that copies from it.
     pub(super) fn on_copy_ask(
         &mut self,
+        here: &Here,
         (from, boot): (NodeId, Boot),
-        ask: &CopyAsk,
+        ask: CopyAsk,
         out: &mut Outputs,
     ) {
         let number = ask.number;
@@ -278,23 +293,44 @@ impl Shard {
             return; // It asks again.
         }
         let has_to = ask.last.map_or(Position(0), |identity| identity.position);
-        if !self.window.continues(ask.last) || self.committed_to < has_to {
+        let is_ahead = !self.copying.vouches && self.committed_to < has_to;
+        if !self.window.continues(ask.last) || is_ahead {
+            self.copying.forget_joiner();
             self.copying.joiner =
-                Some(Joiner { node: from, boot, has_to: self.committed_to, is_whole: false });
+                Some(Joiner { node: from, boot, has_to: self.committed_to });
             let start = self.start_of_copy();
             out.early(from, self.message(Body::CopyAnew { number, start }));
             return;
         }
-        self.copying.joiner = Some(Joiner { node: from, boot, has_to, is_whole: ask.is_whole });
+        self.copying.joiner = Some(Joiner { node: from, boot, has_to });
+        let lacks = self.committed_to.0.saturating_sub(has_to.0);
+        self.copying.vouches |= ask.is_whole && lacks <= CAUGHT_UP_WITHIN;
+        self.copying.held = Some(ask);
+        self.answer_joiner(out);
+        self.advance(here, out);
+    }
+
+    /// Answers the question of the replica that copies from this one, if there is something new.
+    pub(super) fn answer_joiner(&mut self, out: &mut Outputs) {
+        let Some(joiner) = self.copying.joiner else { return };
+        let Some(ask) = self.copying.held.take() else { return };
+        let (number, has_to) = (ask.number, joiner.has_to);
         let mut entries = self.chunk_after(has_to);
-        entries.retain(|entry| entry.identity.position <= self.committed_to);
+        if !self.copying.vouches {
+            entries.retain(|entry| entry.identity.position <= self.committed_to);
+        }
+        let is_level = entries.is_empty() && ask.window_from.is_none() && ask.part_from.is_none();
+        if is_level && self.copying.vouches {
+            self.copying.held = Some(ask);
+            return;
+        }
         let end = entries.last().map_or(has_to, |entry| entry.identity.position);
         let part = ask.part_from.filter(|_| end == self.committed_to);
         let part = part.map(|from| self.keys.part(from, PART_BYTES));
         let history = ask.window_from.map(|from| self.chunk_before(from)).unwrap_or_default();
         let (committed_to, durable_to) = (self.committed_to, self.durable_position());
         let copied = Copied { number, committed_to, durable_to, history, entries, part };
-        out.early(from, self.message(Body::Copied(copied)));
+        out.early(joiner.node, self.message(Body::Copied(copied)));
     }
 
     /// What the log has come to here, apart from the keys.
@@ -347,6 +383,7 @@ impl Shard {
         if asked.for_history {
             self.take_history(copied.history, storage, out);
         }
+        let had_entries = !copied.entries.is_empty();
         for entry in copied.entries {
             if entry.identity.position == self.window.end().next() {
                 self.append(entry, storage, out);
@@ -356,7 +393,7 @@ impl Shard {
             self.copying.part = copied.part;
         }
         let Copied { committed_to, durable_to, .. } = copied;
-        self.copying.answered = Some(Answered { committed_to, durable_to });
+        self.copying.answered = Some(Answered { committed_to, durable_to, had_entries });
         self.go_on_copying(here, storage, out);
     }
 
@@ -391,10 +428,11 @@ impl Shard {
             return;
         }
         let persisted_to = self.own.persisted_to;
-        self.all.persisted_to = self.all.persisted_to.max(persisted_to);
-        self.all.synced_to = self.all.synced_to.max(answered.durable_to.min(persisted_to));
-        self.commit_to(here, persisted_to, out);
-        if self.committed_to < self.window.end() {
+        let committed_to = persisted_to.min(answered.committed_to);
+        self.all.persisted_to = self.all.persisted_to.max(committed_to);
+        self.all.synced_to = self.all.synced_to.max(answered.durable_to.min(committed_to));
+        self.commit_to(here, committed_to, out);
+        if persisted_to < self.window.end() {
             self.ask_again_at(after(here.now.steady, RETRY_AFTER), out);
             return; // It goes on when the disk has come further.
         }
@@ -407,7 +445,7 @@ impl Shard {
             out.appended_to = index;
             self.copying.noted_at = index;
         }
-        let lacks_more = self.committed_to < answered.committed_to
+        let lacks_more = answered.had_entries
             || self.keys.frontier().is_some()
             || self.copying.lacks_history;
         if lacks_more {

@@ -490,7 +490,7 @@ impl Shard {
             Body::Fetch { membership, lineage: _, stamps } => {
                 self.on_fetch(from, membership, &stamps, out);
             }
-            Body::CopyAsk(ask) => self.on_copy_ask((from, boot), &ask, out),
+            Body::CopyAsk(ask) => self.on_copy_ask(here, (from, boot), ask, out),
             Body::CopyAnew { .. } | Body::Copied(_) => {} // It has become the tail since it asked.
         }
     }

@@ -400,6 +400,7 @@ impl Shard {
             if !was_syncing && self.donor.is_some() {
                 self.begin_syncing(here, storage, out);
             }
+            self.advance(here, out); // It may have waited for a replica that copies no more.
             self.probe_outboxes(here, out); // Another datacenter may have other heads now.
             return;
         }
