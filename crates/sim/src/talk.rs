@@ -52,7 +52,9 @@ impl World {
             if let Some(shard) = record.shard() {
                 self.nodes[number].unsynced.insert(shard, index.0);
             }
-            if let Record::Entry { shard, entry, .. } = record {
+            if let Record::Entry { shard, entry, .. } = record
+                && self.is_in_epoch(number, *shard)
+            {
                 let datacenter = self.nodes[number].id.datacenter;
                 let result = visible_at::at_append(&self.ledger, datacenter, *shard, entry);
                 self.hold(result);
@@ -69,6 +71,14 @@ impl World {
             self.flush_soon(number);
         }
         has_appended
+    }
+
+    /// Whether a node knows the newest state of a chain; else nobody will see what it logs.
+    fn is_in_epoch(&self, number: usize, shard: ShardId) -> bool {
+        let node = &self.nodes[number];
+        let datacenter = node.id.datacenter;
+        node.configuration.chain_epoch(datacenter, shard)
+            == self.configuration.chain_epoch(datacenter, shard)
     }
 
     /// Tells the ledger of a record that a node has.

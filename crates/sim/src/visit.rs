@@ -317,7 +317,12 @@ impl World {
         let last = self.clients[&number].last_write;
         let (Response::Integer(answered), Some(place)) = (response, last) else { return };
         let write = self.ledger.acknowledged()[place].write;
-        let result = durable::at_wait(&self.ledger, &self.configuration, write, *answered);
+        let is_settled = |node| {
+            let replica = self.nodes[self.place_of(node)].shards.get(usize::from(write.shard.0));
+            replica.and_then(Option::as_ref).is_some_and(antecede_protocol::chain::Shard::is_settled)
+        };
+        let configuration = &self.configuration;
+        let result = durable::at_wait(&self.ledger, configuration, write, *answered, is_settled);
         self.hold(result);
     }
 

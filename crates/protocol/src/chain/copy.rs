@@ -36,8 +36,8 @@ use crate::{
 
 /// How often a replica that has everything asks whether there is more.
 const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(20);
-/// Entries that a replica may lack when it is called caught up; it gets them as the tail.
-const CAUGHT_UP_WITHIN: u64 = 256;
+/// Entries that a replica may lack when the tail begins to wait for it: it gets them in one answer.
+const WAIT_WITHIN: u64 = 256;
 /// Bytes of entries that a tail keeps for a replica that copies from it.
 const KEPT_FOR_COPY_MAX: usize = 64 << 20;
 
@@ -62,8 +62,9 @@ pub(super) struct Copying {
     again_at: Option<Steady>,
     /// At the tail: how far the replica behind it has come.
     joiner: Option<Joiner>,
-    /// At the tail: whether that replica is called caught up. From then on nothing is committed
-    /// without it: the next epoch may leave the shard to it alone.
+    /// At the tail: whether that replica has come so close that nothing more is committed without
+    /// it. When it has all that is committed, it is called caught up: the next epoch may leave the
+    /// shard to it alone.
     vouches: bool,
     /// At the tail: a question that is answered when there is something new.
     held: Option<CopyAsk>,
@@ -127,7 +128,9 @@ impl Shard {
     pub fn caught_up(&self) -> Option<NodeId> {
         let joiner = self.copying.joiner.filter(|_| self.copying.vouches)?;
         let is_known = self.boots.get(&joiner.node) == Some(&joiner.boot);
-        (is_known && self.is_settled()).then_some(joiner.node)
+        let has_all = self.committed_to <= joiner.has_to
+            || self.options.mutations.has(Mutation::VouchWithoutWaiting);
+        (is_known && has_all && self.is_settled()).then_some(joiner.node)
     }
 
     /// Begins to copy what this replica lacks.
@@ -150,7 +153,9 @@ impl Shard {
             return;
         }
         let (shard, to) = (self.shard, self.committed_to);
-        out.appended_to = storage.append(&mut |bytes| Record::write_cut_back(bytes, shard, to));
+        let index = storage.append(&mut |bytes| Record::write_cut_back(bytes, shard, to));
+        out.appended_to = index;
+        self.copying.noted_at = index;
         self.cut_back();
     }
 
@@ -304,7 +309,7 @@ impl Shard {
         }
         self.copying.joiner = Some(Joiner { node: from, boot, has_to });
         let lacks = self.committed_to.0.saturating_sub(has_to.0);
-        self.copying.vouches |= ask.is_whole && lacks <= CAUGHT_UP_WITHIN;
+        self.copying.vouches |= ask.is_whole && lacks <= WAIT_WITHIN;
         self.copying.held = Some(ask);
         self.answer_joiner(out);
         self.advance(here, out);

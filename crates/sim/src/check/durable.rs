@@ -72,7 +72,8 @@ pub fn at_acknowledgement(ledger: &Ledger, write: Dependency) -> Result<(), Fail
     Err(Failure::new("durable", format!("{write} was acknowledged before it was committed")))
 }
 
-/// Judges `WAIT`: so many datacenters must hold the write on the disks of its chain.
+/// Judges `WAIT`: so many datacenters must hold the write on the disks of its chain. A replica that
+/// has come into its chain and not settled yet may hold it in memory.
 ///
 /// # Errors
 /// When fewer do.
@@ -81,15 +82,17 @@ pub fn at_wait(
     configuration: &Configuration,
     write: Dependency,
     answered: i64,
+    is_settled: impl Fn(NodeId) -> bool,
 ) -> Result<(), Failure> {
+    let has = |node: &NodeId| {
+        let found = ledger.image(*node, write.shard).named(write.origin, write.stamp);
+        let is_synced = found.is_some_and(|found| found.index <= ledger.node(*node).synced_to);
+        is_synced || ledger.has_copied(*node, write)
+    };
     let holds = |datacenter: DatacenterId| {
-        configuration.chain(datacenter, write.shard).iter().all(|node| {
-            if ledger.has_copied(*node, write) {
-                return true;
-            }
-            let found = ledger.image(*node, write.shard).named(write.origin, write.stamp);
-            found.is_some_and(|found| found.index <= ledger.node(*node).synced_to)
-        })
+        let Some(chain) = configuration.chain_of(datacenter, write.shard) else { return false };
+        let is_somewhere = chain.members().any(|node| has(&node)); // The chain may be dark by now.
+        is_somewhere && chain.serving.iter().all(|node| has(node) || !is_settled(*node))
     };
     let count = configuration.peers(write.origin).filter(|peer| holds(*peer)).count();
     if answered <= i64::try_from(count).unwrap_or(i64::MAX) {
