@@ -26,6 +26,7 @@ use openraft::{
     storage::{LogFlushed, RaftLogStorage},
 };
 use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition};
+use tokio::sync::watch;
 
 use super::{
     GroupId,
@@ -149,6 +150,8 @@ struct Owner {
 pub(crate) struct MemberFile {
     database: Database,
     path: PathBuf,
+    /// Dropped after the database, to tell that the file is closed.
+    open: watch::Sender<()>,
 }
 
 impl MemberFile {
@@ -170,7 +173,7 @@ impl MemberFile {
         };
         let Some(founders) = founders else {
             let database = Database::open(&path).map_err(|error| failed(&path, error))?;
-            let file = Self { database, path };
+            let file = Self::of(database, path);
             let owner = file.owner()?;
             if (owner.group, owner.node) != (group, node) {
                 let (path, found_node, found_group) = (file.path, owner.node, owner.group);
@@ -188,7 +191,16 @@ impl MemberFile {
         let folder = folder.unwrap_or_else(|| Path::new("."));
         std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
         let database = Database::open(&path).map_err(|error| failed(&path, error))?;
-        Ok((Self { database, path }, founders))
+        Ok((Self::of(database, path), founders))
+    }
+
+    fn of(database: Database, path: PathBuf) -> Self {
+        Self { database, path, open: watch::Sender::new(()) }
+    }
+
+    /// Ends when the file is closed.
+    pub(crate) fn watch(&self) -> watch::Receiver<()> {
+        self.open.subscribe()
     }
 
     fn create(path: &Path, owner: &Owner) -> Result<Self, FileError> {
@@ -197,7 +209,7 @@ impl MemberFile {
             removed.map_err(|error| failed(path, redb::Error::Io(error)))?;
         }
         let database = Database::create(path).map_err(|error| failed(path, error))?;
-        let file = Self { database, path: path.to_owned() };
+        let file = Self::of(database, path.to_owned());
         let row = seal(|writer| {
             writer.number(FORMAT);
             owner.group.write(writer);

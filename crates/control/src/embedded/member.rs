@@ -8,14 +8,7 @@
 //! forgotten with the term, and so is the time since when it listens. The newest boot of each node
 //! is agreed upon, so that an older one is refused by every later leader, too.
 
-use std::{
-    collections::BTreeMap,
-    fmt,
-    net::SocketAddr,
-    path::PathBuf,
-    sync::{Arc, Weak},
-    time::Duration,
-};
+use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use antecede_model::{
     clock::Steady,
@@ -27,11 +20,7 @@ use openraft::{
     raft::SnapshotResponse,
 };
 use parking_lot::Mutex;
-use tokio::{
-    net::TcpListener,
-    task::JoinHandle,
-    time::{sleep, timeout},
-};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 
 use super::{
     GroupId,
@@ -50,9 +39,6 @@ pub(super) const AWAIT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a stopping member waits for its tasks to leave the file.
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
-
-/// Pause between two looks whether they have.
-const LEAVE_PAUSE: Duration = Duration::from_millis(5);
 
 /// What a member is told when it is opened.
 #[derive(Debug)]
@@ -127,8 +113,8 @@ pub enum OpenError {
 pub struct Member {
     core: Arc<Core>,
     serving: JoinHandle<()>,
-    /// Held by the library as long as it writes.
-    file: Weak<MemberFile>,
+    /// Ends when the file is closed.
+    open: watch::Receiver<()>,
     local_address: SocketAddr,
 }
 
@@ -159,7 +145,7 @@ impl Member {
             StateMachine::open(Arc::clone(&file)).map_err(|error| failed((*error).into()))?;
         let pool = Arc::new(Pool::new(group, node));
         let network = Network::new(Arc::clone(&pool));
-        let held = Arc::downgrade(&file);
+        let open = file.watch();
         let log = LogFile::new(file);
         let raft = Raft::new(member_of(node), Arc::new(config), network, log, machine)
             .await
@@ -167,7 +153,7 @@ impl Member {
         let core = Arc::new(Core { group, node, raft, state, clock, heard: Mutex::default() });
         core.found(founders).await.map_err(failed)?;
         let serving = tokio::spawn(serving::serve(Arc::clone(&core), listener));
-        Ok(Self { core, serving, file: held, local_address })
+        Ok(Self { core, serving, open, local_address })
     }
 
     /// Which node it is.
@@ -209,12 +195,7 @@ impl Member {
         if let Err(error) = self.core.raft.shutdown().await {
             tracing::error!(%error, "the agreement did not end in order");
         }
-        let left = async {
-            while 0 < self.file.strong_count() {
-                sleep(LEAVE_PAUSE).await;
-            }
-        };
-        if timeout(LEAVE_LIMIT, left).await.is_err() {
+        if timeout(LEAVE_LIMIT, self.open.changed()).await.is_err() {
             tracing::warn!(member = %self.core.node, "the agreement still holds its file");
         }
     }

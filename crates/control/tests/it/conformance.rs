@@ -22,7 +22,9 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(crate) trait Cluster: Sized {
     /// Starts `count` members.
     async fn start(count: usize) -> Self;
-    /// A store that asks through this member first.
+    /// A store of a node that is no member.
+    fn client(&self) -> Arc<dyn ConfigurationStore>;
+    /// A store of this member's node; of no use once the member was stopped.
     fn store(&self, member: usize) -> Arc<dyn ConfigurationStore>;
     /// The member that leads, as soon as one does that is not cut off.
     async fn leader(&self) -> usize;
@@ -230,12 +232,15 @@ pub(crate) async fn a_leader_that_is_cut_off_answers_nothing<C: Cluster>() {
 pub(crate) async fn a_watch_shows_the_last_value_across_the_loss_of_the_leader<C: Cluster>() {
     let mut cluster = C::start(3).await;
     let key = key("watched");
-    let mut watches: Vec<(Watch, Option<Revision>)> =
-        (0..3).map(|member| (cluster.store(member).watch(&key), None)).collect();
     put(&*cluster.store(0), &key, 1).await;
+    let leader = cluster.leader().await;
+    let others = [cluster.store((leader + 1) % 3), cluster.store((leader + 2) % 3)];
+    let mut watches: Vec<(Watch, Option<Revision>)> = Vec::new();
+    for store in [cluster.client(), cluster.client()].iter().chain(&others) {
+        watches.push((store.watch(&key), None));
+    }
     wait_for(&mut watches, Revision(1)).await;
 
-    let leader = cluster.leader().await;
     cluster.stop(leader).await;
     let other = cluster.store((leader + 1) % 3);
     for tag in 2..5 {
@@ -374,11 +379,10 @@ pub(crate) async fn no_acknowledged_swap_is_lost_while_leaders_are_killed<C: Clu
         let stopped = stopped.clone();
         let tags = (0..10_000).take_while(move |_| !*stopped.borrow());
         let tags = tags.map(move |count| writer * 100_000 + count);
-        let store = cluster.store(usize::try_from(writer).unwrap() % 3);
-        writers.push(tokio::spawn(write(store, key.clone(), tags)));
+        writers.push(tokio::spawn(write(cluster.client(), key.clone(), tags)));
     }
     for _ in 0..4 {
-        let before = read(&*cluster.store(0), &key).await.map_or(0, |stored| stored.revision.0);
+        let before = read(&*cluster.client(), &key).await.map_or(0, |stored| stored.revision.0);
         let leader = cluster.leader().await;
         cluster.stop(leader).await;
         let other = cluster.store((leader + 1) % 3);

@@ -124,7 +124,7 @@ impl Group {
     }
 
     /// A store of a node that is no member.
-    pub(crate) fn client(&self) -> EmbeddedStore {
+    pub(crate) fn outsider(&self) -> EmbeddedStore {
         EmbeddedStore::new(self.options(node(99)))
     }
 
@@ -157,6 +157,10 @@ impl Cluster for Group {
 
     fn store(&self, member: usize) -> Arc<dyn ConfigurationStore> {
         Arc::new(self.stores[member].clone())
+    }
+
+    fn client(&self) -> Arc<dyn ConfigurationStore> {
+        Arc::new(self.outsider())
     }
 
     async fn leader(&self) -> usize {
