@@ -25,6 +25,7 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 use super::{
     GroupId,
     disk::{FileError, LogFile, MemberFile, Start},
+    election,
     membership::{self, Ended, MemberState, members_of},
     message::{Reply, Request},
     network::{Network, Pool},
@@ -113,6 +114,7 @@ pub enum OpenError {
 pub struct Member {
     core: Arc<Core>,
     serving: JoinHandle<()>,
+    stepping_aside: JoinHandle<()>,
     /// Ends when the file is closed.
     open: watch::Receiver<()>,
     local_address: SocketAddr,
@@ -150,10 +152,20 @@ impl Member {
         let raft = Raft::new(member_of(node), Arc::new(config), network, log, machine)
             .await
             .map_err(failed)?;
-        let core = Arc::new(Core { group, node, raft, state, clock, heard: Mutex::default() });
+        let core = Arc::new(Core {
+            group,
+            node,
+            raft,
+            state,
+            clock,
+            learn_limit: timing.learn_limit,
+            heard: Mutex::default(),
+        });
+        let stepping_aside =
+            tokio::spawn(election::step_aside(core.raft.clone(), timing.silence_max));
         core.found(founders).await.map_err(failed)?;
         let serving = tokio::spawn(serving::serve(Arc::clone(&core), listener));
-        Ok(Self { core, serving, open, local_address })
+        Ok(Self { core, serving, stepping_aside, open, local_address })
     }
 
     /// Which node it is.
@@ -208,6 +220,7 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         self.serving.abort();
+        self.stepping_aside.abort();
     }
 }
 
@@ -235,6 +248,7 @@ pub(crate) struct Core {
     raft: Raft,
     state: Arc<State>,
     clock: fn() -> Steady,
+    learn_limit: Duration,
     heard: Mutex<Heard>,
 }
 
@@ -309,7 +323,7 @@ impl Core {
                 if self.leading().is_none() {
                     return self.not_leader();
                 }
-                match membership::change(&self.raft, &change).await {
+                match membership::change(&self.raft, &change, self.learn_limit).await {
                     Ended::Done => Reply::Members(self.members()),
                     Ended::Refused(error) => Reply::NotChanged(error),
                     Ended::LeaderChanged => Reply::LeaderChanged,

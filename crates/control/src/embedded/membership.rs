@@ -30,9 +30,6 @@ use crate::store::Outage;
 /// Members that vote. More make every decision slower and survive no more than is ever needed.
 pub const MEMBERS_MAX: usize = 5;
 
-/// How long a new member may take to receive what it needs before it may vote.
-const LEARN_LIMIT: Duration = Duration::from_secs(30);
-
 /// A member as the group knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MemberState {
@@ -136,14 +133,14 @@ pub(crate) fn members_of(membership: &StoredMembership) -> BTreeMap<NodeId, Memb
 }
 
 /// Carries out a change at the leader.
-pub(crate) async fn change(raft: &Raft, change: &Change) -> Ended {
+pub(crate) async fn change(raft: &Raft, change: &Change, learn_limit: Duration) -> Ended {
     let members = members_of(&raft.metrics().borrow().membership_config);
     match steps(&members, change) {
         Err(refused) => Ended::Refused(refused),
         Ok(changes) => {
             if let Change::Add { node, address } | Change::Replace { new: node, address, .. } =
                 change
-                && let Err(ended) = learn(raft, *node, address).await
+                && let Err(ended) = learn(raft, *node, address, learn_limit).await
             {
                 return ended;
             }
@@ -192,7 +189,7 @@ fn steps(
 }
 
 /// Makes a node learn until it has all that was there when it began.
-async fn learn(raft: &Raft, node: NodeId, address: &str) -> Result<(), Ended> {
+async fn learn(raft: &Raft, node: NodeId, address: &str, limit: Duration) -> Result<(), Ended> {
     let member = member_of(node);
     let added = raft.add_learner(member, BasicNode::new(address), false).await.map_err(ended)?;
     let index = added.log_id.index;
@@ -202,13 +199,13 @@ async fn learn(raft: &Raft, node: NodeId, address: &str) -> Result<(), Ended> {
         // Without a leader here nothing is replicated, and the next step says so.
         has_all || metrics.replication.is_none()
     };
-    let waited = raft.wait(Some(LEARN_LIMIT)).metrics(has_learnt, "a new member learns").await;
+    let waited = raft.wait(Some(limit)).metrics(has_learnt, "a new member learns").await;
     if waited.is_ok() {
         return Ok(());
     }
     let forget = ChangeMembers::RemoveNodes(BTreeSet::from([member]));
     raft.change_membership(forget, false).await.map_err(ended)?;
-    let (address, limit) = (address.to_owned(), LEARN_LIMIT);
+    let address = address.to_owned();
     Err(Ended::Refused(MembershipError::NotCaughtUp { node, address, limit }))
 }
 
@@ -282,10 +279,11 @@ impl MembershipError {
             }
             Self::TooMany => writer.u8(3),
             Self::InProgress | Self::Unknown { .. } | Self::Unavailable { .. } => writer.u8(4),
-            Self::NotCaughtUp { node, address, limit: _ } => {
+            Self::NotCaughtUp { node, address, limit } => {
                 writer.u8(5);
                 writer.node(*node);
                 writer.bytes(address.as_bytes());
+                writer.number(limit.as_secs());
             }
         }
     }
@@ -299,7 +297,8 @@ impl MembershipError {
             4 => Self::InProgress,
             5 => {
                 let (node, address) = (reader.node()?, read_text(reader)?);
-                Self::NotCaughtUp { node, address, limit: LEARN_LIMIT }
+                let limit = Duration::from_secs(reader.number()?);
+                Self::NotCaughtUp { node, address, limit }
             }
             found => return Err(DecodeError::UnknownTag { what: "refused change", found }),
         })

@@ -93,6 +93,8 @@ pub struct Timing {
     pub silence_min: Duration,
     /// How long it may be silent at most.
     pub silence_max: Duration,
+    /// How long a new member may take to receive what it needs before it may vote.
+    pub learn_limit: Duration,
 }
 
 impl Timing {
@@ -101,6 +103,7 @@ impl Timing {
         heartbeat: Duration::from_millis(150),
         silence_min: Duration::from_millis(600),
         silence_max: Duration::from_millis(1200),
+        learn_limit: Duration::from_secs(30),
     };
 
     /// The settings of the library.

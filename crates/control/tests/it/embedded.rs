@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use antecede_control::{
     ConfigurationStore, Outage, StoreError,
-    embedded::{FileError, GroupId, Member, MemberOptions, MembershipError, OpenError, Start},
+    embedded::{
+        FileError, GroupId, Member, MemberOptions, MembershipError, OpenError, Start, Timing,
+    },
 };
 use antecede_model::ids::NodeId;
 use tokio::{
@@ -65,6 +67,21 @@ async fn one_member_is_enough_and_keeps_its_state() {
     let second = put(&group.outsider(), &key("k"), 2).await;
     assert_eq!(first.next(), second);
     assert_eq!(read(&*group.store(0), &key("k")).await.unwrap().revision, second);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn survivors_that_are_equally_patient_still_elect_one() {
+    // All draw the same time, so that votes are split as often as can be.
+    let silence_min = Duration::from_millis(400);
+    let silence_max = silence_min + Duration::from_millis(1);
+    let heartbeat = Duration::from_millis(100);
+    let mut group = Group::with(3, Timing { heartbeat, silence_min, silence_max, ..TIMING }).await;
+    for tag in 0..6 {
+        let leader = group.leader().await;
+        group.stop(leader).await;
+        put(&group.outsider(), &key("k"), tag).await;
+        group.restart(leader).await;
+    }
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -252,7 +269,7 @@ async fn what_is_too_large_is_refused_before_it_is_sent() {
 fn times_that_do_not_fit_are_refused() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     runtime.block_on(async {
-        let group = Group::empty();
+        let group = Group::empty(TIMING);
         let members = BTreeMap::from([(node(0), "127.0.0.1:1".to_owned())]);
         let mut options = options(&group, 0, listener().await, Start::Create { members });
         options.timing.silence_min = Duration::from_millis(10);

@@ -37,6 +37,7 @@ pub(crate) const TIMING: Timing = Timing {
     heartbeat: Duration::from_millis(200),
     silence_min: Duration::from_millis(800),
     silence_max: Duration::from_millis(1600),
+    learn_limit: Duration::from_secs(2),
 };
 
 /// Where the caller stands in a connection's first bytes: behind length, checksum, the name of the
@@ -62,6 +63,7 @@ pub(crate) struct Group {
     pub(crate) places: Vec<Place>,
     stores: Vec<EmbeddedStore>,
     cuts: Arc<Cuts>,
+    timing: Timing,
     folder: TempDir,
 }
 
@@ -99,7 +101,7 @@ impl Group {
             path: self.path(place),
             listener,
             start,
-            timing: TIMING,
+            timing: self.timing,
             clock: steady,
         };
         let member = Member::open(options).await.unwrap();
@@ -134,16 +136,9 @@ impl Group {
         EmbeddedStore::beside(self.options(self.places[place].node), member)
     }
 
-    /// A group without members.
-    pub(crate) fn empty() -> Self {
-        let cuts = Arc::new(Cuts::new(BTreeSet::new()));
-        Self { places: Vec::new(), stores: Vec::new(), cuts, folder: TempDir::new().unwrap() }
-    }
-}
-
-impl Cluster for Group {
-    async fn start(count: usize) -> Self {
-        let mut group = Self::empty();
+    /// A group with so many members.
+    pub(crate) async fn with(count: usize, timing: Timing) -> Self {
+        let mut group = Self::empty(timing);
         for _ in 0..count {
             group.add_place().await;
         }
@@ -153,6 +148,24 @@ impl Cluster for Group {
         }
         group.stores = (0..count).map(|place| group.beside(place)).collect();
         group
+    }
+
+    /// A group without members.
+    pub(crate) fn empty(timing: Timing) -> Self {
+        let cuts = Arc::new(Cuts::new(BTreeSet::new()));
+        Self {
+            places: Vec::new(),
+            stores: Vec::new(),
+            cuts,
+            timing,
+            folder: TempDir::new().unwrap(),
+        }
+    }
+}
+
+impl Cluster for Group {
+    async fn start(count: usize) -> Self {
+        Self::with(count, TIMING).await
     }
 
     fn store(&self, member: usize) -> Arc<dyn ConfigurationStore> {
