@@ -25,7 +25,6 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 use super::{
     GroupId,
     disk::{FileError, LogFile, MemberFile, Start},
-    election,
     membership::{self, Ended, MemberState, members_of},
     message::{Reply, Request},
     network::{Network, Pool},
@@ -114,7 +113,6 @@ pub enum OpenError {
 pub struct Member {
     core: Arc<Core>,
     serving: JoinHandle<()>,
-    stepping_aside: JoinHandle<()>,
     /// Ends when the file is closed.
     open: watch::Receiver<()>,
     local_address: SocketAddr,
@@ -161,11 +159,9 @@ impl Member {
             learn_limit: timing.learn_limit,
             heard: Mutex::default(),
         });
-        let stepping_aside =
-            tokio::spawn(election::step_aside(core.raft.clone(), timing.silence_max));
         core.found(founders).await.map_err(failed)?;
         let serving = tokio::spawn(serving::serve(Arc::clone(&core), listener));
-        Ok(Self { core, serving, stepping_aside, open, local_address })
+        Ok(Self { core, serving, open, local_address })
     }
 
     /// Which node it is.
@@ -220,7 +216,6 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         self.serving.abort();
-        self.stepping_aside.abort();
     }
 }
 

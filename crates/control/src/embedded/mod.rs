@@ -13,8 +13,6 @@ pub mod client;
 mod codec;
 /// A member's file: vote, log and snapshot.
 pub mod disk;
-/// Ties between members that want to lead.
-mod election;
 /// A running member: what it answers.
 pub mod member;
 /// Who the members are, and how that changes.

@@ -84,7 +84,7 @@ pub(crate) enum Counted {
 ///
 /// A leader is missed after a time between both limits that is drawn anew each time. A member
 /// that takes longer than `heartbeat` to answer does not count when a leader asks whether it still
-/// leads.
+/// leads; opening a connection and asking takes two ways there and back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How often the leader is heard, and how long it waits for a member's word that it leads.

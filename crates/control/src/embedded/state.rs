@@ -278,10 +278,40 @@ impl RaftSnapshotBuilder<Types> for SnapshotBuilder {
 
 #[cfg(test)]
 mod tests {
-    use antecede_model::ids::DatacenterId;
+    use antecede_model::ids::{DatacenterId, DeploymentId};
+    use openraft::testing::{StoreBuilder, Suite};
+    use tempfile::TempDir;
 
-    use super::*;
+    use super::{
+        super::{
+            GroupId,
+            disk::{LogFile, Start},
+        },
+        *,
+    };
     use crate::store::VALUE_BYTES_MAX;
+
+    /// Builds members' files for the library's own tests of a storage.
+    struct Files;
+
+    impl StoreBuilder<Types, LogFile, StateMachine, TempDir> for Files {
+        async fn build(&self) -> Result<(TempDir, LogFile, StateMachine), StorageError<u64>> {
+            let folder = TempDir::new().unwrap();
+            let group = GroupId { deployment: DeploymentId([1; 16]), datacenter: None };
+            let node = NodeId { datacenter: DatacenterId(1), number: 1 };
+            let path = folder.path().join("member");
+            let (file, _) = MemberFile::open(&path, group, node, Start::Join).unwrap();
+            let file = Arc::new(file);
+            let (machine, _) = StateMachine::open(Arc::clone(&file)).unwrap();
+            Ok((folder, LogFile::new(file), machine))
+        }
+    }
+
+    #[test]
+    fn the_library_finds_no_fault_with_files_and_state() {
+        let found = Suite::test_all(Files);
+        assert!(found.is_ok(), "{found:?}");
+    }
 
     fn key(name: &str) -> StoreKey {
         StoreKey::new(name).unwrap()

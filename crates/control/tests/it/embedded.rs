@@ -71,12 +71,13 @@ async fn one_member_is_enough_and_keeps_its_state() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn survivors_that_are_equally_patient_still_elect_one() {
-    // All draw the same time, so that votes are split as often as can be.
-    let silence_min = Duration::from_millis(400);
+    // All begin at once, draw the same time, and hear each other late.
+    let silence_min = Duration::from_millis(800);
     let silence_max = silence_min + Duration::from_millis(1);
-    let heartbeat = Duration::from_millis(100);
-    let mut group = Group::with(3, Timing { heartbeat, silence_min, silence_max, ..TIMING }).await;
-    for tag in 0..6 {
+    let timing = Timing { silence_min, silence_max, ..TIMING };
+    let mut group = Group::slow(timing, Duration::from_millis(40));
+    group.found(3).await;
+    for tag in 0..2 {
         let leader = group.leader().await;
         group.stop(leader).await;
         put(&group.outsider(), &key("k"), tag).await;

@@ -20,10 +20,11 @@ use antecede_model::{
 };
 use tempfile::TempDir;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::{TcpListener, TcpStream},
     sync::watch,
-    task::JoinHandle,
+    task::{JoinHandle, JoinSet},
+    time::sleep,
 };
 
 use crate::conformance::{Cluster, eventually};
@@ -44,8 +45,13 @@ pub(crate) const TIMING: Timing = Timing {
 /// protocol and its version.
 const CALLER_AT: usize = 4 + 4 + 8 + 1;
 
-/// The nodes that are cut off.
-type Cuts = watch::Sender<BTreeSet<NodeId>>;
+/// The network between members.
+pub(crate) struct Wires {
+    /// The nodes that are cut off.
+    cuts: watch::Sender<BTreeSet<NodeId>>,
+    /// How long bytes take in each direction.
+    delay: Duration,
+}
 
 /// A member, running or not.
 pub(crate) struct Place {
@@ -62,7 +68,7 @@ pub(crate) struct Place {
 pub(crate) struct Group {
     pub(crate) places: Vec<Place>,
     stores: Vec<EmbeddedStore>,
-    cuts: Arc<Cuts>,
+    wires: Arc<Wires>,
     timing: Timing,
     folder: TempDir,
 }
@@ -83,7 +89,7 @@ impl Group {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         let (behind, target) = watch::channel(None);
-        let proxy = tokio::spawn(accept(listener, node, target, Arc::clone(&self.cuts)));
+        let proxy = tokio::spawn(accept(listener, node, target, Arc::clone(&self.wires)));
         self.places.push(Place { node, address, member: None, behind, proxy });
         self.places.len() - 1
     }
@@ -94,19 +100,44 @@ impl Group {
 
     /// Opens a member at a place.
     pub(crate) async fn open(&mut self, place: usize, start: Start) {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let options = MemberOptions {
+        let options = self.member_options(place, start).await;
+        self.settle(place, Member::open(options).await.unwrap());
+    }
+
+    async fn member_options(&self, place: usize, start: Start) -> MemberOptions {
+        MemberOptions {
             group: GROUP,
             node: self.places[place].node,
             path: self.path(place),
-            listener,
+            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
             start,
             timing: self.timing,
             clock: steady,
-        };
-        let member = Member::open(options).await.unwrap();
+        }
+    }
+
+    fn settle(&mut self, place: usize, member: Member) {
         self.places[place].behind.send_replace(Some(member.local_address()));
         self.places[place].member = Some(member);
+    }
+
+    /// Opens the founders of the group in so many places, all at the same moment.
+    pub(crate) async fn found(&mut self, count: usize) {
+        for _ in 0..count {
+            self.add_place().await;
+        }
+        let members = self.members(0..count);
+        let mut opening = JoinSet::new();
+        for place in 0..count {
+            let start = Start::Create { members: members.clone() };
+            let options = self.member_options(place, start).await;
+            opening.spawn(async move { (place, Member::open(options).await.unwrap()) });
+        }
+        while let Some(opened) = opening.join_next().await {
+            let (place, member) = opened.unwrap();
+            self.settle(place, member);
+        }
+        self.stores = (0..count).map(|place| self.beside(place)).collect();
     }
 
     /// The members and where their proxies listen.
@@ -137,26 +168,24 @@ impl Group {
     }
 
     /// A group with so many members.
-    pub(crate) async fn with(count: usize, timing: Timing) -> Self {
+    async fn with(count: usize, timing: Timing) -> Self {
         let mut group = Self::empty(timing);
-        for _ in 0..count {
-            group.add_place().await;
-        }
-        let members = group.members(0..count);
-        for place in 0..count {
-            group.open(place, Start::Create { members: members.clone() }).await;
-        }
-        group.stores = (0..count).map(|place| group.beside(place)).collect();
+        group.found(count).await;
         group
     }
 
     /// A group without members.
     pub(crate) fn empty(timing: Timing) -> Self {
-        let cuts = Arc::new(Cuts::new(BTreeSet::new()));
+        Self::slow(timing, Duration::ZERO)
+    }
+
+    /// A group without members, on a slow network.
+    pub(crate) fn slow(timing: Timing, delay: Duration) -> Self {
+        let wires = Arc::new(Wires { cuts: watch::Sender::new(BTreeSet::new()), delay });
         Self {
             places: Vec::new(),
             stores: Vec::new(),
-            cuts,
+            wires,
             timing,
             folder: TempDir::new().unwrap(),
         }
@@ -178,7 +207,7 @@ impl Cluster for Group {
 
     async fn leader(&self) -> usize {
         eventually("a leader", || async {
-            let cuts = self.cuts.borrow().clone();
+            let cuts = self.wires.cuts.borrow().clone();
             let reachable = self.places.iter().filter(|place| !cuts.contains(&place.node));
             let named = reachable.filter_map(|place| place.member.as_ref()?.leader());
             let named: BTreeSet<NodeId> = named.collect();
@@ -205,13 +234,13 @@ impl Cluster for Group {
 
     fn cut(&self, member: usize) {
         let node = self.places[member].node;
-        self.cuts.send_modify(|cuts| {
+        self.wires.cuts.send_modify(|cuts| {
             cuts.insert(node);
         });
     }
 
     fn heal(&self) {
-        self.cuts.send_modify(BTreeSet::clear);
+        self.wires.cuts.send_modify(BTreeSet::clear);
     }
 }
 
@@ -228,10 +257,10 @@ async fn accept(
     listener: TcpListener,
     node: NodeId,
     behind: watch::Receiver<Option<SocketAddr>>,
-    cuts: Arc<Cuts>,
+    wires: Arc<Wires>,
 ) {
     while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(pass(stream, node, behind.clone(), Arc::clone(&cuts)));
+        tokio::spawn(pass(stream, node, behind.clone(), Arc::clone(&wires)));
     }
 }
 
@@ -240,14 +269,14 @@ async fn pass(
     mut near: TcpStream,
     node: NodeId,
     mut behind: watch::Receiver<Option<SocketAddr>>,
-    cuts: Arc<Cuts>,
+    wires: Arc<Wires>,
 ) -> Option<()> {
     let mut first = [0; CALLER_AT + 4];
     near.read_exact(&mut first).await.ok()?;
     let caller = NodeId::from_bits(u32::from_le_bytes(*first.last_chunk::<4>()?));
     let is_cut = |cuts: &BTreeSet<NodeId>| cuts.contains(&node) || cuts.contains(&caller);
-    let mut changes = cuts.subscribe();
-    if is_cut(&cuts.borrow().clone()) {
+    let mut changes = wires.cuts.subscribe();
+    if is_cut(&wires.cuts.borrow().clone()) {
         changes.wait_for(|cuts| !is_cut(cuts)).await.ok()?;
         return None;
     }
@@ -257,7 +286,7 @@ async fn pass(
     near.set_nodelay(true).ok()?;
     far.write_all(&first).await.ok()?;
     let was_cut = tokio::select! {
-        _ = copy_bidirectional(&mut near, &mut far) => false,
+        () = carry(near, far, wires.delay) => false,
         _ = behind.changed() => false,
         found = changes.wait_for(is_cut) => found.is_ok(),
     };
@@ -265,4 +294,32 @@ async fn pass(
         changes.wait_for(|cuts| !is_cut(cuts)).await.ok()?;
     }
     None
+}
+
+/// Passes bytes on in both directions, until one ends.
+async fn carry(near: TcpStream, far: TcpStream, delay: Duration) {
+    let (near_read, near_write) = near.into_split();
+    let (far_read, far_write) = far.into_split();
+    tokio::select! {
+        _ = carry_one_way(near_read, far_write, delay) => {}
+        _ = carry_one_way(far_read, near_write, delay) => {}
+    }
+}
+
+async fn carry_one_way(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    delay: Duration,
+) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 * 1024];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return Ok(());
+        }
+        if !delay.is_zero() {
+            sleep(delay).await;
+        }
+        to.write_all(&buffer[..count]).await?;
+    }
 }
