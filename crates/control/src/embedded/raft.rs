@@ -84,7 +84,8 @@ pub(crate) enum Counted {
 ///
 /// A leader is missed after a time between both limits that is drawn anew each time. A member
 /// that takes longer than `heartbeat` to answer does not count when a leader asks whether it still
-/// leads; opening a connection and asking takes two ways there and back.
+/// leads; opening a connection and asking takes two ways there and back. Each heartbeat is an entry
+/// of the log, and so a sync of every member's disk, about every one and a half `heartbeat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How often the leader is heard, and how long it waits for a member's word that it leads.
@@ -100,9 +101,9 @@ pub struct Timing {
 impl Timing {
     /// Between machines of one datacenter.
     pub const LOCAL: Self = Self {
-        heartbeat: Duration::from_millis(150),
-        silence_min: Duration::from_millis(600),
-        silence_max: Duration::from_millis(1200),
+        heartbeat: Duration::from_millis(100),
+        silence_min: Duration::from_millis(300),
+        silence_max: Duration::from_millis(500),
         learn_limit: Duration::from_secs(30),
     };
 
