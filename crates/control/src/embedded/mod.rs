@@ -1,7 +1,7 @@
 //! The store among a few nodes of the deployment itself: nothing to install, agreement by Raft.
 //!
-//! A [`Member`] runs on one, three or five of the nodes and keeps the whole state; every node, also
-//! one that is no member, asks through an [`EmbeddedStore`]. The Raft library decides who leads and
+//! A `Member` runs on one, three or five of the nodes and keeps the whole state; every node, also
+//! one that is no member, asks through an `EmbeddedStore`. The Raft library decides who leads and
 //! what is agreed; here are its disk, its network, its state, and what is asked of it.
 //!
 //! Ensures: what is promised in `store`; a member that lost its file is not let in as if it had
