@@ -14,7 +14,7 @@ use crate::{ci, machine};
 
 /// Which crates of the workspace a crate may name. A crate without a row may not exist.
 ///
-/// `control` and `client` come with their parts; their rows stand here so that the table is whole.
+/// `client` comes with its part; its row stands here so that the table is whole.
 const EDGES: &[(&str, &[&str])] = &[
     ("antecede-model", &[]),
     ("antecede-protocol", &["antecede-model"]),

@@ -1,0 +1,112 @@
+//! Answers those who connect to a member: first who they are, then one request after the other.
+//!
+//! What cannot be read ends the connection; nothing that comes in can end the member.
+//!
+//! Limits: a number of connections at once (one more is closed at once), time for the hello, for
+//! the next request, and for taking an answer.
+
+use std::{sync::Arc, time::Duration};
+
+use antecede_model::ids::NodeId;
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::{Semaphore, TryAcquireError},
+    task::JoinSet,
+    time::{sleep, timeout},
+};
+
+use super::{
+    member::Core,
+    message::{Hello, Request, VERSION, Welcome},
+    network::{HELLO_BYTES_MAX, read_frame, read_message, write_frame},
+};
+
+/// Connections at once: every node follows a few keys and sends beats, every member more.
+const CONNECTIONS_MAX: usize = 4096;
+
+/// How long a caller may take to say who it is.
+const HELLO_LIMIT: Duration = Duration::from_secs(5);
+
+/// How long a connection may be idle.
+const IDLE_LIMIT: Duration = Duration::from_secs(300);
+
+/// How long a caller may take to receive an answer.
+const WRITE_LIMIT: Duration = Duration::from_secs(20);
+
+/// Pause after the machine could not accept a connection, most likely for want of descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts connections until it is dropped, and with it all of them.
+pub(super) async fn serve(core: Arc<Core>, listener: TcpListener) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let mut connections = JoinSet::new();
+    loop {
+        while connections.try_join_next().is_some() {}
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection to the agreement");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let place = match Arc::clone(&places).try_acquire_owned() {
+            Ok(place) => place,
+            Err(TryAcquireError::NoPermits) => {
+                tracing::warn!(limit = CONNECTIONS_MAX, "too many connections to the agreement");
+                continue;
+            }
+            Err(TryAcquireError::Closed) => return,
+        };
+        let core = Arc::clone(&core);
+        connections.spawn(async move {
+            converse(&core, stream).await;
+            drop(place);
+        });
+    }
+}
+
+async fn converse(core: &Core, mut stream: TcpStream) {
+    let Some(from) = greet(core, &mut stream).await else { return };
+    loop {
+        let body = match timeout(IDLE_LIMIT, read_message(&mut stream)).await {
+            Ok(Ok(body)) => body,
+            Ok(Err(error)) => {
+                tracing::debug!(%from, %error, "a connection to the agreement ended");
+                return;
+            }
+            Err(_) => return,
+        };
+        let request = match Request::decode(&body, from) {
+            Ok(request) => request,
+            Err(error) => {
+                tracing::warn!(%from, %error, "cannot read a request to the agreement");
+                return;
+            }
+        };
+        drop(body);
+        let reply = Box::pin(core.answer(request)).await.encode();
+        let written = timeout(WRITE_LIMIT, write_frame(&mut stream, &reply)).await;
+        if !matches!(written, Ok(Ok(()))) {
+            return;
+        }
+    }
+}
+
+/// Finds out who calls; `None` if it calls someone else, or is none of ours.
+async fn greet(core: &Core, stream: &mut TcpStream) -> Option<NodeId> {
+    let body = timeout(HELLO_LIMIT, read_frame(stream, HELLO_BYTES_MAX)).await.ok()?.ok()?;
+    let hello = Hello::decode(&body)?;
+    let welcome = if hello.version != VERSION {
+        Welcome::OtherVersion(VERSION)
+    } else if hello.group != core.group {
+        Welcome::OtherGroup(core.group)
+    } else if hello.to != core.node {
+        Welcome::OtherMember(core.node)
+    } else {
+        Welcome::Accepted
+    };
+    stream.set_nodelay(true).ok()?;
+    timeout(WRITE_LIMIT, write_frame(stream, &welcome.encode())).await.ok()?.ok()?;
+    (welcome == Welcome::Accepted).then_some(hello.from)
+}
