@@ -36,6 +36,7 @@ use super::layout::{
 };
 use super::paced::{Faults, Pace, PacedFile};
 use super::{CheckpointStore, Visit};
+use crate::clock::Clock;
 use crate::disk::{self, Disk, RealDisk};
 use crate::frame::Identity;
 
@@ -56,6 +57,15 @@ pub struct CheckpointOptions {
     pub cache_bytes: usize,
     /// How fast a batch is written.
     pub pace: Pace,
+}
+
+impl CheckpointOptions {
+    /// The usual settings.
+    #[must_use]
+    pub fn usual(clock: Arc<dyn Clock>) -> Self {
+        let pace = Pace { step_bytes: 1 << 20, bytes_per_second: Some(64 << 20), clock };
+        Self { cache_bytes: 64 << 20, pace }
+    }
 }
 
 /// The checkpoints of one node, in a folder of their own.
