@@ -146,19 +146,23 @@ impl<D: Disk> RealCheckpoints<D> {
         Ok(opened)
     }
 
+    /// The opening that works, if any does. Waits for a write only if none did.
+    fn sound(&self) -> Result<Arc<Handle>, CheckpointError> {
+        let handle = self.current();
+        if handle.faults.first().is_none() {
+            return Ok(handle);
+        }
+        let _writing = self.writing.lock();
+        self.reopen_if_stopped()
+    }
+
     /// Reads from the file, and once more if a full disk has stopped the engine meanwhile.
     fn read<T>(
         &self,
         mut read: impl FnMut(&Handle) -> Result<T, CheckpointError>,
     ) -> Result<T, CheckpointError> {
-        match read(&self.current()) {
-            Err(CheckpointError::DiskFull { .. }) => {
-                let handle = {
-                    let _writing = self.writing.lock();
-                    self.reopen_if_stopped()?
-                };
-                read(&handle)
-            }
+        match read(&*self.sound()?) {
+            Err(CheckpointError::DiskFull { .. }) => read(&*self.sound()?),
             result => result,
         }
     }
@@ -197,7 +201,7 @@ impl<D: Disk> CheckpointStore for RealCheckpoints<D> {
         visit: Visit<'_>,
     ) -> Result<(), CheckpointError> {
         // Not tried again: part of it was shown already.
-        self.current().scan(shard, after, visit)
+        self.sound()?.scan(shard, after, visit)
     }
 
     fn count(&self, shard: ShardId) -> Result<u64, CheckpointError> {

@@ -212,6 +212,34 @@ fn a_batch_is_synced_in_steps_at_the_rate_that_is_set() {
 }
 
 #[test]
+fn reads_do_not_wait_for_a_write_that_keeps_to_its_pace() {
+    let clock = MachineClock::start();
+    let bytes_per_second = Some(1 << 20);
+    let pace = Pace { step_bytes: 32 << 10, bytes_per_second, clock: Arc::new(clock) };
+    let options = CheckpointOptions { cache_bytes: 64 << 10, pace };
+    let store = RealCheckpoints::open(SimulatedDisk::new(), options, NODE_1).unwrap();
+    let keys = |value: &str| -> Vec<_> {
+        (0..300).map(|n| put(1, &format!("{n}"), &value.repeat(1000))).collect()
+    };
+    let mut model = Model::new();
+    store.write(&apply(&mut model, &keys("a"))).unwrap();
+    let batch = apply(&mut model, &keys("b"));
+    let mut read_count = 0;
+    std::thread::scope(|scope| {
+        let writing = scope.spawn(|| store.write(&batch));
+        while !writing.is_finished() {
+            let key = format!("{}", read_count % 300);
+            let value = store.get(ShardId(1), key.as_bytes()).unwrap().unwrap();
+            assert_eq!(value.len(), 1000);
+            read_count += 1;
+        }
+        writing.join().unwrap().unwrap();
+    });
+    assert!(300 < read_count, "only {read_count} reads beside a write of a third of a second");
+    assert_eq!(contents(&store), model);
+}
+
+#[test]
 fn a_real_store_writes_behind_a_writer_while_it_is_read() {
     let store = Arc::new(RealCheckpoints::open(SimulatedDisk::new(), options(), NODE_1).unwrap());
     let (writer, told) = start(Arc::clone(&store) as Arc<dyn CheckpointStore>);
