@@ -11,7 +11,7 @@
 //! Assumes: a value carries the position that it is from, and who replays the log since the meta's
 //! position skips what a value already has.
 //! Assumes: the log is cut only up to a position whose meta was written, see
-//! [`CheckpointStore::write`].
+//! `CheckpointStore::write`.
 //!
 //! Ensures: what a write has reported is there after every crash.
 //! Ensures: a record that is not what was written is never returned: it is an error that names
