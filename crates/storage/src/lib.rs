@@ -11,8 +11,8 @@
 //! recovery cut off ever comes back.
 //! Ensures: damage before a known sync is refused, never cut off silently.
 //!
-//! Not here: checkpoints, and cutting the log at its old end; `Log::cut_to` exists for them, but
-//! nothing calls it until there are checkpoints.
+//! Beside the log, `checkpoint` keeps each shard's records as of some position, so that what is
+//! older can be cut off the log.
 
 /// Numbers of records, and how far each step has come.
 mod position;
@@ -44,6 +44,9 @@ pub use recovery::RecoveryReport;
 /// The log for one thread.
 mod log;
 pub use log::{Log, Options};
+
+/// What lets the log be cut: each shard's records, in an embedded engine.
+pub mod checkpoint;
 
 /// Asks the machine for the time.
 mod clock;

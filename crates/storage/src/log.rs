@@ -190,18 +190,25 @@ impl<D: Disk> Log<D> {
         self.writer.as_ref().map_or(0, Writer::boot)
     }
 
-    /// Removes whole segments of synced records up to and including `index`.
+    /// Removes whole segments of synced records up to and including `index`; none if the disk has
+    /// no room to write that down, then a later call does.
     ///
-    /// Nothing calls this until there are checkpoints from which older records can be had.
+    /// Assumes: what those records said can be had from a durable checkpoint.
     pub fn cut_to(&mut self, index: LogIndex) -> Result<(), LogError> {
-        self.writer.as_mut().map_or(Ok(()), |writer| writer.cut_to(index))
+        if let (Some(writer), Some(disk)) = (&mut self.writer, &self.disk)
+            && let Some(job) = writer.begin_cut(index)?
+        {
+            let result = job.run(&**disk);
+            writer.finish_cut(&job, result)?;
+        }
+        Ok(())
     }
 
     /// Writes and syncs everything and notes that the end was clean, so that the next start can
     /// tell any later damage from a torn end.
     pub fn close(mut self) -> Result<Positions, LogError> {
         let positions = self.flush()?;
-        if let Some(writer) = &mut self.writer {
+        if let Some(writer) = &self.writer {
             writer.write_mark()?;
         }
         Ok(positions)

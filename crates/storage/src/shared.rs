@@ -13,7 +13,7 @@
 //! Ensures: a record that was appended before `flush_inline` or `request_flush` is persisted
 //! without another call, and the callback told, unless the disk is full (then as soon as there is
 //! room) or has failed.
-//! Invariant: locks are taken in the order flush, sync, writer, and one of the others last.
+//! Invariant: locks are taken in the order cut, flush, sync, writer, and one of the others last.
 
 use std::fmt;
 use std::io;
@@ -98,6 +98,8 @@ struct Core<D: Disk> {
 
 struct Files<D: Disk> {
     disk: Arc<D>,
+    /// Held while the log is cut or marked.
+    cut: Mutex<()>,
     /// Held by whoever flushes.
     flush: Mutex<()>,
     /// Held from the beginning to the end of a sync, so that syncs do not overlap.
@@ -137,6 +139,7 @@ impl<D: Disk> SharedLog<D> {
         let LogParts { tail, writer, lock, disk } = log.into_parts();
         let files = writer.zip(disk).map(|(writer, disk)| Files {
             disk,
+            cut: Mutex::new(()),
             flush: Mutex::new(()),
             sync: Mutex::new(()),
             writer: Mutex::new(writer),
@@ -219,6 +222,7 @@ impl<D: Disk> SharedLog<D> {
         self.end_thread();
         let positions = self.sync()?;
         if let Some(files) = &self.core.files {
+            let _cutting = files.cut.lock();
             files.writer.lock().write_mark()?;
         }
         Ok(positions)
@@ -270,17 +274,23 @@ impl<D: Disk> SharedLog<D> {
         self.core.boot
     }
 
-    /// Removes whole segments of synced records up to and including `index`.
+    /// Removes whole segments of synced records up to and including `index`; none if the disk has
+    /// no room to write that down, then a later call does. Waits for the disk, and holds nobody up
+    /// who appends, writes or syncs.
     ///
-    /// Nothing calls this until there are checkpoints from which older records can be had.
+    /// Assumes: what those records said can be had from a durable checkpoint.
     pub fn cut_to(&self, index: LogIndex) -> Result<(), LogError> {
-        match &self.core.files {
-            Some(files) => {
-                let result = files.writer.lock().cut_to(index);
-                result.map_err(|error| self.core.fail(error))
-            }
-            None => Ok(()),
-        }
+        let Some(files) = &self.core.files else {
+            return Ok(());
+        };
+        let _cutting = files.cut.lock();
+        let begun = files.writer.lock().begin_cut(index);
+        let Some(job) = begun.map_err(|error| self.core.fail(error))? else {
+            return Ok(());
+        };
+        let result = job.run(&*files.disk);
+        let finished = files.writer.lock().finish_cut(&job, result);
+        finished.map_err(|error| self.core.fail(error))
     }
 
     fn end_thread(&mut self) {

@@ -426,49 +426,77 @@ impl<D: Disk> Writer<D> {
 
     /// Writes down that everything is synced, so that damage to any record is noticed later;
     /// `false` if the disk has no room for it.
-    pub(crate) fn write_mark(&mut self) -> Result<bool, LogError> {
+    pub(crate) fn write_mark(&self) -> Result<bool, LogError> {
         self.check()?;
-        let mark = Mark {
-            identity: self.start.identity,
-            start: self.start.log_start,
-            synced_to: self.synced_to,
-        };
-        let disk = &*self.disk;
-        let attempt = || -> io::Result<()> {
-            let file = disk.create(MARK_NAME_NEW)?;
-            disk.write_at(&file, 0, &mark.encode())?;
-            disk.sync(&file)?;
-            disk.rename(MARK_NAME_NEW, MARK_NAME)?;
-            disk.sync_dir()
-        };
-        match attempt() {
-            Ok(()) => Ok(true),
-            Err(error) if disk::is_full(&error) => Ok(false),
-            Err(error) => Err(write_error(disk, MARK_NAME, error)),
-        }
+        write_mark(&*self.disk, &self.mark(self.start.log_start))
     }
 
-    /// Removes whole segments of records up to and including `index`; none if the disk has no room
-    /// to write that down, then a later call does.
-    pub(crate) fn cut_to(&mut self, index: LogIndex) -> Result<(), LogError> {
+    const fn mark(&self, start: LogIndex) -> Mark {
+        Mark { identity: self.start.identity, start, synced_to: self.synced_to }
+    }
+
+    /// Begins to remove whole segments of records up to and including `index`; `None` if no
+    /// segment ends there. Cuts and marks do not overlap: the owner ensures it.
+    pub(crate) fn begin_cut(&self, index: LogIndex) -> Result<Option<CutJob>, LogError> {
         self.check()?;
         let index = index.min(self.synced_to);
         // A segment ends before the next one's first record; the current one stays.
         let ended = |pair: &&[LogIndex]| pair[1] <= index.next();
         let count = self.start.firsts.windows(2).take_while(ended).count();
         let Some(first) = self.start.firsts.get(count).copied().filter(|_| 0 < count) else {
-            return Ok(());
+            return Ok(None);
         };
-        let old_start = std::mem::replace(&mut self.start.log_start, first);
-        if !self.write_mark()? {
-            self.start.log_start = old_start;
-            return Ok(());
-        }
-        for removed in self.start.firsts.drain(..count) {
-            let name = segment_name(removed);
-            self.disk.remove(&name).map_err(|error| write_error(&*self.disk, &name, error))?;
+        let removed = self.start.firsts.iter().take(count).copied().collect();
+        Ok(Some(CutJob { mark: self.mark(first), removed }))
+    }
+
+    /// Learns how a cut went; `false` says that the disk had no room to write it down.
+    pub(crate) fn finish_cut(
+        &mut self,
+        job: &CutJob,
+        result: Result<bool, LogError>,
+    ) -> Result<(), LogError> {
+        if result.map_err(|error| self.fail(error))? {
+            self.start.log_start = job.mark.start;
+            self.start.firsts.drain(..job.removed.len());
         }
         Ok(())
+    }
+}
+
+/// A cut that was begun: what is written down first, and which segments go away then.
+#[derive(Debug)]
+pub(crate) struct CutJob {
+    mark: Mark,
+    removed: Vec<LogIndex>,
+}
+
+impl CutJob {
+    /// Waits for the disk; `false` if it has no room to write the cut down: nothing is removed.
+    pub(crate) fn run<D: Disk>(&self, disk: &D) -> Result<bool, LogError> {
+        if !write_mark(disk, &self.mark)? {
+            return Ok(false);
+        }
+        for removed in &self.removed {
+            let name = segment_name(*removed);
+            disk.remove(&name).map_err(|error| write_error(disk, &name, error))?;
+        }
+        Ok(true)
+    }
+}
+
+fn write_mark<D: Disk>(disk: &D, mark: &Mark) -> Result<bool, LogError> {
+    let attempt = || -> io::Result<()> {
+        let file = disk.create(MARK_NAME_NEW)?;
+        disk.write_at(&file, 0, &mark.encode())?;
+        disk.sync(&file)?;
+        disk.rename(MARK_NAME_NEW, MARK_NAME)?;
+        disk.sync_dir()
+    };
+    match attempt() {
+        Ok(()) => Ok(true),
+        Err(error) if disk::is_full(&error) => Ok(false),
+        Err(error) => Err(write_error(disk, MARK_NAME, error)),
     }
 }
 

@@ -45,7 +45,8 @@ pub trait Disk: fmt::Debug + Send + Sync + 'static {
     /// Makes sure that the file has `size` bytes with space behind them; new ones read as zeros.
     fn preallocate(&self, file: &Self::File, size: u64) -> io::Result<()>;
 
-    /// Cuts the file to `size` bytes and gives the space back.
+    /// Gives the file `size` bytes: what is behind them goes away and its space is given back; new
+    /// bytes read as zeros, and may get their space only when they are written.
     fn truncate(&self, file: &Self::File, size: u64) -> io::Result<()>;
 
     /// Reads up to `buffer.len()` bytes; fewer only at the end of the file.

@@ -452,6 +452,7 @@ impl Disk for SimulatedDisk {
     fn truncate(&self, file: &SimulatedFile, size: u64) -> io::Result<()> {
         let mut state = self.state.lock();
         state.change()?;
+        state.check_room(file, size)?;
         state.content(file)?.truncate(size);
         Ok(())
     }

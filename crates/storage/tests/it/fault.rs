@@ -294,6 +294,41 @@ fn records_before_a_cut_are_gone_and_the_rest_stays() {
 }
 
 #[test]
+fn power_may_go_at_every_operation_of_a_cut() {
+    let written = SimulatedDisk::new();
+    drop(synced_one_by_one(&written, 60));
+    let cut = |disk: &SimulatedDisk, operations: Option<u64>| -> u64 {
+        let (mut log, _, _) = open(disk.clone());
+        let before = disk.operations();
+        if let Some(operations) = operations {
+            disk.cut_power_after(operations);
+        }
+        assert_eq!(log.cut_to(LogIndex::new(30)).is_ok(), operations.is_none());
+        disk.operations() - before
+    };
+    let total = cut(&written.reopen(), None);
+    assert!(5 < total, "a cut of several segments has only {total} operations");
+    let (mut whole_count, mut cut_count) = (0, 0);
+    for operations in 0..total {
+        for seed in 0..30 {
+            let disk = written.reopen();
+            cut(&disk, Some(operations));
+            let mut found = Vec::new();
+            let opened = Log::open(disk.crash(seed), SMALL, NODE_1, |index, payload| {
+                assert_eq!(payload, record(1, index.get() - 1));
+                found.push(index.get());
+            });
+            let (mut log, _) = opened.unwrap();
+            assert!(found[0] <= 31 && found.iter().copied().eq(found[0]..=60));
+            whole_count += u32::from(found[0] == 1);
+            cut_count += u32::from(1 < found[0]);
+            log.cut_to(LogIndex::new(60)).unwrap();
+        }
+    }
+    assert!(10 < whole_count && 10 < cut_count, "{whole_count} whole, {cut_count} cut");
+}
+
+#[test]
 fn a_slow_disk_reports_its_delay() {
     use std::time::Duration;
     let disk = SimulatedDisk::new();

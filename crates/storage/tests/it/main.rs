@@ -1,9 +1,12 @@
-//! Tests of the log as its users see it, on simulated and on real disks.
+//! Tests of log and checkpoints as their users see them, on simulated and on real disks.
 
 /// A small language for the other files.
 #[cfg(test)]
 mod scene;
 
+/// Checkpoints, in memory and on disks.
+#[cfg(test)]
+mod checkpoint;
 /// Power losses at every write, many times over.
 #[cfg(test)]
 mod crash;

@@ -13,7 +13,7 @@ use antecede_storage::{
 };
 use parking_lot::{Condvar, Mutex};
 
-use crate::scene::{SMALL, open, record};
+use crate::scene::{NODE_1, SMALL, open, record};
 
 /// Longer than anything here takes; a test that waits so long fails.
 const DEADLINE: Duration = Duration::from_secs(20);
@@ -370,6 +370,56 @@ fn a_failed_sync_is_told_once_and_stays() {
     let failures = told.notices.lock().iter().filter(|n| matches!(n, Notice::Failed(_))).count();
     assert_eq!(failures, 1);
     assert!(log.close().is_err());
+}
+
+#[test]
+fn cutting_holds_nobody_up_and_lasts() {
+    let disk = GatedDisk::default();
+    let (log, _) = start(open(disk.clone()).0, options(Fsync::Never));
+    for number in 0..60 {
+        log.append(&[&record(1, number)]).unwrap();
+        log.flush_inline().unwrap();
+    }
+    log.sync().unwrap();
+    let segments = |disk: &SimulatedDisk| -> usize {
+        disk.list().unwrap().iter().filter(|name| name.ends_with(".log")).count()
+    };
+    let before = segments(&disk.disk);
+    disk.gate.close();
+    std::thread::scope(|scope| {
+        let cut = scope.spawn(|| log.cut_to(LogIndex::new(30)));
+        disk.gate.wait_until_one_is_held();
+        // The cut waits for the disk; appending and writing do not wait for the cut.
+        log.append(&[b"meanwhile"]).unwrap();
+        let positions = log.flush_inline().unwrap().expect("nobody else flushes");
+        assert_eq!(positions.written_to, LogIndex::new(61));
+        disk.gate.open();
+        cut.join().unwrap().unwrap();
+    });
+    let after = segments(&disk.disk);
+    assert!(after + 1 < before, "of {before} segments {after} are left");
+    log.cut_to(LogIndex::new(30)).unwrap(); // Again, which changes nothing.
+    assert_eq!(segments(&disk.disk), after);
+    assert_eq!(log.close().unwrap().synced_to, LogIndex::new(61));
+    let restarted = disk.disk.crash(1);
+    let mut indices = Vec::new();
+    let opened = Log::open(restarted.clone(), SMALL, NODE_1, |index, _| indices.push(index.get()));
+    let (log, report) = opened.unwrap();
+    assert!(1 < indices[0] && indices[0] <= 31, "begins at {}", indices[0]);
+    assert!(indices.iter().copied().eq(indices[0]..=61));
+    assert_eq!(report.recovered_to, LogIndex::new(61));
+    // A log that was cut, restarted, and is cut again to its end.
+    let (log, _) = start(log, options(Fsync::Always));
+    log.append(&[b"of the next run"]).unwrap();
+    log.cut_to(LogIndex::new(1000)).unwrap();
+    assert_eq!(log.sync().unwrap().synced_to, LogIndex::new(62));
+    log.cut_to(LogIndex::new(1000)).unwrap();
+    assert!(segments(&restarted) < after);
+    log.close().unwrap();
+    let mut found = Vec::new();
+    Log::open(restarted.crash(2), SMALL, NODE_1, |_, payload| found.push(payload.to_vec()))
+        .unwrap();
+    assert_eq!(found, [b"of the next run".to_vec()]);
 }
 
 #[test]
