@@ -92,8 +92,8 @@ impl AppliedSet {
     /// [`DecodeError`] when the bytes are none.
     pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let mut set = Self { watermark: from.timestamp()?, ..Self::default() };
-        let links =
-            from.list("stamps above a watermark", |from| Ok((from.timestamp()?, from.timestamp()?)))?;
+        let links = from
+            .list("stamps above a watermark", |from| Ok((from.timestamp()?, from.timestamp()?)))?;
         let mut last = set.watermark.next();
         for (previous, stamp) in links {
             if previous < last || stamp <= previous {

@@ -299,8 +299,7 @@ impl Configuration {
 
     /// The shards that a node holds a replica of, whether or not it serves.
     pub fn shards_of(&self, node: NodeId) -> impl Iterator<Item = ShardId> {
-        let is_member =
-            move |chain: &Chain| chain.members().any(|member| member == node);
+        let is_member = move |chain: &Chain| chain.members().any(|member| member == node);
         self.shard_count
             .shards()
             .filter(move |shard| self.chain_of(node.datacenter, *shard).is_some_and(is_member))

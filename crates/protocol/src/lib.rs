@@ -10,14 +10,14 @@
 
 /// Replicas of one shard in one datacenter: order, commit, reads, restarts.
 pub mod chain;
+/// What a replica copies that lacks too much.
+pub mod copied;
 /// What a shard's log holds.
 pub mod entry;
 /// Things that happened, for people, metrics and checks.
 pub mod event;
 /// Between datacenters: outbox, inbox, dependency checks, cuts.
 pub mod geo;
-/// What a replica copies that lacks too much.
-pub mod copied;
 /// What goes into a machine and what comes out.
 pub mod machine;
 /// Which replicas serve.

@@ -185,8 +185,7 @@ impl World {
         if node.epoch() < part.epoch {
             let mut next = Configuration::clone(&node.configuration);
             next.datacenters.insert(datacenter, Datacenter::clone(part));
-            self.trace
-                .line(self.now, format_args!("{} learns of epoch {}", node.id, part.epoch));
+            self.trace.line(self.now, format_args!("{} learns of epoch {}", node.id, part.epoch));
             node.reconfigure(self.now, &Arc::new(next));
         }
         let node = &mut self.nodes[place.node];
@@ -223,7 +222,7 @@ impl World {
         &mut self,
         datacenter: DatacenterId,
         behind: Epoch,
-        decision: antecede_protocol::manager::Decision,
+        decision: &antecede_protocol::manager::Decision,
     ) {
         let Some(control) = self.control.get_mut(&datacenter) else { return };
         if control.part.epoch != behind || !control.is_up {

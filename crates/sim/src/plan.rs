@@ -284,15 +284,7 @@ impl Shape {
             _ => Durability::Always,
         };
         let shards = chance.pick(&[2, 4, 4, 8]);
-        Self {
-            datacenters,
-            nodes,
-            chain,
-            shards,
-            durability,
-            is_managed: false,
-            kept_bytes_max: 0,
-        }
+        Self { datacenters, nodes, chain, shards, durability, is_managed: false, kept_bytes_max: 0 }
     }
 
     /// All nodes, in order.

@@ -383,7 +383,8 @@ impl World {
                 }
             }
             Message::Configuration(of, part) => {
-                let mut next = antecede_model::configuration::Configuration::clone(&node.configuration);
+                let mut next =
+                    antecede_model::configuration::Configuration::clone(&node.configuration);
                 if of != node.id.datacenter && next.adopt(of, &part) {
                     node.reconfigure(now, &std::sync::Arc::new(next));
                 }

@@ -319,7 +319,9 @@ impl World {
         let write = self.ledger.acknowledged()[place].write;
         let is_settled = |node| {
             let replica = self.nodes[self.place_of(node)].shards.get(usize::from(write.shard.0));
-            replica.and_then(Option::as_ref).is_some_and(antecede_protocol::chain::Shard::is_settled)
+            replica
+                .and_then(Option::as_ref)
+                .is_some_and(antecede_protocol::chain::Shard::is_settled)
         };
         let configuration = &self.configuration;
         let result = durable::at_wait(&self.ledger, configuration, write, *answered, is_settled);

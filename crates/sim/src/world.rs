@@ -331,7 +331,7 @@ impl World {
             Happening::Renew(place, sent, part) => self.renew(place, sent, &part),
             Happening::Manage(datacenter) => self.manage(datacenter),
             Happening::Decide(datacenter, behind, decision) => {
-                self.decide(datacenter, behind, *decision);
+                self.decide(datacenter, behind, &decision);
             }
         }
     }

@@ -425,11 +425,10 @@ impl Shard {
     /// Takes a record about this shard back from the node's log after a restart; in the order of
     /// the log.
     pub fn recover(&mut self, record: Record) {
-        match record {
-            Record::Entry { committed_to, entry, shard: _ } => {
-                self.recover_entry(committed_to, entry);
-            }
-            other => self.recover_copy(other),
+        if let Record::Entry { committed_to, entry, shard: _ } = record {
+            self.recover_entry(committed_to, entry);
+        } else {
+            self.recover_copy(record);
         }
     }
 

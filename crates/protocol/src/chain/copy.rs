@@ -256,8 +256,8 @@ impl Shard {
 
     /// Whether the disk holds all that a serving replica needs, but for the end of the log.
     fn is_whole(&self, storage: &dyn Storage) -> bool {
-        let has_keys = self.keys.frontier().is_none()
-            || self.options.mutations.has(Mutation::ServeHalfCopied);
+        let has_keys =
+            self.keys.frontier().is_none() || self.options.mutations.has(Mutation::ServeHalfCopied);
         let is_on_disk = self.copying.noted_at <= storage.reached().to;
         has_keys
             && !self.copying.lacks_history
@@ -301,8 +301,7 @@ impl Shard {
         let is_ahead = !self.copying.vouches && self.committed_to < has_to;
         if !self.window.continues(ask.last) || is_ahead {
             self.copying.forget_joiner();
-            self.copying.joiner =
-                Some(Joiner { node: from, boot, has_to: self.committed_to });
+            self.copying.joiner = Some(Joiner { node: from, boot, has_to: self.committed_to });
             let start = self.start_of_copy();
             out.early(from, self.message(Body::CopyAnew { number, start }));
             return;
@@ -402,12 +401,7 @@ impl Shard {
         self.go_on_copying(here, storage, out);
     }
 
-    fn take_history(
-        &mut self,
-        history: Vec<Entry>,
-        storage: &mut dyn Storage,
-        out: &mut Outputs,
-    ) {
+    fn take_history(&mut self, history: Vec<Entry>, storage: &mut dyn Storage, out: &mut Outputs) {
         self.copying.lacks_history = !history.is_empty();
         let shard = self.shard;
         for entry in history.into_iter().rev() {
@@ -450,9 +444,8 @@ impl Shard {
             out.appended_to = index;
             self.copying.noted_at = index;
         }
-        let lacks_more = answered.had_entries
-            || self.keys.frontier().is_some()
-            || self.copying.lacks_history;
+        let lacks_more =
+            answered.had_entries || self.keys.frontier().is_some() || self.copying.lacks_history;
         if lacks_more {
             self.ask_for_copy(here, storage, out);
         } else {

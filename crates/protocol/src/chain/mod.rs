@@ -43,9 +43,7 @@ use antecede_model::{
     refusal::Refusal,
 };
 
-use self::{
-    copy::Copying, read::Reads, request::PendingReply, settle::Settling, window::Window,
-};
+use self::{copy::Copying, read::Reads, request::PendingReply, settle::Settling, window::Window};
 use crate::{
     entry::Entry,
     event::Event,
@@ -426,12 +424,13 @@ impl Shard {
             self.on_body(here, (from, boot), message.body, storage, out);
             return;
         }
-        match message.body {
-            Body::CopyAnew { number, start } => {
-                self.on_copy_anew(here, (from, number), &start, storage, out);
-            }
-            Body::Copied(copied) => self.on_copied(here, from, copied, storage, out),
-            other => self.refuse_as_stranger(other, out),
+        let body = message.body;
+        if let Body::CopyAnew { number, start } = &body {
+            self.on_copy_anew(here, (from, *number), start, storage, out);
+        } else if let Body::Copied(copied) = body {
+            self.on_copied(here, from, copied, storage, out);
+        } else {
+            self.refuse_as_stranger(body, out);
         }
     }
 

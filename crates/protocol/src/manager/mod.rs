@@ -307,7 +307,8 @@ impl Step<'_> {
         if next.serving.iter().all(is_misfit) {
             return;
         }
-        let (misfits, left): (Vec<NodeId>, Vec<NodeId>) = next.serving.iter().partition(|node| is_misfit(node));
+        let (misfits, left): (Vec<NodeId>, Vec<NodeId>) =
+            next.serving.iter().partition(|node| is_misfit(node));
         next.serving = left;
         for node in misfits {
             next.waiting.insert(node, Waiting::Offline);

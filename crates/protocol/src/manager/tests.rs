@@ -46,11 +46,7 @@ fn without(absent: &[u16], serving: &[u16], waiting: &[(u16, Waiting)]) -> Confi
 
 /// What is known of the nodes, from the first on.
 fn facts(of: &Configuration, lives: [Life; NODES as usize]) -> Facts {
-    Facts {
-        epoch: of.epoch(HERE),
-        nodes: (1..).map(node).zip(lives).collect(),
-        ..Facts::default()
-    }
+    Facts { epoch: of.epoch(HERE), nodes: (1..).map(node).zip(lives).collect(), ..Facts::default() }
 }
 
 fn chain(configuration: &Configuration) -> &Chain {

@@ -28,8 +28,8 @@ use crate::{
     copied::{Part, Start},
     entry::{Entry, Identity},
     message::{
-        Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, Message, Place, Progress, Promise, Received,
-        Reply, Request, ShardMessage,
+        Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, Message, Place, Progress,
+        Promise, Received, Reply, Request, ShardMessage,
     },
 };
 

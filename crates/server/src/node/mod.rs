@@ -349,7 +349,10 @@ impl Node {
     fn hold_back_above_ceiling(&self, replica: &mut Replica, work: &mut Work) {
         let is_above = |message: &Message| match message {
             Message::Shard(told) => !self.log.covers(told.hlc),
-            Message::Reply(..) | Message::Cut(_) => false,
+            Message::Reply(..)
+            | Message::Cut(_)
+            | Message::AskConfiguration(_)
+            | Message::Configuration(..) => false,
         };
         let out = &mut work.out;
         if !out.early.iter().any(|(_, message)| is_above(message)) {
@@ -358,7 +361,10 @@ impl Node {
         for (to, message) in std::mem::take(&mut out.early) {
             let raised = match &message {
                 Message::Shard(told) => self.log.raise_ceiling(work.now, told.hlc),
-                Message::Reply(..) | Message::Cut(_) => None,
+                Message::Reply(..)
+                | Message::Cut(_)
+                | Message::AskConfiguration(_)
+                | Message::Configuration(..) => None,
             };
             if let Some(index) = raised {
                 replica.appended_to = replica.appended_to.max(index);
@@ -446,6 +452,15 @@ impl Node {
                 let input = CutInput::Report { from, report };
                 self.tell_keeper(input, work);
             }
+            Message::AskConfiguration(of) => {
+                if let Some(part) = self.configuration.datacenter(of) {
+                    let told = Message::Configuration(of, Box::new(part.clone()));
+                    work.out.early(from, told);
+                    self.route(work);
+                }
+            }
+            // The configuration is fixed: nobody here has asked.
+            Message::Configuration(..) => self.telemetry.misdirected.increment(1),
         }
     }
 

@@ -42,7 +42,8 @@ pub fn at_rest(
     shard: ShardId,
 ) -> Result<(), Failure> {
     let Some((head, others)) = chain.split_first() else { return Ok(()) };
-    let (first, expected) = (ledger.image(*head, shard).base(), ledger.image(*head, shard).entries());
+    let (first, expected) =
+        (ledger.image(*head, shard).base(), ledger.image(*head, shard).entries());
     for node in others {
         let found = ledger.image(*node, shard).entries();
         // Of what a replica has copied it holds the end only.

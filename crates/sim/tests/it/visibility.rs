@@ -5,7 +5,7 @@ use sim::{
     check::visibility::{self, Delays},
     faults::{Fault, FaultKind, Trigger},
     moment::{MILLI, Moment, SECOND},
-    plan::{Durability, Plan, Shape},
+    plan::{Control, Durability, Plan, Shape},
     profiles::Profile,
     trace::Trace,
     world::World,
@@ -15,9 +15,16 @@ use sim::{
 const STALLED: NodeId = NodeId { datacenter: DatacenterId(2), number: 1 };
 
 fn plan() -> Plan {
-    let mut plan = Plan::with_profile(3, Profile::Mixed);
-    plan.shape =
-        Shape { datacenters: 2, nodes: 3, chain: 1, shards: 8, durability: Durability::Always };
+    let mut plan = Plan::drawn(3, Profile::Mixed, Control::Fixed);
+    plan.shape = Shape {
+        datacenters: 2,
+        nodes: 3,
+        chain: 1,
+        shards: 8,
+        durability: Durability::Always,
+        is_managed: false,
+        kept_bytes_max: 0,
+    };
     plan.weather.late_per_mille = 0;
     plan.weather.lost_per_mille = 0;
     plan.weather.overtaken_per_mille = 0;

@@ -176,7 +176,10 @@ impl Deployment {
     fn tell_message(&mut self, packet: &Packet, fate: &str) {
         let asker = match &packet.message {
             Message::Reply(request, _) => self.clients.name_of(*request),
-            Message::Shard(_) | Message::Cut(_) => String::new(),
+            Message::Shard(_)
+            | Message::Cut(_)
+            | Message::AskConfiguration(_)
+            | Message::Configuration(..) => String::new(),
         };
         let what = telling::message(&packet.message, &asker);
         let who = format!("{} -> {}", self.name(packet.from), self.name(packet.to));
@@ -279,6 +282,7 @@ impl Deployment {
             Message::Shard(message) => message.hlc,
             Message::Cut(report) => report.hlc,
             Message::Reply(_, reply) => reply.visible_at,
+            Message::AskConfiguration(_) | Message::Configuration(..) => Timestamp::ZERO,
         };
         state.ceiling = state.ceiling.max(hlc);
         self.network.send(Packet { from, to, boot, message });
@@ -326,6 +330,17 @@ impl Deployment {
                 let mut out = Outputs::default();
                 self.node(to).keeper.handle(&here, CutInput::Report { from, report }, &mut out);
                 self.take(to, None, out);
+            }
+            Message::AskConfiguration(of) => {
+                if let Some(part) = self.node(to).configuration.datacenter(of).cloned() {
+                    self.send(to, from, Message::Configuration(of, Box::new(part)));
+                }
+            }
+            Message::Configuration(of, part) => {
+                let mut next = Configuration::clone(&self.node(to).configuration);
+                if next.adopt(of, &part) {
+                    self.hear_of(to, &Arc::new(next));
+                }
             }
         }
     }
@@ -423,13 +438,17 @@ impl Deployment {
         self.configuration = Arc::clone(&next);
         for node in reached {
             self.tell_at(*node, &format!("hears of epoch {epoch}"));
-            let state = self.node(*node);
-            state.configuration = Arc::clone(&next);
-            state.keeper.configure(Arc::clone(&next));
-            let shards: Vec<ShardId> = state.shards.keys().copied().collect();
-            for shard in shards {
-                self.tell(*node, shard, Input::Configuration(Arc::clone(&next)));
-            }
+            self.hear_of(*node, &next);
+        }
+    }
+
+    fn hear_of(&mut self, node: NodeId, next: &Arc<Configuration>) {
+        let state = self.node(node);
+        state.configuration = Arc::clone(next);
+        state.keeper.configure(Arc::clone(next));
+        let shards: Vec<ShardId> = state.shards.keys().copied().collect();
+        for shard in shards {
+            self.tell(node, shard, Input::Configuration(Arc::clone(next)));
         }
     }
 

@@ -289,6 +289,8 @@ pub(super) const fn kind(message: &Message) -> &'static str {
     match message {
         Message::Reply(..) => "reply",
         Message::Cut(_) => "cut",
+        Message::AskConfiguration(_) => "ask-configuration",
+        Message::Configuration(..) => "configuration",
         Message::Shard(message) => match message.body {
             Body::Forward { .. } => "forward",
             Body::Persisted(_) => "persisted",
@@ -318,7 +320,7 @@ pub(super) const fn shard_of(message: &Message) -> Option<ShardId> {
     match message {
         Message::Shard(message) => Some(message.shard),
         Message::Reply(_, reply) => Some(reply.shard),
-        Message::Cut(_) => None,
+        Message::Cut(_) | Message::AskConfiguration(_) | Message::Configuration(..) => None,
     }
 }
 
@@ -350,6 +352,10 @@ pub(super) fn message(message: &Message, asker: &str) -> String {
             format!("s{} {kind} to {asker}: {}", reply.shard, response(&reply.response))
         }
         Message::Cut(report) => format!("{kind} {}", cut_report(report)),
+        Message::AskConfiguration(of) => format!("{kind} of {}", datacenter(*of)),
+        Message::Configuration(of, part) => {
+            format!("{kind} of {}, epoch {}", datacenter(*of), part.epoch)
+        }
     }
 }
 
