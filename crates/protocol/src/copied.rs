@@ -9,6 +9,8 @@
 //! Ensures: records are checked when a part is read; machines take them without errors.
 #![deny(clippy::indexing_slicing)]
 
+use std::time::Duration;
+
 use antecede_model::{
     applied::AppliedSet,
     clock::Timestamp,
@@ -18,8 +20,10 @@ use antecede_model::{
 
 use crate::{entry::Identity, state};
 
-/// Bytes of records in one part, about; one record at least.
+/// What `part_bytes` usually is: bytes of records in one part, about; one record at least.
 pub const PART_BYTES: usize = 256 * 1024;
+/// What `part_pause` usually is: about 100 MB a second and shard at most.
+pub const PART_PAUSE: Duration = Duration::from_millis(2);
 
 /// What a log has come to at one position, apart from its keys.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

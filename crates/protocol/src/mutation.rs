@@ -50,9 +50,8 @@ pub enum Mutation {
     StopReadingWhenBlocked,
     /// A replica answers although its right to has run out.
     ServeWithoutLease,
-    /// A restarted replica takes the place that an epoch gave to an earlier run of its node.
-    ServeInAnyRun,
-    /// A replica that comes back keeps what it had not committed, and goes on behind it.
+    /// A replica that comes back keeps what it had not committed, and goes on behind it: logs are
+    /// compared by their length alone.
     RejoinWithUncommitted,
     /// A copy brings the keys, but not which writes they are made of.
     CopyWithoutAppliedSets,

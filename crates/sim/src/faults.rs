@@ -183,7 +183,23 @@ pub fn draw_control(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
         };
         Fault { at, lasts, kind }
     };
-    (0..chance.between(3, 10)).map(|_| one(chance)).collect()
+    let mut faults: Vec<Fault> = (0..chance.between(3, 10)).map(|_| one(chance)).collect();
+    for _ in 0..chance.below(4) {
+        faults.extend(changing_hands(chance, &nodes));
+    }
+    faults
+}
+
+/// Another manager takes over just when a node cannot be heard.
+fn changing_hands(chance: &mut Chance, nodes: &[NodeId]) -> [Fault; 2] {
+    let at = Moment(chance.between(2 * SECOND, ACTIVE.0 - 4 * SECOND));
+    let node = chance.pick(nodes);
+    let lasts = chance.between(300, 2000) * MILLI;
+    let later = at.after(chance.between(10, 200) * MILLI);
+    [
+        Fault { at, lasts, kind: FaultKind::CutControl { node } },
+        Fault { at: later, lasts: 0, kind: FaultKind::NewManager { datacenter: node.datacenter } },
+    ]
 }
 
 fn draw_one(chance: &mut Chance, plan: &Plan, bias: &Bias) -> Fault {

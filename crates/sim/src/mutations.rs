@@ -16,12 +16,18 @@ pub struct Row {
     pub mutation: Mutation,
     /// The kind of trouble that catches it.
     pub profile: Profile,
+    /// Who says which replicas serve.
+    pub control: &'static str,
     /// Seeds within which it must be caught.
     pub seeds: u64,
 }
 
 const fn row(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
-    Row { name, mutation, profile, seeds: 200 }
+    Row { name, mutation, profile, control: "fixed", seeds: 200 }
+}
+
+const fn managed(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
+    Row { name, mutation, profile, control: "managed", seeds: 200 }
 }
 
 /// All of them.
@@ -47,6 +53,13 @@ pub const TABLE: &[Row] = &[
     row("ignore-logical-time", Mutation::IgnoreLogicalTime, Profile::LogicalTime),
     row("no-wait-in-pipelines", Mutation::NoWaitInPipelines, Profile::Pipelines),
     row("stop-reading-when-blocked", Mutation::StopReadingWhenBlocked, Profile::BackPressure),
+    managed("serve-without-lease", Mutation::ServeWithoutLease, Profile::Mixed),
+    managed("rejoin-with-uncommitted", Mutation::RejoinWithUncommitted, Profile::TailDeath),
+    managed("copy-without-applied-sets", Mutation::CopyWithoutAppliedSets, Profile::TailDeath),
+    managed("vouch-without-waiting", Mutation::VouchWithoutWaiting, Profile::Mixed),
+    managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
+    managed("unknown-is-expired", Mutation::UnknownIsExpired, Profile::Mixed),
+    managed("expire-before-lease", Mutation::ExpireBeforeLease, Profile::Mixed),
 ];
 
 /// The row of a name.

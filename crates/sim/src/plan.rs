@@ -84,6 +84,8 @@ pub struct Shape {
     pub is_managed: bool,
     /// Bytes of entries that a shard keeps for replicas that are away.
     pub kept_bytes_max: usize,
+    /// How long a copy pauses between two parts.
+    pub part_pause_millis: u64,
 }
 
 /// What the network and the disks are like.
@@ -207,6 +209,7 @@ impl Plan {
         }
         self.shape.is_managed = true;
         self.shape.kept_bytes_max = chance.pick(&[0, 0, 2_000, 100_000]);
+        self.shape.part_pause_millis = chance.pick(&[0, 2, 100]);
         self.faults.extend(faults::draw_control(&mut chance, self));
         self.faults.sort_by_key(|fault| fault.at);
     }
@@ -284,7 +287,16 @@ impl Shape {
             _ => Durability::Always,
         };
         let shards = chance.pick(&[2, 4, 4, 8]);
-        Self { datacenters, nodes, chain, shards, durability, is_managed: false, kept_bytes_max: 0 }
+        Self {
+            datacenters,
+            nodes,
+            chain,
+            shards,
+            durability,
+            is_managed: false,
+            part_pause_millis: 0,
+            kept_bytes_max: 0,
+        }
     }
 
     /// All nodes, in order.

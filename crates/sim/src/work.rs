@@ -217,6 +217,7 @@ pub(crate) fn first_failure(
     let mut choice = Choice {
         profile: Some(row.profile.name().to_owned()),
         mutation: Some(row.name.to_owned()),
+        control: row.control.to_owned(),
         ..Choice::default()
     };
     let mut extent =

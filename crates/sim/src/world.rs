@@ -45,6 +45,8 @@ use crate::{
 const MAX_CLOCK_DRIFT: Duration = Duration::from_millis(500);
 /// Little, so that heads often keep no more of a blocked entry than its header.
 const BLOCKED_BYTES_MAX: usize = 2_048;
+/// Little, so that a copy of few keys has several parts.
+const PART_BYTES: usize = 100;
 /// How long a session waits for the shards before it says that it does not know.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(4);
 /// Steps that a run may take; far above what any run needs.
@@ -181,6 +183,8 @@ impl World {
             hash_secret: 7,
             blocked_bytes_max: BLOCKED_BYTES_MAX,
             kept_bytes_max: shape.kept_bytes_max,
+            part_bytes: PART_BYTES,
+            part_pause: Duration::from_millis(shape.part_pause_millis),
             mutations,
         };
         let session_options = SessionOptions {

@@ -17,6 +17,8 @@
 //! for the end of the log, which it gets as the new tail (`settle`).
 //! Not here: who shall copy, and when a copy is to serve (`manager`).
 
+use std::time::Duration;
+
 use antecede_model::{
     clock::Steady,
     ids::{Boot, LogIndex, NodeId, Position},
@@ -24,7 +26,7 @@ use antecede_model::{
 
 use super::{Line, RETRY_AFTER, Shard, after, window::Window};
 use crate::{
-    copied::{LineStart, PART_BYTES, Part, Start},
+    copied::{LineStart, Part, Start},
     entry::Entry,
     geo::stable::Collection,
     machine::{Here, Outputs, Storage},
@@ -35,7 +37,7 @@ use crate::{
 };
 
 /// How often a replica that has everything asks whether there is more.
-const LOOK_EVERY: std::time::Duration = std::time::Duration::from_millis(20);
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Entries that a replica may lack when the tail begins to wait for it: it gets them in one answer.
 const WAIT_WITHIN: u64 = 256;
 /// Bytes of entries that a tail keeps for a replica that copies from it.
@@ -178,7 +180,8 @@ impl Shard {
     /// A serving replica whose copy is not whole any more, since its disk has lost a part, holds
     /// nothing of use: it begins with an empty log, which its neighbour fills or refuses.
     pub(super) fn empty_if_broken(&mut self, storage: &mut dyn Storage, out: &mut Outputs) {
-        if self.keys.frontier().is_some() {
+        let is_broken = self.keys.frontier().is_some();
+        if is_broken && !self.options.mutations.has(Mutation::ServeHalfCopied) {
             self.begin_from(&Start::default(), storage, out);
         }
     }
@@ -299,7 +302,11 @@ impl Shard {
         }
         let has_to = ask.last.map_or(Position(0), |identity| identity.position);
         let is_ahead = !self.copying.vouches && self.committed_to < has_to;
-        if !self.window.continues(ask.last) || is_ahead {
+        let by_position = self.options.mutations.has(Mutation::RejoinWithUncommitted)
+            && self.window.cut_to() <= has_to
+            && has_to <= self.window.end();
+        let fits = self.window.continues(ask.last) && !is_ahead;
+        if !fits && !by_position {
             self.copying.forget_joiner();
             self.copying.joiner = Some(Joiner { node: from, boot, has_to: self.committed_to });
             let start = self.start_of_copy();
@@ -330,7 +337,7 @@ impl Shard {
         }
         let end = entries.last().map_or(has_to, |entry| entry.identity.position);
         let part = ask.part_from.filter(|_| end == self.committed_to);
-        let part = part.map(|from| self.keys.part(from, PART_BYTES));
+        let part = part.map(|from| self.keys.part(from, self.options.part_bytes));
         let history = ask.window_from.map(|from| self.chunk_before(from)).unwrap_or_default();
         let (committed_to, durable_to) = (self.committed_to, self.durable_position());
         let copied = Copied { number, committed_to, durable_to, history, entries, part };
@@ -436,7 +443,9 @@ impl Shard {
             return; // It goes on when the disk has come further.
         }
         self.copying.answered = None;
-        if let Some(part) = self.copying.part.take()
+        let part = self.copying.part.take();
+        let pause = if part.is_some() { self.options.part_pause } else { Duration::ZERO };
+        if let Some(part) = part
             && self.keys.install(&part)
         {
             let shard = self.shard;
@@ -446,10 +455,11 @@ impl Shard {
         }
         let lacks_more =
             answered.had_entries || self.keys.frontier().is_some() || self.copying.lacks_history;
-        if lacks_more {
+        let pause = if lacks_more { pause } else { LOOK_EVERY };
+        if pause.is_zero() {
             self.ask_for_copy(here, storage, out);
         } else {
-            self.ask_again_at(after(here.now.steady, LOOK_EVERY), out);
+            self.ask_again_at(after(here.now.steady, pause), out);
         }
     }
 

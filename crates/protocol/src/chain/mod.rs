@@ -115,6 +115,10 @@ pub struct ShardOptions {
     /// Bytes of entries that are kept per shard, past what serving replicas need, for those that
     /// are away: within them a replica that comes back gets entries instead of a whole copy.
     pub kept_bytes_max: usize,
+    /// Bytes of keys that one message of a copy brings, about.
+    pub part_bytes: usize,
+    /// How long a replica that copies waits between two parts, so that the tail serves others first.
+    pub part_pause: Duration,
     /// A deliberate bug, for the simulator's tests only.
     pub mutations: Mutations,
 }

@@ -358,8 +358,7 @@ impl Shard {
     fn take_place(&mut self, boot: Boot) {
         let Some(here) = self.configuration.datacenter(self.node.datacenter) else { return };
         let chain = self.configuration.chain_of(self.node.datacenter, self.shard);
-        let has_right = here.boots.get(&self.node).is_none_or(|known| *known == boot)
-            || self.options.mutations.has(Mutation::ServeInAnyRun);
+        let has_right = here.boots.get(&self.node).is_none_or(|known| *known == boot);
         let (Some(chain), true) = (chain, has_right) else {
             (self.neighbours, self.donor, self.joiner) = (Neighbours::default(), None, None);
             return;

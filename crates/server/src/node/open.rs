@@ -278,6 +278,8 @@ fn replicas(
     let options = ShardOptions {
         blocked_bytes_max: antecede_protocol::geo::inbox::BLOCKED_BYTES_MAX,
         kept_bytes_max: KEPT_BYTES_MAX,
+        part_bytes: antecede_protocol::copied::PART_BYTES,
+        part_pause: antecede_protocol::copied::PART_PAUSE,
         max_clock_drift: config.max_clock_drift,
         hash_secret: secret_of(deployment),
         mutations: Mutations::NONE,

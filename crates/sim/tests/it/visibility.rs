@@ -24,6 +24,7 @@ fn plan() -> Plan {
         durability: Durability::Always,
         is_managed: false,
         kept_bytes_max: 0,
+        part_pause_millis: 0,
     };
     plan.weather.late_per_mille = 0;
     plan.weather.lost_per_mille = 0;

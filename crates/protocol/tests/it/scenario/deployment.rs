@@ -209,6 +209,8 @@ impl Deployment {
         let options = ShardOptions {
             blocked_bytes_max: antecede_protocol::geo::inbox::BLOCKED_BYTES_MAX,
             kept_bytes_max: 0,
+            part_bytes: 1,
+            part_pause: Duration::ZERO,
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,
             mutations: self.mutations,
