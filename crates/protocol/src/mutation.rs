@@ -55,6 +55,8 @@ pub enum Mutation {
     RejoinWithUncommitted,
     /// A copy brings the keys, but not which writes they are made of.
     CopyWithoutAppliedSets,
+    /// A copy begins where the tail stands, without the entries that other datacenters still need.
+    CopyWithoutHistory,
     /// A tail calls a replica caught up and goes on to commit without it.
     VouchWithoutWaiting,
     /// A replica may serve before it has copied all keys.

@@ -21,7 +21,7 @@ use antecede_model::{
 use antecede_protocol::{
     machine::Lease,
     manager::{BEAT_EVERY, DEAD_AFTER, Facts, LEASE, Life, next_configuration},
-    mutation::Mutation,
+    mutation::{Mutation, Mutations},
 };
 
 use crate::{
@@ -84,7 +84,9 @@ impl ControlPlane {
     }
 
     /// What the manager may take for true.
-    fn facts(&self, now: Moment, is_hasty: bool, forgets_listening: bool) -> Facts {
+    fn facts(&self, now: Moment, mutations: Mutations) -> Facts {
+        let is_hasty = mutations.has(Mutation::ExpireBeforeLease);
+        let forgets_listening = mutations.has(Mutation::UnknownIsExpired);
         let dead_after = nanos(if is_hasty { LEASE / 4 } else { DEAD_AFTER });
         let mut facts = Facts { epoch: self.part.epoch, ..Facts::default() };
         for node in &self.part.nodes {
@@ -207,9 +209,7 @@ impl World {
         if !control.is_up {
             return;
         }
-        let is_hasty = mutations.has(Mutation::ExpireBeforeLease);
-        let forgets_listening = mutations.has(Mutation::UnknownIsExpired);
-        let facts = control.facts(self.now, is_hasty, forgets_listening);
+        let facts = control.facts(self.now, mutations);
         let Some(decision) = next_configuration(&self.configuration, datacenter, &facts) else {
             return;
         };

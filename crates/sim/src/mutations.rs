@@ -56,6 +56,7 @@ pub const TABLE: &[Row] = &[
     managed("serve-without-lease", Mutation::ServeWithoutLease, Profile::Mixed),
     managed("rejoin-with-uncommitted", Mutation::RejoinWithUncommitted, Profile::TailDeath),
     managed("copy-without-applied-sets", Mutation::CopyWithoutAppliedSets, Profile::TailDeath),
+    managed("copy-without-history", Mutation::CopyWithoutHistory, Profile::ChainReplaced),
     managed("vouch-without-waiting", Mutation::VouchWithoutWaiting, Profile::Mixed),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     managed("unknown-is-expired", Mutation::UnknownIsExpired, Profile::Mixed),

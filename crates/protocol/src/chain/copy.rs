@@ -229,7 +229,8 @@ impl Shard {
         self.follows.clear();
         self.collection = Collection::default();
         self.copying.begin_again();
-        self.copying.lacks_history = start.last.is_some();
+        self.copying.lacks_history =
+            start.last.is_some() && !self.options.mutations.has(Mutation::CopyWithoutHistory);
         self.copying.began_at = position;
     }
 
