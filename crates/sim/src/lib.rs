@@ -33,6 +33,9 @@ mod trouble;
 /// Who decides which replicas serve.
 mod control;
 
+/// A crash at every output of a short script.
+pub mod script;
+
 /// How a run ends.
 mod rest;
 

@@ -15,7 +15,7 @@ use clap::{Args, Parser, Subcommand};
 use sim::{
     plan::{Control, Cutback, Plan},
     profiles::Profile,
-    run,
+    run, script,
     trace::Trace,
 };
 
@@ -94,6 +94,14 @@ enum Command {
     },
     /// Runs the seeds that once found something.
     Seeds,
+    /// Crashes each node of a short script at each of its outputs, one run for each.
+    Crashes {
+        /// What the script is drawn from.
+        seed: u64,
+        /// Take one output of so many.
+        #[arg(long, default_value_t = 1)]
+        every: usize,
+    },
     /// Shows what a seed's run consists of.
     Plan {
         /// The seed.
@@ -143,6 +151,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Some(Command::Twice { seeds }) => twice(&choice, &seeds),
         Some(Command::Shrink { seed }) => shrink::shrink(&choice, seed),
         Some(Command::Seeds) => known(&choice),
+        Some(Command::Crashes { seed, every }) => crashes(seed, every.max(1)),
         Some(Command::Plan { seed }) => {
             say(&format!("{:#?}", choice.plan(seed)?));
             Ok(ExitCode::SUCCESS)
@@ -263,6 +272,22 @@ fn twice(choice: &Choice, seeds: &[u64]) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
         say(&format!("seed {seed}: two traces of {} bytes are the same", once.trace.len()));
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn crashes(seed: u64, every: usize) -> anyhow::Result<ExitCode> {
+    let outputs = script::outputs(seed).map_err(|failure| anyhow::anyhow!("{failure}"))?;
+    for (node, count) in outputs {
+        let mut taken = 0_u64;
+        for output in (1..=count).step_by(every) {
+            if let Err(failure) = script::crash_at(seed, node, output) {
+                say(&format!("{node} crashes at its output {output}: FAILED {failure}"));
+                return Ok(ExitCode::FAILURE);
+            }
+            taken += 1;
+        }
+        say(&format!("{node}: {taken} of {count} outputs passed"));
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -32,13 +32,16 @@ impl World {
         // What sessions do with replies makes new outputs.
         while self.failure.is_none() && self.nodes[number].is_up {
             let has_appended = self.absorb_records(number);
+            if !self.nodes[number].is_up {
+                return;
+            }
             self.absorb_events(number);
             self.absorb_wakes(number);
             if has_appended && self.crash_if_due(number, Trigger::Append) {
                 return;
             }
             self.absorb_messages(number);
-            if !self.absorb_replies(number) {
+            if !self.nodes[number].is_up || !self.absorb_replies(number) {
                 break;
             }
         }
@@ -65,6 +68,11 @@ impl World {
         }
         for (_, record) in &fresh {
             self.check_prefix(number, record);
+        }
+        for _ in 0..fresh.len() {
+            if self.crashes_at_output(number) {
+                return false;
+            }
         }
         let has_appended = !fresh.is_empty();
         if has_appended && !self.nodes[number].is_flushing {
@@ -223,6 +231,9 @@ impl World {
     fn absorb_messages(&mut self, number: usize) {
         let messages = std::mem::take(&mut self.nodes[number].out.early);
         for (to, message) in &messages {
+            if self.crashes_at_output(number) {
+                return;
+            }
             self.send(number, *to, message);
         }
         let node = &mut self.nodes[number];
@@ -279,6 +290,9 @@ impl World {
         let id = self.nodes[number].id;
         let mut is_local = false;
         for (request, reply) in replies {
+            if self.crashes_at_output(number) {
+                return false;
+            }
             if request.node == id {
                 is_local = true;
                 self.reply(number, request, reply);

@@ -108,6 +108,19 @@ pub(crate) enum Happening {
     Decide(DatacenterId, Epoch, Box<Decision>),
 }
 
+/// A crash at one output of a node, which does not get out any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CrashPoint {
+    /// The node.
+    pub node: NodeId,
+    /// Which of its outputs, from 1: records to its log, messages, replies.
+    pub output: u64,
+    /// Whether the power goes, not only the process.
+    pub is_power_loss: bool,
+    /// For how long it is down, in nanoseconds.
+    pub lasts: u64,
+}
+
 /// A run of a node: its place and its life.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Place {
@@ -163,6 +176,10 @@ pub struct World {
     /// What cuts have promised.
     pub(crate) promises: Promises,
     pub(crate) rest: Rest,
+    /// Where a node crashes, if it is counted.
+    pub(crate) crash_point: Option<CrashPoint>,
+    /// What each node has put out: records, messages, replies.
+    pub(crate) outputs: Vec<u64>,
     pub(crate) tally: Tally,
     /// Shards whose delays are measured; all that matter where a run is compared with another.
     pub(crate) measured: BTreeSet<ShardId>,
@@ -221,6 +238,8 @@ impl World {
             told_lost: BTreeSet::new(),
             promises: Promises::default(),
             rest: Rest::default(),
+            crash_point: None,
+            outputs: vec![0; shape.all_nodes().count()],
             tally: Tally::default(),
             measured: BTreeSet::new(),
             delays: Delays::default(),
@@ -282,6 +301,37 @@ impl World {
         self.come_to_rest()?;
         self.idle()?;
         self.judge()
+    }
+
+    /// Runs for a while with one crash, or none; then as [`World::run`].
+    ///
+    /// # Errors
+    /// The first property that does not hold.
+    pub fn run_script(&mut self, end: Moment, crash: Option<CrashPoint>) -> Result<(), Failure> {
+        self.crash_point = crash;
+        self.run_to(end)?;
+        self.crash_point = None;
+        self.heal();
+        self.come_to_rest()?;
+        self.idle()?;
+        self.judge()
+    }
+
+    /// How much a node has put out.
+    #[must_use]
+    pub fn outputs_of(&self, node: NodeId) -> u64 {
+        self.outputs[self.place_of(node)]
+    }
+
+    /// Counts an output of a node; true if it crashes before that gets out.
+    pub(crate) fn crashes_at_output(&mut self, number: usize) -> bool {
+        self.outputs[number] += 1;
+        let Some(point) = self.crash_point else { return false };
+        let is_here = self.place_of(point.node) == number && self.outputs[number] == point.output;
+        if is_here {
+            self.crash(number, point.is_power_loss, point.lasts);
+        }
+        is_here
     }
 
     /// Runs to a moment.

@@ -469,9 +469,7 @@ impl Shard {
         if let Some(joiner) = self.copying.joiner {
             return Some((joiner.has_to, KEPT_FOR_COPY_MAX));
         }
-        let chain = self.configuration.chain_of(self.here_datacenter(), self.shard)?;
-        let is_whole = chain.waiting.is_empty();
-        (!is_whole).then_some((Position(0), self.options.kept_bytes_max))
+        self.lacks_replicas.then_some((Position(0), self.options.kept_bytes_max))
     }
 
     /// Takes back from the log what a copy has left there; in the order of the log.

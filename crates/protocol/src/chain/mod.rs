@@ -192,6 +192,8 @@ pub struct Shard {
     donor: Option<NodeId>,
     /// At the tail: the replica that copies from it.
     joiner: Option<NodeId>,
+    /// Whether a replica of the chain does not serve.
+    lacks_replicas: bool,
     pub(crate) boots: BTreeMap<NodeId, Boot>,
     pub(crate) hlc: Hlc,
     pub(crate) keys: Keys,
@@ -258,6 +260,7 @@ impl Shard {
             neighbours,
             donor: None,
             joiner: None,
+            lacks_replicas: false,
             boots: BTreeMap::new(),
             hlc: Hlc::default(),
             keys: Keys::new(options.hash_secret),

@@ -368,6 +368,7 @@ impl Shard {
         self.donor = chain.serving.last().copied().filter(|_| is_syncing);
         let joiner = chain.waiting_as(Waiting::Syncing).next();
         self.joiner = joiner.filter(|_| self.neighbours.is_tail());
+        self.lacks_replicas = !chain.waiting.is_empty();
         if self.joiner.is_none() {
             self.copying.forget_joiner();
         }

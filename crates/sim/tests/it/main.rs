@@ -6,6 +6,9 @@ mod determinism;
 /// A stalled shard does not delay others.
 mod visibility;
 
+/// A crash at every output.
+mod script;
+
 /// Deliberate bugs are caught.
 #[cfg(feature = "mutations")]
 mod mutations;
