@@ -50,6 +50,10 @@ pub const LEASE: Duration = Duration::from_millis(500);
 /// not before it has listened for so long itself (PITFALLS B6).
 pub const DEAD_AFTER: Duration = Duration::from_secs(1);
 
+/// Shards that one node copies at the same time: a node that comes back must not take all of the
+/// others' attention at once.
+pub const COPIES_AT_ONCE: usize = 32;
+
 /// What a manager knows of a node.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Life {
@@ -236,9 +240,13 @@ pub fn next_configuration(
             }
         }
     }
+    let mut copies: BTreeMap<NodeId, usize> = BTreeMap::new();
+    for node in next.chains.iter().flat_map(|chain| chain.waiting_as(Waiting::Syncing)) {
+        *copies.entry(node).or_default() += 1;
+    }
     let shards = old.shard_count.shards();
     for (shard, chain) in shards.zip(&mut next.chains) {
-        let step = Step { shard, facts, restarted: &restarted };
+        let mut step = Step { shard, facts, restarted: &restarted, copies: &mut copies };
         let decided = step.next_chain(chain, &mut changes);
         let is_disturbed = decided.serving != chain.serving
             || decided.serving.iter().any(|node| restarted.contains(node));
@@ -262,10 +270,12 @@ struct Step<'a> {
     facts: &'a Facts,
     /// Nodes whose run is new in this decision.
     restarted: &'a BTreeSet<NodeId>,
+    /// How many shards each node copies; those that end with this decision count still.
+    copies: &'a mut BTreeMap<NodeId, usize>,
 }
 
 impl Step<'_> {
-    fn next_chain(&self, chain: &Chain, changes: &mut Vec<Change>) -> Chain {
+    fn next_chain(&mut self, chain: &Chain, changes: &mut Vec<Change>) -> Chain {
         let before = changes.len();
         let mut next = chain.clone();
         if chain.serving.is_empty() {
@@ -351,7 +361,7 @@ impl Step<'_> {
     }
 
     /// Lets a replica that has caught up serve, or one that is back begin to copy.
-    fn grow(&self, next: &mut Chain, changes: &mut Vec<Change>) {
+    fn grow(&mut self, next: &mut Chain, changes: &mut Vec<Change>) {
         let shard = self.shard;
         let copies = next.waiting_as(Waiting::Syncing).next();
         if let Some(node) = copies {
@@ -362,8 +372,13 @@ impl Step<'_> {
             }
             return;
         }
-        let back = next.waiting_as(Waiting::Offline).find(|node| self.facts.is_alive(*node));
+        let may_copy = |node: &NodeId| {
+            let copies = self.copies.get(node).copied().unwrap_or_default();
+            self.facts.is_alive(*node) && copies < COPIES_AT_ONCE
+        };
+        let back = next.waiting_as(Waiting::Offline).find(may_copy);
         if let Some(node) = back {
+            *self.copies.entry(node).or_default() += 1;
             next.waiting.insert(node, Waiting::Syncing);
             changes.push(Change::Returned { shard, node });
         }
