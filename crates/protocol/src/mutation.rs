@@ -61,6 +61,8 @@ pub enum Mutation {
     VouchWithoutWaiting,
     /// A replica may serve before it has copied all keys.
     ServeHalfCopied,
+    /// A node whose lease has ended takes the next one without undoing decisions under way.
+    RenewLate,
     /// A manager takes a node that it has not heard of for one that is dead.
     UnknownIsExpired,
     /// A manager gives up on a node before its right to serve has run out.

@@ -4,7 +4,9 @@
 //! Nodes say that they live and are told the newest state of the register; that is their lease. A
 //! manager looks at what it has heard and decides by the protocol's own function. Its decision
 //! reaches the register later: if that has changed in between, the decision comes to nothing. A
-//! manager that takes over has heard of nobody.
+//! manager that takes over has heard of nobody. A node that renews its lease after the last one has
+//! ended may have been given up already, by a decision that is on its way: it first writes what it
+//! was told back, unchanged, which makes that decision come to nothing.
 //!
 //! Assumes: the agreement below is right; it has tests of its own.
 
@@ -31,8 +33,8 @@ use crate::{
 
 /// How often a manager looks at what it has heard.
 const LOOK_EVERY: u64 = 50 * MILLI;
-/// How long a decision takes to the register at most.
-const DECISION_DELAY_MAX: u64 = 60 * MILLI;
+/// How long a write takes to the register at most: mostly, and sometimes.
+const WRITE_DELAYS_MAX: [u64; 4] = [10 * MILLI, 60 * MILLI, 60 * MILLI, 600 * MILLI];
 /// Of a thousand beats and answers, how many are lost.
 const LOST_PER_MILLE: u64 = 10;
 
@@ -41,6 +43,8 @@ const LOST_PER_MILLE: u64 = 10;
 pub(crate) struct ControlPlane {
     /// What the register holds.
     part: Arc<Datacenter>,
+    /// How often it was written.
+    revision: u64,
     /// Whether it can be reached by anybody.
     pub(crate) is_up: bool,
     /// Since when the manager listens.
@@ -52,6 +56,15 @@ pub(crate) struct ControlPlane {
 struct Heard {
     at: Moment,
     beat: Beat,
+}
+
+/// What a node is told when it was heard.
+#[derive(Clone, Debug)]
+pub(crate) struct Told {
+    /// When it spoke, by its clock.
+    sent: Steady,
+    part: Arc<Datacenter>,
+    revision: u64,
 }
 
 /// What a node says of itself.
@@ -71,6 +84,7 @@ impl ControlPlane {
     pub(crate) fn new(part: &Datacenter) -> Self {
         Self {
             part: Arc::new(part.clone()),
+            revision: 1,
             is_up: true,
             listens_since: Moment::default(),
             heard: BTreeMap::new(),
@@ -171,17 +185,18 @@ impl World {
             return;
         }
         control.heard.insert(beat.node, Heard { at: self.now, beat });
-        let part = Arc::clone(&control.part);
+        let told = Told { sent, part: Arc::clone(&control.part), revision: control.revision };
         if let Some(at) = self.crosses_to_control(place.node) {
-            self.queue.add(at, Happening::Renew(place, sent, part));
+            self.queue.add(at, Happening::Renew(place, told));
         }
     }
 
     /// A node is told what holds; it may answer for a while from when it asked.
-    pub(crate) fn renew(&mut self, place: Place, sent: Steady, part: &Arc<Datacenter>) {
+    pub(crate) fn renew(&mut self, place: Place, told: Told) {
         if !self.is_present(place) {
             return;
         }
+        let part = &told.part;
         let node = &mut self.nodes[place.node];
         let datacenter = node.id.datacenter;
         if node.epoch() < part.epoch {
@@ -190,15 +205,55 @@ impl World {
             self.trace.line(self.now, format_args!("{} learns of epoch {}", node.id, part.epoch));
             node.reconfigure(self.now, &Arc::new(next));
         }
-        let node = &mut self.nodes[place.node];
-        if node.epoch() == part.epoch {
-            let until = Steady(sent.0 + LEASE);
-            node.lease_until = match node.lease_until {
-                Lease::Until(known) => Lease::Until(known.max(until)),
-                Lease::Unbounded => Lease::Unbounded,
-            };
+        let node = &self.nodes[place.node];
+        let has_place = part.boots.get(&node.id) == Some(&node.boot);
+        if node.epoch() == part.epoch && has_place {
+            let is_late = !node.here(self.now).may_serve();
+            if is_late && !self.plan.mutations.has(Mutation::RenewLate) {
+                let delay = self.write_delay();
+                if let Some(at) = self.crosses_to_control(place.node) {
+                    self.queue.add(at.after(delay), Happening::WriteBack(place, told));
+                }
+            } else {
+                self.extend_lease(place.node, told.sent);
+            }
         }
         self.absorb(place.node);
+    }
+
+    fn extend_lease(&mut self, number: usize, sent: Steady) {
+        let until = Steady(sent.0 + LEASE);
+        let node = &mut self.nodes[number];
+        node.lease_until = match node.lease_until {
+            Lease::Until(known) => Lease::Until(known.max(until)),
+            Lease::Unbounded => Lease::Unbounded,
+        };
+    }
+
+    /// A node writes back what it was told.
+    pub(crate) fn write_back(&mut self, place: Place, told: &Told) {
+        let datacenter = self.nodes[place.node].id.datacenter;
+        let Some(control) = self.control.get_mut(&datacenter) else { return };
+        if !control.is_up || control.revision != told.revision {
+            return; // It hears of it with the next beat.
+        }
+        control.revision += 1;
+        if let Some(at) = self.crosses_to_control(place.node) {
+            self.queue.add(at, Happening::WrittenBack(place, told.sent));
+        }
+    }
+
+    /// A node is told that what it wrote back holds.
+    pub(crate) fn written_back(&mut self, place: Place, sent: Steady) {
+        if self.is_present(place) {
+            self.extend_lease(place.node, sent);
+            self.absorb(place.node);
+        }
+    }
+
+    fn write_delay(&mut self) -> u64 {
+        let most = self.chance.pick(&WRITE_DELAYS_MAX);
+        self.chance.below(most)
     }
 
     /// A manager looks at what it has heard.
@@ -213,23 +268,25 @@ impl World {
         let Some(decision) = next_configuration(&self.configuration, datacenter, &facts) else {
             return;
         };
-        let at = self.now.after(self.chance.below(DECISION_DELAY_MAX));
-        self.queue.add(at, Happening::Decide(datacenter, facts.epoch, Box::new(decision)));
+        let revision = control.revision;
+        let at = self.now.after(self.write_delay());
+        self.queue.add(at, Happening::Decide(datacenter, revision, Box::new(decision)));
     }
 
     /// A decision reaches the register.
     pub(crate) fn decide(
         &mut self,
         datacenter: DatacenterId,
-        behind: Epoch,
+        revision: u64,
         decision: &antecede_protocol::manager::Decision,
     ) {
         let Some(control) = self.control.get_mut(&datacenter) else { return };
-        if control.part.epoch != behind || !control.is_up {
+        if control.revision != revision || !control.is_up {
             return; // Somebody else was there before, or it is lost.
         }
         let Some(part) = decision.configuration.datacenter(datacenter) else { return };
         control.part = Arc::new(part.clone());
+        control.revision += 1;
         for change in &decision.changes {
             self.trace.line(self.now, format_args!("DECIDED epoch {}: {change}", part.epoch));
         }

@@ -190,6 +190,24 @@ pub fn draw_control(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
     faults
 }
 
+/// Draws nodes that fall silent, alone or while another manager takes over.
+#[must_use]
+pub fn draw_silences(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
+    let nodes: Vec<NodeId> = plan.shape.all_nodes().collect();
+    let mut faults = Vec::new();
+    for _ in 0..chance.between(20, 40) {
+        let at = Moment(chance.between(2 * SECOND, ACTIVE.0 - 4 * SECOND));
+        let node = chance.pick(&nodes);
+        let lasts = chance.between(700, 1800) * MILLI;
+        match chance.below(4) {
+            0 => faults.extend(changing_hands(chance, &nodes)),
+            1 => faults.push(Fault { at, lasts, kind: FaultKind::Pause { node } }),
+            _ => faults.push(Fault { at, lasts, kind: FaultKind::CutControl { node } }),
+        }
+    }
+    faults
+}
+
 /// Another manager takes over just when a node cannot be heard.
 fn changing_hands(chance: &mut Chance, nodes: &[NodeId]) -> [Fault; 2] {
     let at = Moment(chance.between(2 * SECOND, ACTIVE.0 - 4 * SECOND));

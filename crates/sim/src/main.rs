@@ -56,7 +56,8 @@ struct Choice {
     /// Seek one kind of trouble, whatever the seed says: mixed, gc-race, ticks, ...
     #[arg(long, global = true)]
     profile: Option<String>,
-    /// Who says which replicas serve: drawn, fixed (nobody) or managed.
+    /// Who says which replicas serve: drawn, fixed (nobody), managed, leases (managed, with nothing
+    /// but nodes that fall silent).
     #[arg(long, global = true, default_value = "drawn")]
     control: String,
     /// Leave out these faults, by number.
@@ -179,7 +180,10 @@ impl Choice {
             "drawn" | "" => Control::Drawn,
             "fixed" => Control::Fixed,
             "managed" => Control::Managed,
-            other => bail!("there is no control `{other}`; there are drawn, fixed, managed"),
+            "leases" => Control::Leases,
+            other => {
+                bail!("there is no control `{other}`; there are drawn, fixed, managed, leases")
+            }
         };
         let profile = match &self.profile {
             None => Plan::profile_of(seed),

@@ -26,6 +26,10 @@ const fn row(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
     Row { name, mutation, profile, control: "fixed", seeds: 200 }
 }
 
+const fn leases(name: &'static str, mutation: Mutation) -> Row {
+    Row { name, mutation, profile: Profile::Mixed, control: "leases", seeds: 200 }
+}
+
 const fn managed(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
     Row { name, mutation, profile, control: "managed", seeds: 200 }
 }
@@ -53,14 +57,15 @@ pub const TABLE: &[Row] = &[
     row("ignore-logical-time", Mutation::IgnoreLogicalTime, Profile::LogicalTime),
     row("no-wait-in-pipelines", Mutation::NoWaitInPipelines, Profile::Pipelines),
     row("stop-reading-when-blocked", Mutation::StopReadingWhenBlocked, Profile::BackPressure),
-    managed("serve-without-lease", Mutation::ServeWithoutLease, Profile::Mixed),
+    leases("serve-without-lease", Mutation::ServeWithoutLease),
     managed("rejoin-with-uncommitted", Mutation::RejoinWithUncommitted, Profile::TailDeath),
     managed("copy-without-applied-sets", Mutation::CopyWithoutAppliedSets, Profile::TailDeath),
     managed("copy-without-history", Mutation::CopyWithoutHistory, Profile::ChainReplaced),
     managed("vouch-without-waiting", Mutation::VouchWithoutWaiting, Profile::Mixed),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
-    managed("unknown-is-expired", Mutation::UnknownIsExpired, Profile::Mixed),
-    managed("expire-before-lease", Mutation::ExpireBeforeLease, Profile::Mixed),
+    leases("renew-late", Mutation::RenewLate),
+    leases("unknown-is-expired", Mutation::UnknownIsExpired),
+    leases("expire-before-lease", Mutation::ExpireBeforeLease),
 ];
 
 /// The row of a name.

@@ -65,6 +65,8 @@ pub enum Control {
     Fixed,
     /// Managers, wherever the durability allows it.
     Managed,
+    /// Managers, and nothing but trouble with leases.
+    Leases,
 }
 
 /// The deployment.
@@ -202,16 +204,37 @@ impl Plan {
         let is_wanted = match control {
             Control::Drawn => is_drawn,
             Control::Fixed => false,
-            Control::Managed => true,
+            Control::Managed | Control::Leases => true,
         };
+        if control == Control::Leases {
+            self.shape.durability = Durability::Always;
+        }
         if !is_wanted || self.shape.durability != Durability::Always {
             return;
         }
         self.shape.is_managed = true;
         self.shape.kept_bytes_max = chance.pick(&[0, 0, 2_000, 100_000]);
         self.shape.part_pause_millis = chance.pick(&[0, 2, 100]);
-        self.faults.extend(faults::draw_control(&mut chance, self));
+        let seeks_leases = chance.per_mille(150);
+        if seeks_leases && control == Control::Drawn || control == Control::Leases {
+            self.seek_leases(&mut chance);
+        } else {
+            self.faults.extend(faults::draw_control(&mut chance, self));
+        }
         self.faults.sort_by_key(|fault| fault.at);
+    }
+
+    /// Nodes fall silent for about as long as it takes to give them up, while clients of their
+    /// datacenter write and read a few keys at all of its nodes.
+    fn seek_leases(&mut self, chance: &mut Chance) {
+        self.shape.chain = self.shape.chain.max(2);
+        self.shape.nodes = self.shape.nodes.max(self.shape.chain);
+        self.shape.shards = 2;
+        self.workload.groups = 2;
+        self.workload.home_per_mille = 800;
+        self.workload.move_per_mille = 0;
+        self.workload.read_per_mille = 700;
+        self.faults = faults::draw_silences(chance, self);
     }
 
     /// The first configuration of the deployment.

@@ -17,8 +17,8 @@ use std::{
 use antecede_check::{History, Record};
 use antecede_model::{
     clock::Steady,
-    configuration::{Configuration, Datacenter},
-    ids::{Boot, DatacenterId, Epoch, NodeId, SessionId, ShardId},
+    configuration::Configuration,
+    ids::{Boot, DatacenterId, NodeId, SessionId, ShardId},
 };
 use antecede_protocol::{
     chain::ShardOptions, geo::cuts::CUTS_EVERY, machine::Lease, manager::Decision,
@@ -29,7 +29,7 @@ use crate::{
     chance::Chance,
     check::{Failure, cuts::Promises, visibility::Delays},
     client::{Client, Standing},
-    control::{Beat, ControlPlane},
+    control::{Beat, ControlPlane, Told},
     ledger::Ledger,
     moment::{MILLI, Moment, NodeClock, SECOND},
     network::{Class, Network},
@@ -101,11 +101,15 @@ pub(crate) enum Happening {
     /// A control plane hears it.
     Hear(Place, Box<Beat>),
     /// A node is told what holds.
-    Renew(Place, Steady, Arc<Datacenter>),
+    Renew(Place, Told),
+    /// A node writes back what it was told, since its lease had ended.
+    WriteBack(Place, Told),
+    /// A node is told that this holds.
+    WrittenBack(Place, Steady),
     /// A manager looks at what it has heard.
     Manage(DatacenterId),
-    /// A decision reaches the register of a datacenter, made when that held this epoch.
-    Decide(DatacenterId, Epoch, Box<Decision>),
+    /// A decision reaches the register of a datacenter, made when that had this revision.
+    Decide(DatacenterId, u64, Box<Decision>),
 }
 
 /// A crash at one output of a node, which does not get out any more.
@@ -382,7 +386,9 @@ impl World {
             Happening::Configure(place, configuration) => self.configure(place, &configuration),
             Happening::Beat(place) => self.beat(place),
             Happening::Hear(place, beat) => self.hear(place, *beat),
-            Happening::Renew(place, sent, part) => self.renew(place, sent, &part),
+            Happening::Renew(place, told) => self.renew(place, told),
+            Happening::WriteBack(place, told) => self.write_back(place, &told),
+            Happening::WrittenBack(place, sent) => self.written_back(place, sent),
             Happening::Manage(datacenter) => self.manage(datacenter),
             Happening::Decide(datacenter, behind, decision) => {
                 self.decide(datacenter, behind, &decision);
@@ -404,13 +410,15 @@ impl World {
             | Happening::LinkLost(place, _)
             | Happening::Configure(place, _)
             | Happening::Beat(place)
-            | Happening::Renew(place, ..) => place.node,
+            | Happening::Renew(place, _)
+            | Happening::WrittenBack(place, _) => place.node,
             Happening::Turn(client) => self.place_of(self.clients.get(client)?.node),
             Happening::GiveUp(..)
             | Happening::Begin(_)
             | Happening::End(_)
             | Happening::Start(_)
             | Happening::Hear(..)
+            | Happening::WriteBack(..)
             | Happening::Manage(_)
             | Happening::Decide(..) => return None,
         };
