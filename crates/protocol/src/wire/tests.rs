@@ -1,9 +1,11 @@
-//! Tests of the bytes between nodes: golden bytes, round trips, damage, limits, what a write costs.
+//! Tests of the bytes between nodes, and of those in a node's log: golden bytes, round trips, damage,
+//! limits, what a write costs.
 
 use antecede_model::{
+    applied::AppliedSet,
     clock::{Timestamp, Wall},
     codec::{DecodeError, Writer},
-    configuration::{Configuration, Layout},
+    configuration::{Chain, Configuration, Datacenter, Layout, Waiting},
     consistency::Consistency,
     context::Dependencies,
     cut::Cut,
@@ -29,11 +31,14 @@ use super::{
     read_message, write_message,
 };
 use crate::{
+    copied::{LineStart, Part, Start},
     entry::{self, Change, Effect, Entry, Identity},
     message::{
-        Asker, Body, Carried, CutReport, CutScope, Message, Place, Progress, Promise, Received,
-        Replicate, Reply, Request, ShardMessage,
+        Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, Message, Place, Progress,
+        Promise, Received, Replicate, Reply, Request, ShardMessage,
     },
+    record::Record,
+    state::Keys,
 };
 
 const NOW: u64 = 1_800_000_000_000 << 16;
@@ -41,6 +46,21 @@ const NOW: u64 = 1_800_000_000_000 << 16;
 fn bytes_of(message: &Message) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_message(message, &mut bytes);
+    bytes
+}
+
+fn bytes_of_record(record: &Record) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    match record {
+        Record::Entry { shard, committed_to, entry } => {
+            Record::write_entry(&mut bytes, *shard, *committed_to, entry);
+        }
+        Record::CutBack { shard, to } => Record::write_cut_back(&mut bytes, *shard, *to),
+        Record::Begun { shard, start } => Record::write_begun(&mut bytes, *shard, start),
+        Record::History { shard, entry } => Record::write_history(&mut bytes, *shard, entry),
+        Record::Part { shard, part } => Record::write_part(&mut bytes, *shard, part),
+        Record::Ceiling(ceiling) => Record::write_ceiling(&mut bytes, *ceiling),
+    }
     bytes
 }
 
@@ -96,6 +116,61 @@ fn request(number: u64) -> RequestId {
 
 fn dependency() -> Dependency {
     Dependency { origin: DatacenterId(2), shard: ShardId(40), stamp: Timestamp(NOW - 1) }
+}
+
+/// What a copy begins with: an entry applied ahead of a blocked one, and a line without any.
+fn start_of_copy() -> Start {
+    let mut applied = AppliedSet::default();
+    applied.raise(Timestamp(NOW + 2));
+    applied.record(Timestamp(NOW + 4), Timestamp(NOW + 6));
+    let newest_write = Timestamp(NOW + 6);
+    Start {
+        last: Some(in_chain(small_write(), 300).identity),
+        lines: vec![
+            LineStart { origin: DatacenterId(1), applied, newest_write },
+            LineStart { origin: DatacenterId(2), ..LineStart::default() },
+        ],
+        shown_to: Timestamp(NOW + 9),
+        collected_to: Timestamp(NOW - 7),
+    }
+}
+
+/// A key, and a tombstone.
+fn part_of_copy() -> Part {
+    let mut keys = Keys::new(1);
+    let removed = Effect { change: Change::Delete, ..set(b"gone", b"", None) };
+    let entries = [
+        in_chain(small_write(), 1),
+        in_chain(write(NOW + 12, NOW + 9, &Dependencies::default(), removed), 2),
+    ];
+    for entry in &entries {
+        keys.commit(entry, &mut Vec::new());
+    }
+    let part = keys.part(0, usize::MAX);
+    assert_eq!(part.records.len(), 2);
+    Part { next: Some(u64::MAX), ..part }
+}
+
+/// A chain that copies, one that is dark, one with a replica that is gone.
+fn part_of_configuration() -> Datacenter {
+    let node = |number| NodeId { datacenter: DatacenterId(2), number };
+    let chain = |epoch, serving: &[u16], waiting: &[(u16, Waiting)]| Chain {
+        epoch: Epoch(epoch),
+        serving: serving.iter().map(|number| node(*number)).collect(),
+        waiting: waiting.iter().map(|(number, why)| (node(*number), *why)).collect(),
+    };
+    Datacenter {
+        name: "two".to_owned(),
+        epoch: Epoch(300),
+        nodes: vec![node(1), node(2), node(3)],
+        absent: [node(3)].into(),
+        boots: [(node(1), Boot(300)), (node(2), Boot(4))].into(),
+        chains: vec![
+            chain(299, &[2], &[(1, Waiting::Syncing)]),
+            chain(7, &[], &[(1, Waiting::LastServing), (3, Waiting::LastServing)]),
+            chain(300, &[1, 2], &[(3, Waiting::Offline)]),
+        ],
+    }
 }
 
 mod golden {
@@ -249,6 +324,88 @@ mod golden {
         check(
             &report(CutScope::Datacenter { applied, wants_ticks: false }),
             "020101000000505c18a30101000101ffffff4f5c18a301",
+        );
+    }
+
+    #[test]
+    fn messages_of_a_copy_keep_their_bytes() {
+        let last = Some(in_chain(small_write(), 300).identity);
+        let ask = CopyAsk { number: 300, last, window_from: None, part_from: None, is_whole: true };
+        check(
+            &of_shard(Body::CopyAsk(ask.clone())),
+            "001101000000505c18a30110ac02010103ac028fd3f551000001",
+        );
+        let lacking = CopyAsk {
+            last: None,
+            window_from: Some(Position(300)),
+            part_from: Some(1 << 40),
+            is_whole: false,
+            ..ask
+        };
+        check(
+            &of_shard(Body::CopyAsk(lacking)),
+            "001101000000505c18a30110ac020001ac0201000000000001000000",
+        );
+        check(
+            &of_shard(Body::CopyAnew { number: 300, start: start_of_copy() }),
+            "001101000000505c18a30111ac02010103ac028fd3f5510201020000505c18a30101040000505c18a301060000505c18a301060000505c18a301020000000000000000000000000000000000090000505c18a301f9ffff4f5c18a301",
+        );
+        let nothing = Body::CopyAnew { number: 1, start: Start::default() };
+        check(&of_shard(nothing), "001101000000505c18a3011101000000000000000000000000000000000000");
+        let copied = Copied {
+            number: 300,
+            committed_to: Position(9),
+            durable_to: Position(8),
+            history: vec![in_chain(small_write(), 3)],
+            entries: vec![in_chain(small_write(), 9)],
+            part: Some(part_of_copy()),
+        };
+        check(
+            &of_shard(Body::Copied(copied.clone())),
+            "001101000000505c18a30112ac020908010103038fd3f5510101090000505c18a301070b000001016b010109000176090000505c18a301010103098fd3f5510101090000505c18a301070b000001016b010109000176090000505c18a30101000000000000000001ffffffffffffffff02100101000c0000505c18a30104676f6e650e000100090000505c18a301016b76",
+        );
+        let end = Copied { history: Vec::new(), entries: Vec::new(), part: None, ..copied };
+        check(&of_shard(Body::Copied(end)), "001101000000505c18a30112ac020908000000");
+    }
+
+    #[test]
+    fn messages_about_configurations_keep_their_bytes() {
+        check(&Message::AskConfiguration(DatacenterId(300)), "03ac02");
+        let part = Box::new(part_of_configuration());
+        check(
+            &Message::Configuration(DatacenterId(2), part),
+            "04020374776fac020301000200020002000300020001030002000201000200ac02020002000403ab02010200020001010002000007000201000200010300020001ac02020100020002000200010300020002",
+        );
+    }
+
+    #[track_caller]
+    fn check_record(record: &Record, wanted: &str) {
+        let bytes = bytes_of_record(record);
+        assert_eq!(Record::read(&bytes).as_ref(), Ok(record));
+        assert_eq!(hex(&bytes), wanted, "logs of other builds hold records of this form");
+    }
+
+    #[test]
+    fn records_of_a_log_keep_their_bytes() {
+        let shard = ShardId(17);
+        let (committed_to, entry) = (Position(300), in_chain(small_write(), 301));
+        check_record(
+            &Record::Entry { shard, committed_to, entry: entry.clone() },
+            "0011ac020103ad028fd3f5510101090000505c18a301070b000001016b010109000176090000505c18a301",
+        );
+        check_record(&Record::Ceiling(Timestamp(NOW)), "01000000505c18a301");
+        check_record(&Record::CutBack { shard, to: Position(300) }, "0211ac02");
+        check_record(
+            &Record::Begun { shard, start: start_of_copy() },
+            "0311010103ac028fd3f5510201020000505c18a30101040000505c18a301060000505c18a301060000505c18a301020000000000000000000000000000000000090000505c18a301f9ffff4f5c18a301",
+        );
+        check_record(
+            &Record::History { shard, entry },
+            "04110103ad028fd3f5510101090000505c18a301070b000001016b010109000176090000505c18a301",
+        );
+        check_record(
+            &Record::Part { shard, part: part_of_copy() },
+            "0511000000000000000001ffffffffffffffff02100101000c0000505c18a30104676f6e650e000100090000505c18a301016b76",
         );
     }
 
@@ -514,6 +671,107 @@ mod any {
         ]
     }
 
+    fn start() -> impl Strategy<Value = Start> {
+        let links = vec((1_u64..99, 1_u64..99), 0..4);
+        let applied = (any::<u32>(), links).prop_map(|(watermark, links)| {
+            let mut applied = AppliedSet::default();
+            applied.raise(Timestamp(u64::from(watermark)));
+            let mut last = u64::from(watermark);
+            for (gap, length) in links {
+                let previous = last + gap;
+                last = previous + length;
+                applied.record(Timestamp(previous), Timestamp(last));
+            }
+            applied
+        });
+        let line = (datacenter(), applied, stamp()).prop_map(|(origin, applied, newest_write)| {
+            LineStart { origin, applied, newest_write }
+        });
+        let last = option::of(entry().prop_map(|entry| entry.identity));
+        (last, vec(line, 0..3), stamp(), stamp()).prop_map(
+            |(last, lines, shown_to, collected_to)| Start { last, lines, shown_to, collected_to },
+        )
+    }
+
+    /// Of keys that entries have made.
+    fn part() -> impl Strategy<Value = Part> {
+        (vec(entry(), 0..4), 1..600_usize).prop_map(|(mut entries, bytes_max)| {
+            let mut keys = Keys::new(1);
+            for (entry, position) in entries.iter_mut().zip(1..) {
+                entry.identity.position = Position(position);
+                keys.commit(entry, &mut Vec::new());
+            }
+            let first = keys.part(0, bytes_max);
+            first.next.map_or(first, |from| keys.part(from, bytes_max))
+        })
+    }
+
+    fn copy_body() -> impl Strategy<Value = Body> {
+        let position = || any::<u64>().prop_map(Position);
+        let last = option::of(entry().prop_map(|entry| entry.identity));
+        let ask =
+            (any::<u64>(), last, option::of(position()), option::of(any::<u64>()), any::<bool>());
+        let copied = (
+            (any::<u64>(), position(), position()),
+            vec(entry(), 0..3),
+            vec(entry(), 0..3),
+            option::of(part()),
+        );
+        prop_oneof![
+            ask.prop_map(|(number, last, window_from, part_from, is_whole)| {
+                Body::CopyAsk(CopyAsk { number, last, window_from, part_from, is_whole })
+            }),
+            (any::<u64>(), start()).prop_map(|(number, start)| Body::CopyAnew { number, start }),
+            copied.prop_map(|((number, committed_to, durable_to), history, entries, part)| {
+                Body::Copied(Copied { number, committed_to, durable_to, history, entries, part })
+            }),
+        ]
+    }
+
+    fn part_of_configuration() -> impl Strategy<Value = Datacenter> {
+        let node = || any::<u32>().prop_map(NodeId::from_bits);
+        let epoch = || any::<u64>().prop_map(Epoch);
+        let why = prop_oneof![
+            Just(Waiting::Syncing),
+            Just(Waiting::LastServing),
+            Just(Waiting::Offline),
+        ];
+        let chain = (epoch(), vec(node(), 0..4), vec((node(), why), 0..3)).prop_map(
+            |(epoch, serving, waiting)| Chain {
+                epoch,
+                serving,
+                waiting: waiting.into_iter().collect(),
+            },
+        );
+        let boots = vec((node(), any::<u64>().prop_map(Boot)), 0..4);
+        let nodes = (vec(node(), 0..4), vec(node(), 0..3));
+        (".{0,9}", epoch(), nodes, boots, vec(chain, 0..4)).prop_map(
+            |(name, epoch, (nodes, absent), boots, chains)| Datacenter {
+                name,
+                epoch,
+                nodes,
+                absent: absent.into_iter().collect(),
+                boots: boots.into_iter().collect(),
+                chains,
+            },
+        )
+    }
+
+    pub(super) fn record() -> impl Strategy<Value = Record> {
+        let shard = || any::<u16>().prop_map(ShardId);
+        let position = || any::<u64>().prop_map(Position);
+        prop_oneof![
+            (shard(), position(), entry()).prop_map(|(shard, committed_to, entry)| {
+                Record::Entry { shard, committed_to, entry }
+            }),
+            (shard(), position()).prop_map(|(shard, to)| Record::CutBack { shard, to }),
+            (shard(), start()).prop_map(|(shard, start)| Record::Begun { shard, start }),
+            (shard(), entry()).prop_map(|(shard, entry)| Record::History { shard, entry }),
+            (shard(), part()).prop_map(|(shard, part)| Record::Part { shard, part }),
+            stamp().prop_map(Record::Ceiling),
+        ]
+    }
+
     fn cut_report() -> impl Strategy<Value = CutReport> {
         let shard = || any::<u16>().prop_map(ShardId);
         let scope = prop_oneof![
@@ -536,7 +794,7 @@ mod any {
     }
 
     pub(super) fn message() -> impl Strategy<Value = Message> {
-        let body = prop_oneof![chain_body(), other_body()];
+        let body = prop_oneof![chain_body(), other_body(), copy_body()];
         let reply =
             (response(), option::of(dependency()), vec(version(), 0..3), any::<u16>(), stamp())
                 .prop_map(|(response, wrote, observed, shard, visible_at)| Reply {
@@ -557,6 +815,9 @@ mod any {
             ),
             1 => (request(), reply).prop_map(|(request, reply)| Message::Reply(request, reply)),
             1 => cut_report().prop_map(Message::Cut),
+            1 => (datacenter(), part_of_configuration())
+                .prop_map(|(of, part)| Message::Configuration(of, Box::new(part))),
+            1 => datacenter().prop_map(Message::AskConfiguration),
         ]
     }
 }
@@ -592,6 +853,48 @@ proptest! {
         }
         let read = read_message(&bytes);
         prop_assert!(read.is_ok() || read.is_err());
+    }
+
+    #[test]
+    fn records_come_back_and_damaged_ones_are_read_or_refused_without_a_panic(
+        record in any::record(),
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        cut in any::<prop::sample::Index>(),
+    ) {
+        let mut bytes = bytes_of_record(&record);
+        prop_assert_eq!(Record::read(&bytes), Ok(record));
+        let length = bytes.len();
+        prop_assert!(Record::read(&bytes[..cut.index(length)]).is_err());
+        for (place, byte) in changes {
+            bytes[place.index(length)] = byte;
+        }
+        if let Ok(changed) = Record::read(&bytes) {
+            let again = bytes_of_record(&changed);
+            prop_assert_eq!(Record::read(&again), Ok(changed));
+        }
+    }
+
+    #[test]
+    fn keys_of_a_copy_that_were_read_can_be_installed(
+        changes in vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        next in option::of(1..u64::MAX),
+    ) {
+        let mut part = Part { next, ..part_of_copy() };
+        for (place, byte) in changes {
+            let at = place.index(part.records.len());
+            let record = &mut part.records[at];
+            let at = place.index(record.len());
+            record[at] = byte;
+        }
+        let bytes = bytes_of_record(&Record::Part { shard: ShardId(1), part: part.clone() });
+        if let Ok(Record::Part { part, shard: _ }) = Record::read(&bytes) {
+            let mut keys = Keys::to_be_copied(1, &start_of_copy());
+            prop_assert!(keys.install(&part));
+            prop_assert_eq!(keys.frontier(), next);
+            prop_assert!(keys.live_count() + keys.tombstone_count() <= part.records.len());
+            let again = keys.part(0, usize::MAX);
+            prop_assert!(again.records.iter().all(|record| part.records.contains(record)));
+        }
     }
 
     #[test]
@@ -734,6 +1037,59 @@ mod frames {
         reader.feed(&sent(&[long_message(1)]));
         assert!(matches!(reader.next(), Err(FrameError::Damaged(_))));
     }
+}
+
+#[test]
+fn copies_that_contradict_themselves_are_refused() {
+    let told = |part| {
+        let (committed_to, durable_to) = (Position(9), Position(9));
+        let (history, entries) = (Vec::new(), Vec::new());
+        let part = Some(part);
+        let copied = Copied { number: 1, committed_to, durable_to, history, entries, part };
+        read_message(&bytes_of(&of_shard(Body::Copied(copied))))
+    };
+    let part = part_of_copy();
+    assert!(told(Part { from: 5, next: Some(6), ..part.clone() }).is_ok());
+    for next in [4, 5] {
+        let refused = told(Part { from: 5, next: Some(next), ..part.clone() });
+        assert!(matches!(refused, Err(DecodeError::OverLimit { what: "a first hash", .. })));
+    }
+    for (length, record) in part.records.iter().flat_map(|record| (0..12).zip([record; 12])) {
+        let records = vec![record[..length].into()];
+        let refused = told(Part { records, ..part.clone() });
+        assert!(refused.is_err(), "the first {length} bytes of a record are none");
+    }
+}
+
+#[test]
+fn tags_that_there_are_not_are_refused() {
+    for tag in [5, 255] {
+        let read = read_message(&[tag, 0, 0]);
+        assert!(matches!(read, Err(DecodeError::UnknownTag { what: "message", .. })), "{tag}");
+    }
+    let bytes = bytes_of(&of_shard(Body::Question { number: 1 }));
+    let tag_at = bytes.len() - 2;
+    for tag in [19, 255] {
+        let mut bytes = bytes.clone();
+        bytes[tag_at] = tag;
+        let read = read_message(&bytes);
+        let what = "message for a shard";
+        assert!(matches!(read, Err(DecodeError::UnknownTag { what: found, .. }) if found == what));
+    }
+    for tag in [6, 255] {
+        let read = Record::read(&[tag, 0, 0]);
+        assert!(matches!(read, Err(DecodeError::UnknownTag { what: "log record", .. })), "{tag}");
+    }
+}
+
+#[test]
+fn what_follows_a_message_or_a_record_is_refused() {
+    let mut bytes = bytes_of(&Message::AskConfiguration(DatacenterId(1)));
+    bytes.push(0);
+    assert!(read_message(&bytes).is_err());
+    let mut bytes = bytes_of_record(&Record::CutBack { shard: ShardId(1), to: Position(2) });
+    bytes.push(0);
+    assert!(Record::read(&bytes).is_err());
 }
 
 #[test]
