@@ -1,12 +1,12 @@
 //! Runs the machines of all nodes in virtual time, and writes down all that passes between them.
 //!
 //! Every datacenter has as many nodes as its chains have replicas, and node 1 is the head of every
-//! shard, so that "A head" means one node. Messages take no time; time passes only when the script
-//! says so, from one timer to the next.
+//! shard, so that "A head" means one node; nodes keep these names when the script decides that others
+//! serve. Messages take no time; time passes only when the script says so, from one timer to the next.
 //!
 //! Ensures: the same script gives the same lines. After every input: what a tail commits is
 //! persisted by its whole chain, replicas of a chain hold the same committed entries, no two
-//! replicas have diverged.
+//! replicas have diverged, none serves before it has all keys.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,7 +16,7 @@ use std::{
 
 use antecede_model::{
     clock::{Now, Steady, Timestamp, Wall},
-    configuration::{Chain, Configuration, Datacenter},
+    configuration::{Chain, Configuration, Datacenter, Waiting},
     ids::{Boot, DatacenterId, DeploymentId, Epoch, MembershipEpoch, NodeId, ShardId},
     key::ShardCount,
 };
@@ -49,6 +49,8 @@ pub(super) struct Node {
     pub(super) disk: Disk,
     pub(super) configuration: Arc<Configuration>,
     pub(super) is_up: bool,
+    /// Until when it may answer.
+    pub(super) lease: Lease,
     /// Added to the true time.
     pub(super) clock_offset_millis: i64,
     /// When shards want to be woken.
@@ -74,6 +76,8 @@ pub(super) struct Deployment {
     pub(super) violations: Vec<String>,
     /// A deliberate bug, to see that the stories notice it.
     pub(super) mutations: Mutations,
+    /// Bytes of its log that a shard keeps for replicas that are away.
+    kept_bytes_max: usize,
 }
 
 /// What a deployment is made of.
@@ -82,6 +86,17 @@ pub(super) struct Size {
     pub(super) datacenters: u16,
     pub(super) chain_length: u16,
     pub(super) shards: u32,
+    pub(super) kept_bytes_max: usize,
+}
+
+/// What a datacenter decides of all its chains.
+#[derive(Clone, Debug)]
+pub(super) struct Decided {
+    pub(super) datacenter: DatacenterId,
+    /// Head first.
+    pub(super) serving: Vec<NodeId>,
+    /// Nodes that are in neither are gone.
+    pub(super) waiting: BTreeMap<NodeId, Waiting>,
 }
 
 fn configuration(size: Size) -> Configuration {
@@ -117,6 +132,7 @@ impl Deployment {
                 disk: Disk::default(),
                 configuration: Arc::clone(&configuration),
                 is_up: false,
+                lease: Lease::Unbounded,
                 clock_offset_millis: 0,
                 wakes: BTreeMap::new(),
                 ceiling: Timestamp::ZERO,
@@ -134,6 +150,7 @@ impl Deployment {
             events: Vec::new(),
             violations: Vec::new(),
             mutations,
+            kept_bytes_max: size.kept_bytes_max,
         };
         for node in deployment.all_nodes() {
             deployment.start(node);
@@ -193,7 +210,7 @@ impl Deployment {
             boot: state.boot,
             now: self.now(node),
             hlc_floor: state.ceiling,
-            lease_until: Lease::Unbounded,
+            lease_until: state.lease,
         }
     }
 
@@ -208,7 +225,7 @@ impl Deployment {
     pub(super) fn start(&mut self, node: NodeId) {
         let options = ShardOptions {
             blocked_bytes_max: antecede_protocol::geo::inbox::BLOCKED_BYTES_MAX,
-            kept_bytes_max: 0,
+            kept_bytes_max: self.kept_bytes_max,
             part_bytes: 1,
             part_pause: Duration::ZERO,
             max_clock_drift: Duration::from_millis(500),
@@ -253,6 +270,9 @@ impl Deployment {
         let state = self.node(node);
         if let Some(machine) = state.shards.get_mut(&shard) {
             machine.handle(&here, input, &mut state.disk, &mut out);
+            if machine.is_settled() && machine.keys().frontier().is_some() {
+                self.violations.push(format!("{node} serves shard {shard} and lacks keys"));
+            }
         }
         self.take(node, Some(shard), out);
     }
@@ -444,6 +464,41 @@ impl Deployment {
         }
     }
 
+    /// Decides who serves, in which runs, by the manager's rules on epochs; tells some nodes.
+    pub(super) fn decide(&mut self, decided: &Decided, reached: &[NodeId]) {
+        let mut next = (*self.configuration).clone();
+        let there = next.datacenters.get_mut(&decided.datacenter).unwrap();
+        there.epoch = there.epoch.next();
+        let mut restarted = BTreeSet::new();
+        there.absent.clear();
+        for node in &there.nodes {
+            let state = &self.nodes[node];
+            if state.is_up && there.boots.insert(*node, state.boot) != Some(state.boot) {
+                restarted.insert(*node);
+            }
+            if !decided.serving.contains(node) && !decided.waiting.contains_key(node) {
+                there.absent.insert(*node);
+            }
+        }
+        let mut waiting = decided.waiting.clone();
+        waiting.extend(there.absent.iter().map(|node| (*node, Waiting::Offline)));
+        for chain in &mut there.chains {
+            let has_new_runs = decided.serving.iter().any(|node| restarted.contains(node));
+            if chain.serving != decided.serving || has_new_runs {
+                chain.epoch = there.epoch;
+            }
+            (chain.serving, chain.waiting) = (decided.serving.clone(), waiting.clone());
+        }
+        let epoch = there.epoch;
+        let next = Arc::new(next);
+        self.configuration = Arc::clone(&next);
+        for node in reached {
+            let told = if self.nodes[node].is_up { "hears" } else { "will hear" };
+            self.tell_at(*node, &format!("{told} of epoch {epoch}"));
+            self.hear_of(*node, &next);
+        }
+    }
+
     fn hear_of(&mut self, node: NodeId, next: &Arc<Configuration>) {
         let state = self.node(node);
         state.configuration = Arc::clone(next);
@@ -470,7 +525,7 @@ impl Deployment {
             | Event::StaleMessage { .. }
             | Event::BodiesDropped { .. } => return,
         };
-        for replica in self.configuration.chain(node.datacenter, name.0) {
+        for replica in self.nodes[&node].configuration.chain(node.datacenter, name.0) {
             if !self.nodes[replica].disk.has_persisted(name) {
                 let found = format!("{event:?} at {node}, but {replica} has not persisted it");
                 self.violations.push(found);

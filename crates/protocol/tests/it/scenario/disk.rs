@@ -1,17 +1,19 @@
 //! One node's log in memory, which persists only when the script lets it.
 //!
 //! Assumes: records are appended by machines only, so that each of them can be read back.
-//! Ensures: what was not persisted, or with a loosened disk not synced, is gone after a crash; where an entry stands is known, so that
-//! every commit can be checked against the disks of the whole chain.
+//! Ensures: what was not persisted, or with a loosened disk not synced, is gone after a crash; what
+//! the disk would bring back is known, so that every commit can be checked against the disks of the
+//! whole chain.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use antecede_model::{
     clock::Timestamp,
-    ids::{DatacenterId, LogIndex, ShardId},
+    ids::{DatacenterId, LogIndex, Position, ShardId},
     refusal::Refusal,
 };
 use antecede_protocol::{
+    copied::Start,
     machine::{Persisted, Storage},
     record::Record,
 };
@@ -26,7 +28,6 @@ pub(super) struct Disk {
     persisted: usize,
     /// As many records as survive a crash once the disk is loosened.
     synced: Option<usize>,
-    places: BTreeMap<EntryName, usize>,
     /// How many records were ever appended.
     pub(super) appended: usize,
     /// Whether nothing is persisted for now.
@@ -40,9 +41,7 @@ impl Storage for Disk {
         let mut bytes = Vec::new();
         write(&mut bytes);
         let place = self.records.len() + 1;
-        if let Record::Entry { shard, entry, .. } = Record::read(&bytes).unwrap() {
-            self.places.insert((shard, entry.origin, entry.stamp), place);
-        }
+        assert!(Record::read(&bytes).is_ok(), "a machine appends whole records");
         self.records.push(bytes);
         self.appended += 1;
         LogIndex(place as u64)
@@ -63,9 +62,41 @@ impl Storage for Disk {
 }
 
 impl Disk {
-    /// Whether an entry survives a crash.
-    pub(super) fn has_persisted(&self, name: EntryName) -> bool {
-        self.places.get(&name).is_some_and(|place| *place <= self.persisted)
+    /// Whether an entry, or what it did, survives a crash.
+    pub(super) fn has_persisted(&self, (shard, origin, stamp): EntryName) -> bool {
+        let mut held: BTreeMap<Position, (DatacenterId, Timestamp)> = BTreeMap::new();
+        let mut copied = BTreeSet::new();
+        let mut start = Start::default();
+        for bytes in &self.records[..self.persisted] {
+            let record = Record::read(bytes).unwrap();
+            if record.shard() != Some(shard) {
+                continue;
+            }
+            match record {
+                Record::Entry { entry, .. } | Record::History { entry, .. } => {
+                    held.insert(entry.identity.position, (entry.origin, entry.stamp));
+                }
+                Record::CutBack { to, .. } => drop(held.split_off(&to.next())),
+                Record::Begun { start: begun, .. } => {
+                    held.clear();
+                    copied.clear();
+                    start = begun;
+                }
+                Record::Part { part, .. } => drop(copied.insert(part.next)),
+                Record::Ceiling(_) => {}
+            }
+        }
+        let is_whole = start.last.is_some() && copied.contains(&None);
+        let line = start.lines.iter().find(|line| line.origin == origin);
+        let is_copied = is_whole && line.is_some_and(|line| line.applied.contains(stamp));
+        is_copied || held.values().any(|name| *name == (origin, stamp))
+    }
+
+    /// Loses everything, for good.
+    pub(super) fn wipe(&mut self) {
+        self.records.clear();
+        self.persisted = 0;
+        self.synced = self.synced.map(|_| 0);
     }
 
     /// Persists everything, if it may; tells how many records that were.
@@ -88,8 +119,6 @@ impl Disk {
         self.persisted = self.synced.unwrap_or(self.persisted);
         let lost = self.records.len() - self.persisted;
         self.records.truncate(self.persisted);
-        let persisted = self.persisted;
-        self.places.retain(|_, place| *place <= persisted);
         lost
     }
 

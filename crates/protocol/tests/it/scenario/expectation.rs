@@ -9,14 +9,18 @@
 //!   single request (`A@1000`), `<#NAME>` for its stamp alone.
 //! - `N blocked of KEY at PLACE`, `N conflicts at PLACE`, `N tombstones at PLACE`.
 //! - `PLACE settled`, `PLACE settling`.
+//! - `PLACE vouches for PLACE`, `PLACE finds PLACE unfit`, each also with `nobody`: the facts that a
+//!   node has for its manager, of any of its shards.
 //! - `NAME stable at PLACE`, `NAME unstable at PLACE`: by the cuts that the nodes know.
 //! - `nothing written`: no log has grown in this block.
 //! - `NAME told RESPONSE, RESPONSE`, `NAME waits for N`: of a session's last commands.
 //! - `NAME depends on nothing`, `NAME depends on KEY, KEY`: a session's context, by the newest
 //!   versions that its datacenter has; `NAME depends on N writes`.
 
+use std::collections::BTreeSet;
+
 use antecede_model::{dependency::Dependency, ids::NodeId};
-use antecede_protocol::event::Event;
+use antecede_protocol::{chain::Shard, event::Event};
 
 use super::{story::Story, telling};
 
@@ -33,6 +37,14 @@ impl Story {
         let text = text.replace(" everywhere", " at everywhere");
         let text = self.with_stamps(&text)?;
         let text = text.as_str();
+        if let Some((place, other)) = text.split_once(" vouches for ") {
+            return self.expect_fact(place, other, Shard::caught_up);
+        }
+        if let Some((place, other)) = text.split_once(" finds ")
+            && let Some(other) = other.strip_suffix(" unfit")
+        {
+            return self.expect_fact(place, other, Shard::misfit);
+        }
         let words: Vec<&str> = text.split_whitespace().collect();
         match words.as_slice() {
             ["nothing", "written"] => self.expect_nothing_written(),
@@ -195,6 +207,22 @@ impl Story {
                 let is_so = shard.is_settled() == wanted;
                 check(is_so, || format!("s{id} at {node} is not"))?;
             }
+        }
+        Ok(())
+    }
+
+    fn expect_fact(
+        &mut self,
+        place: &str,
+        other: &str,
+        fact: fn(&Shard) -> Option<NodeId>,
+    ) -> Found {
+        let wanted = if other == "nobody" { Vec::new() } else { self.nodes(other)? };
+        for node in self.nodes(place)? {
+            let shards = self.deployment().node(node).shards.values();
+            let found: BTreeSet<NodeId> = shards.filter_map(fact).collect();
+            let is_so = found == wanted.iter().copied().collect();
+            check(is_so, || format!("{node} tells of {found:?}"))?;
         }
         Ok(())
     }

@@ -4,7 +4,8 @@
 //! `A middle`, `A tail`, `everywhere`. After each command messages run and disks persist until
 //! nothing moves, except where a link or a disk is held. The commands:
 //!
-//! - `datacenters 2, chain of 3, shards 4` begins.
+//! - `datacenters 2, chain of 3, shards 4` begins; `, kept bytes 9000` behind: so much of its log a
+//!   shard keeps for replicas that are away.
 //! - `put KEY = VALUE at PLACE`, `get KEY at PLACE`, `delete KEY at PLACE`, each with clauses:
 //!   `, as NAME`, `, if absent`, `, for 100 ms`, `, after NAME and NAME`, `, floor NAME` (depends on
 //!   everything of that write's origin up to it), `, eventually`. A value `3 MiB` is that long.
@@ -12,27 +13,33 @@
 //!   `drop 1 of A -> B`, `repeat A -> B`, each of the last five with ` of KEY` (its shard) and
 //!   ` only KIND` behind; `repeat` sends the last message that arrived once more.
 //! - `hold disk of PLACE`, `release disk of PLACE`, `fill disk of PLACE`, `empty disk of PLACE`.
-//! - `crash PLACE`, `restart PLACE`, `epoch 2 of A reaches PLACE`, `clock of PLACE +300 ms`.
+//! - `crash PLACE`, `restart PLACE`, `wipe disk of PLACE`, `clock of PLACE +300 ms`.
+//! - `epoch 2 of A reaches PLACE`: nothing changes but the number.
+//! - `decide A serves middle, tail; head syncs; reaches PLACE`: the next epoch, in which the runs that
+//!   there are have rights; `serves nobody; middle, tail served last`; who is not named is gone. A
+//!   node that is down hears of it when it starts. `reaches nobody`.
+//! - `lease of PLACE ends`, `lease of PLACE lasts 300 ms`; at the beginning leases last for ever.
 //! - `pass 500 ms`, `pass 2 s quietly` (only counts what passed, by kind).
 //! - `session s1 at PLACE: SET k v; GET k` (pipelined), `session s1: ...` for one that there is.
 //! - `token of s1 to s2 at PLACE, 500 ms` takes the token to a new session, which waits that long.
 //! - `expect ...`, see `expectation`.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
 use antecede_model::{
-    configuration::Configuration,
+    clock::Steady,
+    configuration::{Configuration, Waiting},
     ids::{DatacenterId, NodeId},
     operation::{Action, Condition, Operation, SetReply, Ttl},
     response::Response,
     token::SessionToken,
 };
-use antecede_protocol::mutation::Mutations;
+use antecede_protocol::{machine::Lease, mutation::Mutations};
 
 use super::{
     asking::{self, Ask},
     client::Clauses,
-    deployment::{Deployment, Size},
+    deployment::{Decided, Deployment, Size},
     network::Selection,
     telling::EPOCH_MILLIS,
 };
@@ -107,13 +114,16 @@ impl Story {
             .split(|character: char| !character.is_ascii_digit())
             .filter_map(|part| part.parse().ok())
             .collect();
-        let [datacenters, chain_length, shards] = numbers[..] else {
-            panic!("datacenters N, chain of N, shards N: {text}")
+        let (datacenters, chain_length, shards, kept) = match numbers[..] {
+            [datacenters, chain_length, shards] => (datacenters, chain_length, shards, 0),
+            [datacenters, chain_length, shards, kept] => (datacenters, chain_length, shards, kept),
+            _ => panic!("datacenters N, chain of N, shards N: {text}"),
         };
         let size = Size {
             datacenters: u16::try_from(datacenters).unwrap(),
             chain_length: u16::try_from(chain_length).unwrap(),
             shards,
+            kept_bytes_max: usize::try_from(kept).unwrap(),
         };
         let mut deployment = Deployment::of(size, self.mutations);
         deployment.lines.clear();
@@ -128,7 +138,7 @@ impl Story {
             "cut" | "heal" | "hold" | "release" | "let" | "drop" | "repeat" => {
                 self.trouble(verb, rest)
             }
-            "fill" | "empty" | "loosen" => self.disk(verb, rest.strip_prefix("disk of ")?),
+            "fill" | "empty" | "loosen" | "wipe" => self.disk(verb, rest.strip_prefix("disk of ")?),
             "crash" | "restart" => {
                 for node in self.places(rest)? {
                     if verb == "crash" {
@@ -162,10 +172,56 @@ impl Story {
                 self.deployment().reconfigure(datacenter, number.parse().ok()?, &reached);
                 Some(())
             }
+            "decide" => self.decide(rest),
+            "lease" => self.lease(rest.strip_prefix("of ")?),
             "session" => self.session(rest),
             "token" => self.token(rest),
             _ => None,
         }
+    }
+
+    fn decide(&mut self, rest: &str) -> Option<()> {
+        let (datacenter, rest) = rest.split_once(" serves ")?;
+        let (chain, reached) = rest.split_once("; reaches ")?;
+        let mut parts = chain.split("; ");
+        let serving = self.members(datacenter, parts.next()?)?;
+        let mut waiting = BTreeMap::new();
+        for part in parts {
+            let (members, why) = match part.strip_suffix(" syncs") {
+                Some(members) => (members, Waiting::Syncing),
+                None => (part.strip_suffix(" served last")?, Waiting::LastServing),
+            };
+            let members = self.members(datacenter, members)?;
+            waiting.extend(members.into_iter().map(|node| (node, why)));
+        }
+        let reached = if reached == "nobody" { Vec::new() } else { self.places(reached)? };
+        let datacenter = self.places(datacenter)?.first()?.datacenter;
+        self.deployment().decide(&Decided { datacenter, serving, waiting }, &reached);
+        Some(())
+    }
+
+    /// Nodes of a datacenter by the places that they had at first.
+    fn members(&mut self, datacenter: &str, names: &str) -> Option<Vec<NodeId>> {
+        if names == "nobody" {
+            return Some(Vec::new());
+        }
+        let node = |name| Some(*self.places(&format!("{datacenter} {name}"))?.first()?);
+        names.split(", ").map(node).collect()
+    }
+
+    fn lease(&mut self, rest: &str) -> Option<()> {
+        let (place, lasts) = match rest.strip_suffix(" ends") {
+            Some(place) => (place, 0),
+            None => {
+                let (place, time) = rest.split_once(" lasts ")?;
+                (place, millis(time)?)
+            }
+        };
+        for node in self.places(place)? {
+            let end = Steady(Duration::from_millis(self.deployment().millis + lasts));
+            self.deployment().node(node).lease = Lease::Until(end);
+        }
+        Some(())
     }
 
     /// Nodes that the script names.
@@ -278,6 +334,7 @@ impl Story {
                 "fill" => disk.is_full = true,
                 "empty" => disk.is_full = false,
                 "loosen" => disk.loosen(),
+                "wipe" => disk.wipe(),
                 _ => return None,
             }
         }
