@@ -27,22 +27,35 @@ macro_rules! stories {
 stories! {
     chain {
         acknowledgement_waits_for_the_new_run
+        copy_goes_on_after_a_restart
+        copy_goes_on_with_another_tail
+        copy_under_writes
+        dark_chain_is_lit_by_the_longest_log
+        deposed_head_takes_back
         dirty_read_asks_the_tail
         expired_key_is_hidden_once
         expired_key_on_a_full_disk
         forward_repeated_and_lost
         full_disk_of_the_tail
+        head_dies_and_the_middle_goes_on
         head_takes_back
+        lease_ends_and_nothing_is_answered
+        lost_log_is_named
         middle_and_tail_restart
+        middle_dies_and_the_head_sends_again
         power_loss_of_the_chain
         promise_lost_on_the_way_to_a_new_tail
         promise_of_an_earlier_run
+        replica_is_back_within_the_kept_log
         reply_without_effect_waits
+        restarted_run_has_no_right
         stale_boot_meets_a_new_run
         stale_boot_refused
         stale_epoch_refused
+        tail_dies_and_the_middle_commits
         tail_persists_first
         tail_waits_for_what_it_has_shown
+        tail_waits_for_whom_it_vouches_for
         write_and_commit
     }
 }
@@ -141,6 +154,8 @@ put {1}x = dirty at A, as open
             ("s1 waits for 0", "s1 waits for 1"),
             ("s1 depends on {2}y", "s1 depends on {1}x"),
             ("s1 depends on 1 writes", "s1 depends on nothing"),
+            ("A head vouches for nobody", "A head vouches for A tail"),
+            ("A tail finds nobody unfit", "A tail finds A head unfit"),
         ];
         for (right, wrong) in pairs {
             let story = |expected: &str| format!("{BEGINNING}expect {expected}\n----\n");
@@ -184,6 +199,12 @@ mod mutations {
         (Mutation::RestartWithoutSettling, "chain/head_takes_back"),
         (Mutation::CountEarlierRuns, "chain/promise_of_an_earlier_run"),
         (Mutation::PassAcksUnpersisted, "chain/acknowledgement_waits_for_the_new_run"),
+        (Mutation::ServeWithoutLease, "chain/lease_ends_and_nothing_is_answered"),
+        (Mutation::ServeInAnyRun, "chain/restarted_run_has_no_right"),
+        (Mutation::RejoinWithUncommitted, "chain/deposed_head_takes_back"),
+        (Mutation::CopyWithoutAppliedSets, "chain/copy_under_writes"),
+        (Mutation::ServeHalfCopied, "chain/copy_goes_on_after_a_restart"),
+        (Mutation::VouchWithoutWaiting, "chain/tail_waits_for_whom_it_vouches_for"),
         (Mutation::LoseDependenciesOnResend, "geo/receiver_resumes_at_the_watermark"),
         (Mutation::IgnorePrevious, "geo/gap_is_sent_again"),
         (Mutation::TailClockAsTick, "geo/cut_covers_only_what_is_committed"),
