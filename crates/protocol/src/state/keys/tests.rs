@@ -381,3 +381,194 @@ fn memory_for_a_key_stays_within_bounds() {
         assert!(position < 1000 || bytes <= 156 + 44, "{bytes} bytes for each of {position}");
     }
 }
+
+/// Keys that apply a log from the first entry on, beside some that began later with a copy of these.
+struct Copying {
+    source: Keys,
+    copy: Option<Keys>,
+}
+
+/// More than one part holds.
+const COPIED_KEYS: u8 = 12;
+
+impl Copying {
+    /// Begins a copy where the source stands.
+    fn begin(&mut self) {
+        let (shown_to, collected_to) = self.source.shown_and_collected_to();
+        let identity = entry(self.source.committed.0, version(1, 1), &[]).identity;
+        let last = (self.source.committed != Position(0)).then_some(identity);
+        let start = Start { last, lines: vec![], shown_to, collected_to };
+        self.copy = Some(Keys::to_be_copied(self.source.secret, &start));
+    }
+
+    fn take_part(&mut self, bytes_max: usize) {
+        let Some(copy) = &mut self.copy else { return };
+        let Some(from) = copy.frontier() else { return };
+        let part = self.source.part(from, bytes_max);
+        let is_bounded =
+            part.records.iter().rev().skip(1).map(|record| record.len()).sum::<usize>()
+                < bytes_max.max(1);
+        assert!(is_bounded, "{bytes_max} bytes were wanted of {part:?}");
+        let elsewhere = Part { from: from.wrapping_add(1), ..part.clone() };
+        assert!(!copy.install(&elsewhere), "it is not the next one");
+        assert!(copy.install(&part));
+        assert_eq!(copy.frontier(), part.next);
+        assert!(!copy.install(&part), "it was taken before");
+    }
+
+    fn commit(&mut self, entry: &Entry, is_dirty_first: bool) {
+        self.source.commit(entry, &mut vec![]);
+        if let Some(copy) = &mut self.copy {
+            if is_dirty_first {
+                copy.add_dirty(entry);
+            }
+            copy.commit(entry, &mut vec![]);
+        }
+    }
+
+    fn collect(&mut self) {
+        self.source.collect(|_| true, usize::MAX);
+        if let Some(copy) = &mut self.copy {
+            copy.collect(|_| true, usize::MAX);
+        }
+    }
+
+    /// Everything before the frontier is there as it is in the source, and nothing behind it.
+    fn check(&self) {
+        let Some(copy) = &self.copy else { return };
+        copy.check_counters();
+        for key in (0..COPIED_KEYS).map(key_of) {
+            let is_copied = copy.frontier().is_none_or(|frontier| copy.hash(&key) < frontier);
+            let wanted = self.source.record_of(&key).filter(|_| is_copied);
+            assert_eq!(copy.record_of(&key), wanted, "{key:?}, {:?}", copy.frontier());
+        }
+    }
+
+    fn check_whole(&self) {
+        let Some(copy) = &self.copy else { return };
+        let source = &self.source;
+        let counts =
+            |keys: &Keys| (keys.live_count, keys.gone_count, keys.ttl_count, keys.record_bytes);
+        assert_eq!(counts(copy), counts(source));
+        assert_eq!(copy.deadlines, source.deadlines);
+        assert_eq!(copy.part(0, usize::MAX), source.part(0, usize::MAX));
+        assert_eq!(copy.committed_to(), source.committed_to());
+        assert_eq!(copy.shown_to, source.shown_to);
+        assert_eq!(copy.expired(1040, usize::MAX), source.expired(1040, usize::MAX));
+        assert_eq!(copy.scan(0, 99, None, 1040), source.scan(0, 99, None, 1040));
+    }
+}
+
+proptest! {
+    /// Parts of any size are taken at any positions, with entries before, between and behind them.
+    #[test]
+    fn keys_that_were_copied_in_parts_are_those_of_all_entries(
+        steps in vec((0..COPIED_KEYS, 0_u8..10, 1000_u64..1060, any::<bool>(), 0_u8..8), 1..80),
+        begin_at in any::<prop::sample::Index>(),
+        bytes in vec(0_usize..300, 1..9),
+    ) {
+        let mut here = Copying { source: Keys::new(1), copy: None };
+        let mut elsewhere = Replica::new();
+        let begin_at = begin_at.index(steps.len());
+        let mut bytes = bytes.into_iter().cycle();
+        for (number, step) in (0_u64..).zip(steps) {
+            if number == u64::try_from(begin_at).unwrap() {
+                here.begin();
+            }
+            let (key, kind, deadline, is_elsewhere, moment) = step;
+            let (key, wall) = (key_of(key), 1000 + number);
+            let value = [b'v'].repeat(usize::try_from(number).unwrap());
+            let operation = Operation { key: &key, action: action_of(kind, &value, deadline) };
+            let keys = if is_elsewhere { &elsewhere.keys } else { &here.source };
+            let executed = execute(keys, &operation, wall);
+            let effects: Vec<_> =
+                executed.effects.iter().map(|effect| effect.as_effect()).collect();
+            if !effects.is_empty() {
+                let origin = if is_elsewhere { 2 } else { 1 };
+                let position = here.source.committed.0 + 1;
+                let new = entry(position, version(wall, origin), &effects);
+                elsewhere.position += 1;
+                let there = entry(elsewhere.position, version(wall, origin), &effects);
+                if is_elsewhere {
+                    elsewhere.commit(Some(&there));
+                }
+                here.commit(&new, moment.is_multiple_of(2));
+            }
+            match moment {
+                0..3 => here.take_part(bytes.next().unwrap()),
+                3 => here.collect(),
+                _ => {}
+            }
+            here.check();
+        }
+        while here.copy.as_ref().is_some_and(|copy| copy.frontier().is_some()) {
+            here.take_part(bytes.next().unwrap());
+            here.check();
+        }
+        here.check_whole();
+        here.collect();
+        here.check_whole();
+        prop_assert_eq!(here.source.tombstone_count(), 0);
+    }
+}
+
+#[test]
+fn a_part_ends_between_hashes_and_holds_one_key_at_least() {
+    let mut keys = Keys::new(1);
+    for (position, key) in (1..).zip([b"a", b"b", b"c"]) {
+        let entry = set_of(position, key, &[b'v'; 100], None);
+        let hash = if key == b"c" { 9 } else { 5 };
+        entry.for_each_effect(|effect| {
+            keys.commit_effect(hash, &entry, &effect);
+        });
+    }
+    let part = keys.part(0, 1);
+    assert_eq!((part.records.len(), part.next), (2, Some(9)), "keys of one hash stay together");
+    assert_eq!(keys.part(9, 0), Part { from: 9, next: None, records: part_of(&keys, b"c") });
+    assert_eq!(keys.part(10, 100), Part { from: 10, next: None, records: vec![] });
+}
+
+fn part_of(keys: &Keys, key: &[u8]) -> Vec<Box<[u8]>> {
+    let all = keys.part(0, usize::MAX).records;
+    all.into_iter().filter(|record| record::key(record) == key).collect()
+}
+
+#[test]
+fn a_part_does_not_write_over_what_is_newer_nor_bring_keys_of_other_hashes() {
+    let mut keys = Keys::new(1);
+    for (position, key) in (1..).zip([b"a", b"b", b"c"]) {
+        keys.commit(&set_of(position, key, b"v", None), &mut vec![]);
+    }
+    let whole = keys.part(0, usize::MAX);
+    let first_hash = keys.hash(record::key(&whole.records[0]));
+    let mut copy = Keys::to_be_copied(1, &Start::default());
+    assert!(copy.install(&Part { next: Some(first_hash + 1), ..whole.clone() }));
+    assert_eq!((copy.live_count(), copy.frontier()), (1, Some(first_hash + 1)));
+    let first: Box<[u8]> = record::key(&whole.records[0]).into();
+    copy.commit(&set_of(4, &first, b"newer", None), &mut vec![]);
+    assert!(copy.install(&Part { from: first_hash + 1, ..whole }));
+    assert_eq!(copy.committed(&first).value(), Some(&b"newer"[..]));
+    assert_eq!((copy.live_count(), copy.frontier()), (3, None));
+    copy.check_counters();
+}
+
+#[test]
+fn what_is_gone_is_collected_in_the_order_of_versions_after_a_copy() {
+    let mut replica = Replica::new();
+    let keys = (0..COPIED_KEYS).map(key_of);
+    for key in keys {
+        replica.run(&key, action_of(0, b"v", 0));
+        replica.run(&key, Action::Delete);
+    }
+    let secret = replica.keys.secret;
+    let mut copy = Keys::to_be_copied(secret, &Start::default());
+    while let Some(from) = copy.frontier() {
+        assert!(copy.install(&replica.keys.part(from, 1)));
+    }
+    for number in 0..COPIED_KEYS {
+        let tombstone = copy.committed(&key_of(number)).version().unwrap();
+        assert_eq!(copy.collect(|version| version <= tombstone, 10), 1, "of key {number}");
+    }
+    assert_eq!(copy.tombstone_count(), 0);
+    copy.check_counters();
+}
