@@ -1,8 +1,10 @@
 //! What nodes say to each other: a hello, and messages of every kind, also long ones.
 
 use antecede_model::{
+    applied::AppliedSet,
     clock::Timestamp,
     codec::Writer,
+    configuration::{Chain, Datacenter, Waiting},
     consistency::Consistency,
     context::Dependencies,
     cut::Cut,
@@ -20,11 +22,13 @@ use antecede_model::{
     version::Version,
 };
 use antecede_protocol::{
+    copied::{LineStart, Part, Start},
     entry::{self, Change, Effect, Entry, Identity},
     message::{
-        Asker, Body, Carried, CutReport, CutScope, Message, Place, Progress, Promise, Received,
-        Replicate, Reply, Request, ShardMessage,
+        Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, Message, Place, Progress,
+        Promise, Received, Replicate, Reply, Request, ShardMessage,
     },
+    state::Keys,
     wire::{ITEMS_MAX, frame::FrameWriter, hello::Hello},
 };
 use smallvec::SmallVec;
@@ -227,6 +231,88 @@ fn replicate(entries: Vec<Entry>, is_fetched: bool) -> Body {
     })
 }
 
+/// What a copy begins with, of one line with stamps applied ahead of others.
+fn start() -> Start {
+    let mut applied = AppliedSet::default();
+    applied.raise(stamp(2));
+    applied.record(stamp(4), stamp(6));
+    applied.record(stamp(8), stamp(9));
+    let line = LineStart { origin: DatacenterId(2), applied, newest_write: stamp(9) };
+    let last = entries().last().map(|entry| entry.identity);
+    Start { last, lines: vec![line], shown_to: stamp(9), collected_to: stamp(1) }
+}
+
+/// A key with a time to live, one that was removed, and one with a long name.
+fn part() -> Part {
+    let long = [b'k'; 300];
+    let all = [
+        (&b"key"[..], Change::Set { value: b"value", deadline: Some(1_800_000_000_000) }),
+        (&b"key"[..], Change::Ttl { deadline: Some(1_900_000_000_000) }),
+        (&b"gone"[..], Change::Delete),
+        (&long[..], Change::Set { value: b"value", deadline: None }),
+    ];
+    let mut keys = Keys::new(1);
+    for ((key, change), at) in all.into_iter().zip(10..) {
+        let mut bytes = Vec::new();
+        let seen = keys.committed(key).seen();
+        let effect = Effect { key, seen, change };
+        entry::Body::encode(&mut bytes, stamp(at), &dependencies(), [effect].into_iter());
+        let entry = Entry { body: entry::Body::Write(bytes.into()), ..entry(at, &[]) };
+        keys.commit(&entry, &mut Vec::new());
+    }
+    keys.part(0, usize::MAX)
+}
+
+fn copies() -> Vec<Body> {
+    let start = start();
+    let last = start.last;
+    let copied = Copied {
+        number: 4,
+        committed_to: Position(300),
+        durable_to: Position(2),
+        history: entries(),
+        entries: entries(),
+        part: Some(part()),
+    };
+    let end = Copied { history: Vec::new(), entries: Vec::new(), part: None, ..copied.clone() };
+    let (window_from, part_from) = (Some(Position(9)), Some(1 << 60));
+    vec![
+        Body::CopyAsk(CopyAsk { number: 4, last, window_from, part_from, is_whole: false }),
+        Body::CopyAsk(CopyAsk {
+            number: 5,
+            last: None,
+            window_from: None,
+            part_from: None,
+            is_whole: true,
+        }),
+        Body::CopyAnew { number: 4, start },
+        Body::Copied(copied),
+        Body::Copied(end),
+    ]
+}
+
+fn configurations() -> [Message; 2] {
+    let node = |number| NodeId { datacenter: DatacenterId(2), number };
+    let chain = |why| Chain {
+        epoch: Epoch(300),
+        serving: vec![node(2), node(3)],
+        waiting: [(node(1), why)].into(),
+    };
+    let waits = [Waiting::Syncing, Waiting::LastServing, Waiting::Offline];
+    let part = Datacenter {
+        name: "two".to_owned(),
+        epoch: Epoch(301),
+        nodes: (1..=3).map(node).collect(),
+        absent: [node(1)].into(),
+        boots: [(node(2), Boot(3)), (node(3), Boot(300))].into(),
+        chains: waits.into_iter().map(chain).collect(),
+    };
+    [
+        Message::AskConfiguration(DatacenterId(2)),
+        Message::Configuration(DatacenterId(2), Box::new(part)),
+    ]
+}
+
 fn bodies() -> Vec<Body> {
     let progress = Progress { persisted_to: Position(300), synced_to: Position(2) };
     let (membership, lineage) = (MembershipEpoch(1), Lineage(1));
@@ -273,8 +359,8 @@ fn short_messages() -> Vec<Message> {
     let requests = operations().into_iter().map(|operation| {
         Body::Request(Request { id: request_id(), operation, carried: carried.clone() })
     });
-    let of_shards = bodies().into_iter().chain(requests).map(of_shard);
-    of_shards.chain(replies()).chain(cut_reports()).collect()
+    let of_shards = bodies().into_iter().chain(copies()).chain(requests).map(of_shard);
+    of_shards.chain(replies()).chain(cut_reports()).chain(configurations()).collect()
 }
 
 /// Messages in pieces, and lists at and beyond their limits.

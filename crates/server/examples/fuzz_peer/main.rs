@@ -8,7 +8,8 @@
 //! - reading it holds at most [`HELD_BYTES_BASE`] and [`HELD_BYTES_EACH`] bytes for each that
 //!   arrived, all its messages dropped as soon as they are there;
 //! - a message that was read is written and read again as the same; bodies of entries and
-//!   operations of requests as well, which machines read later without errors;
+//!   operations of requests as well, which machines read later without errors; records of keys can
+//!   be taken for keys;
 //! - what is refused is refused with words, down to the last cause.
 //!
 //! Not here: what machines make of messages that are well formed and lie.
@@ -29,8 +30,10 @@ use antecede_model::{
     operation::ShardOperation,
 };
 use antecede_protocol::{
+    copied::{Part, Start},
     entry::{self, Entry},
     message::{Body, Message},
+    state::Keys,
     wire::{
         frame::{FrameError, FrameReader, FrameWriter},
         hello::{Hello, ReadHelloError},
@@ -230,7 +233,8 @@ fn check_meaning(message: &Message) -> Result<(), String> {
         }
         Body::Replicate(replicate) => replicate.entries.iter().try_for_each(check_body),
         Body::Copied(copied) => {
-            copied.history.iter().chain(&copied.entries).try_for_each(check_body)
+            copied.history.iter().chain(&copied.entries).try_for_each(check_body)?;
+            copied.part.as_ref().map_or(Ok(()), check_part)
         }
         Body::Request(request) => check_operation(&request.operation),
         Body::Persisted(_)
@@ -269,6 +273,24 @@ fn check_body(entry: &Entry) -> Result<(), String> {
     if checked.is_err() || again.dependencies() != dependencies || effects_again != effects {
         return Err(format!("the body of an entry became another: {entry:?}"));
     }
+    Ok(())
+}
+
+/// Whether the records of a part can be taken for keys, and are the same as such.
+fn check_part(part: &Part) -> Result<(), String> {
+    let mut keys = Keys::to_be_copied(1, &Start::default());
+    let from_the_first = Part { from: 0, ..part.clone() };
+    if !keys.install(&from_the_first) || keys.frontier() != part.next {
+        return Err(format!("a part is not the first of a copy: {part:?}"));
+    }
+    let again = keys.part(0, usize::MAX);
+    let count = keys.live_count() + keys.tombstone_count();
+    if again.records.len() != count || !again.records.iter().all(|one| part.records.contains(one)) {
+        return Err(format!("a part became another: {part:?}, then {again:?}"));
+    }
+    // All that shows a key reads its record; deadlines are looked for among them.
+    keys.expired(u64::MAX, usize::MAX).iter().for_each(|key| drop(keys.committed(key).seen()));
+    keys.scan(0, u64::MAX, None, 0).1.iter().for_each(|key| drop(keys.committed(key).seen()));
     Ok(())
 }
 

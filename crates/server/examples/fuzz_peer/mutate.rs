@@ -133,15 +133,25 @@ fn reframe(stream: &mut Stream, at: usize, random: &mut Random) {
     }
 }
 
-/// Changes the body of an entry, or the operation of a request, inside of a message; the checksum
-/// of the entry and all lengths fit.
+/// Changes the body of an entry, the operation of a request or the record of a key inside of a
+/// message; the checksum of the entry and all lengths fit.
 fn scramble_within(bytes: &mut Vec<u8>, random: &mut Random) {
     let Ok(mut message) = read_message(bytes) else { return };
     let Message::Shard(of_shard) = &mut message else { return };
     let entries = match &mut of_shard.body {
         Body::Forward { entries } | Body::Returned { entries } => entries,
         Body::Replicate(replicate) => &mut replicate.entries,
-        Body::Copied(copied) => &mut copied.entries,
+        Body::Copied(copied) => match random.below(3) {
+            0 => &mut copied.history,
+            1 => &mut copied.entries,
+            _ => {
+                if let Some(part) = &mut copied.part {
+                    scramble_record(&mut part.records, random);
+                }
+                bytes.clear();
+                return write_message(&message, bytes);
+            }
+        },
         Body::Request(request) => {
             scramble(&mut request.operation, random);
             bytes.clear();
@@ -173,6 +183,15 @@ fn scramble_within(bytes: &mut Vec<u8>, random: &mut Random) {
     entry.identity.checksum = entry.computed_checksum();
     bytes.clear();
     write_message(&message, bytes);
+}
+
+/// Changes the record of one key.
+fn scramble_record(records: &mut [Box<[u8]>], random: &mut Random) {
+    let at = random.below(records.len());
+    let Some(record) = records.get_mut(at) else { return };
+    let mut bytes = record.to_vec();
+    scramble(&mut bytes, random);
+    *record = bytes.into();
 }
 
 /// Changes bytes somewhere.
