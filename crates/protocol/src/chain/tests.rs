@@ -1,4 +1,5 @@
-//! Machine tests of chains and of replication between datacenters, on a network that keeps order.
+//! Machine tests of chains and of replication between datacenters, on a network that keeps order; and
+//! the window against a plain list.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -704,5 +705,137 @@ mod between_datacenters {
         deployment.pass(2000);
         assert_eq!(deployment.get(2, "a"), value("1"));
         assert_eq!(deployment.get(2, "b"), value("2"));
+    }
+}
+
+mod windows {
+    use antecede_model::{ids::Lineage, ids::Position};
+    use proptest::{collection::vec, prelude::*};
+
+    use super::*;
+    use crate::entry::{Body as EntryBody, Entry, Identity};
+
+    /// An entry as the head of an epoch makes it; other heads make others at the same position.
+    fn entry(position: u64, epoch: u64) -> Entry {
+        let origin = DatacenterId(1);
+        let mut entry = Entry {
+            identity: Identity::default(),
+            origin,
+            lineage: Lineage(1),
+            stamp: Timestamp(position * 10 + epoch),
+            previous: Timestamp(position),
+            visible_at: Timestamp(position * 10 + epoch),
+            body: EntryBody::Write(vec![7; usize::try_from(position).unwrap()].into()),
+        };
+        let (epoch, position) = (Epoch(epoch), Position(position));
+        let checksum = entry.computed_checksum();
+        entry.identity = Identity { epoch, boot: Boot(1), position, checksum };
+        entry
+    }
+
+    /// A window with the whole log beside it, of which it holds what is behind `cut_to`.
+    struct Both {
+        window: Window,
+        log: Vec<Entry>,
+        cut_to: usize,
+        /// Whether the name of the last entry before the window is known.
+        knows_before: bool,
+    }
+
+    impl Both {
+        /// Does a step, if it can be done: which, how many times, and what new entries are of.
+        fn step(&mut self, (kind, count, epoch): (u8, usize, u64)) {
+            for _ in 0..count {
+                let held = self.log.len() - self.cut_to;
+                match kind {
+                    0 | 1 => {
+                        self.log.push(entry(self.log.len() as u64 + 1, epoch));
+                        self.window.push(self.log[self.log.len() - 1].clone());
+                    }
+                    2 if 0 < held => {
+                        self.window.cut_front();
+                        self.cut_to += 1;
+                        self.knows_before = true;
+                    }
+                    3 if 0 < self.cut_to => self.push_front(),
+                    _ => {}
+                }
+            }
+            if kind == 4 {
+                // What is cut is not committed; what was put before the window is.
+                let is_first_kept = !self.knows_before && self.cut_to < self.log.len();
+                let kept = self.cut_to + usize::from(is_first_kept);
+                let to = self.log.len().saturating_sub(count).max(kept);
+                self.window.cut_back(Position(to as u64));
+                self.log.truncate(to);
+            }
+            if kind == 5 {
+                self.window = Window::behind(self.log.last().map(|entry| entry.identity));
+                (self.cut_to, self.knows_before) = (self.log.len(), true);
+            }
+        }
+
+        fn push_front(&mut self) {
+            let before = self.log[self.cut_to - 1].clone();
+            let position = before.identity.position.0;
+            for wrong in [entry(position + 1, 1), entry(position.saturating_sub(1), 1)] {
+                assert!(!self.window.push_front(wrong), "it does not belong there");
+            }
+            let of_others = entry(position, before.identity.epoch.0 + 1);
+            if self.knows_before {
+                assert!(!self.window.push_front(of_others), "it is not the one");
+            }
+            assert!(self.window.push_front(before));
+            self.cut_to -= 1;
+            self.knows_before = false;
+        }
+
+        fn check(&self) {
+            let window = &self.window;
+            assert_eq!(window.end(), Position(self.log.len() as u64));
+            assert_eq!(window.cut_to(), Position(self.cut_to as u64));
+            let held = &self.log[self.cut_to..];
+            assert!(window.after(Position(0)).eq(held));
+            assert!(window.before(window.end()).eq(held.iter().rev()));
+            assert_eq!(window.front(), held.first());
+            let bytes: usize = held.iter().map(Entry::body_bytes).sum();
+            assert_eq!(window.bytes(), bytes);
+            assert_eq!(window.last(), self.log.last().map(|entry| entry.identity));
+            for at in 0..=self.log.len() {
+                let identity = at.checked_sub(1).map(|at| self.log[at].identity);
+                let is_known = self.cut_to < at || at == self.cut_to && self.knows_before;
+                let position = Position(at as u64);
+                assert_eq!(window.identity_at(position), identity.filter(|_| is_known), "{at}");
+                let can_continue = if at == 0 { self.cut_to == 0 } else { is_known };
+                assert_eq!(window.continues(identity), can_continue, "behind {at}");
+                if let Some(identity) = identity {
+                    let of_others = entry(identity.position.0, identity.epoch.0 + 1).identity;
+                    assert!(!window.continues(Some(of_others)), "a log that went another way");
+                }
+            }
+            let beyond = entry(self.log.len() as u64 + 1, 1).identity;
+            assert!(!window.continues(Some(beyond)), "a log that is longer");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_window_is_the_end_of_a_log_whatever_is_cut_and_put_before_it(
+            steps in vec((0_u8..6, 0_usize..5, 1_u64..4), 1..30),
+        ) {
+            let (window, log) = (Window::default(), Vec::new());
+            let mut both = Both { window, log, cut_to: 0, knows_before: false };
+            for step in steps {
+                both.step(step);
+                both.check();
+            }
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "a log has no gaps")]
+    fn an_entry_with_a_gap_before_it_is_not_taken() {
+        let mut window = Window::behind(Some(entry(3, 1).identity));
+        window.push(entry(5, 1));
     }
 }
