@@ -274,7 +274,7 @@ fn copies() -> Vec<Body> {
         entries: entries(),
         part: Some(part()),
     };
-    let end = Copied { history: Vec::new(), entries: Vec::new(), part: None, ..copied.clone() };
+    let end = Copied { history: Vec::new(), entries: Vec::new(), part: None, ..copied };
     let (window_from, part_from) = (Some(Position(9)), Some(1 << 60));
     vec![
         Body::CopyAsk(CopyAsk { number: 4, last, window_from, part_from, is_whole: false }),
