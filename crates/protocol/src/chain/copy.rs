@@ -178,12 +178,14 @@ impl Shard {
     }
 
     /// A serving replica whose copy is not whole any more, since its disk has lost a part, holds
-    /// nothing of use: it begins with an empty log, which its neighbour fills or refuses.
+    /// nothing of use: it begins with an empty log, which its neighbour fills or refuses. Any other
+    /// was vouched for with all the history that it needs, also if its log does not say so.
     pub(super) fn empty_if_broken(&mut self, storage: &mut dyn Storage, out: &mut Outputs) {
         let is_broken = self.keys.frontier().is_some();
         if is_broken && !self.options.mutations.has(Mutation::ServeHalfCopied) {
             self.begin_from(&Start::default(), storage, out);
         }
+        self.copying.lacks_history = false;
     }
 
     /// Forgets everything and begins where a copy does.
