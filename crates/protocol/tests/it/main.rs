@@ -27,6 +27,7 @@ macro_rules! stories {
 stories! {
     chain {
         acknowledgement_waits_for_the_new_run
+        copied_replica_restarts
         copy_goes_on_after_a_restart
         copy_goes_on_with_another_tail
         copy_under_writes
@@ -140,6 +141,7 @@ put {1}x = dirty at A, as open
             ("{1}x dirty at A", "{1}x clean at A"),
             ("{2}y clean at A", "{2}y dirty at A"),
             ("log of {1}x at A ends at #2", "log of {1}x at A ends at #1"),
+            ("log of {1}x at A keeps 2 entries", "log of {1}x at A keeps 1 entries"),
             ("line A head -> A tail * <w> {1}x = v", "line A head -> A tail * <w> {1}x = dirty"),
             ("no line question", "no line forward"),
             ("1 lines forward #2", "2 lines forward #2"),

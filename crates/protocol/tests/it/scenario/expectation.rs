@@ -3,7 +3,8 @@
 //! - `NAME = RESPONSE`, `NAME waits`: of a single request; `NAME stamped above NAME`.
 //! - `KEY = VALUE at PLACE`: what each node of the place shows as committed, `nil` for nothing;
 //!   ` everywhere` stands for all nodes.
-//! - `KEY dirty at PLACE`, `KEY clean at PLACE`, `log of KEY at PLACE ends at #N`.
+//! - `KEY dirty at PLACE`, `KEY clean at PLACE`, `log of KEY at PLACE ends at #N`,
+//!   `log of KEY at PLACE keeps N entries` (in memory).
 //! - `line PATTERN`, `no line PATTERN`, `N lines PATTERN`, `order PATTERN | PATTERN`: of what has
 //!   passed in this block, spaces counted as one, `*` for anything, `<NAME>` for the write of a
 //!   single request (`A@1000`), `<#NAME>` for its stamp alone.
@@ -58,6 +59,9 @@ impl Story {
             ["order", ..] => self.expect_order(&text[6..]),
             ["log", "of", key, "at", place @ .., "ends", "at", end] => {
                 self.expect_log(key, &place.join(" "), end)
+            }
+            ["log", "of", key, "at", place @ .., "keeps", number, "entries"] => {
+                self.expect_kept(number, key, &place.join(" "))
             }
             [number, "blocked", "of", key, "at", place @ ..] => {
                 self.expect_blocked(number, key, &place.join(" "))
@@ -167,6 +171,15 @@ impl Story {
             let shard = self.deployment().shard_of(key);
             let found = format!("#{}", self.deployment().node(node).shards[&shard].end());
             check(found == end, || format!("at {node} it ends at {found}"))?;
+        }
+        Ok(())
+    }
+
+    fn expect_kept(&mut self, number: &str, key: &str, place: &str) -> Found {
+        for node in self.nodes(place)? {
+            let shard = self.deployment().shard_of(key);
+            let (_, found) = self.deployment().node(node).shards[&shard].window_size();
+            check(found.to_string() == number, || format!("{node} keeps {found}"))?;
         }
         Ok(())
     }
