@@ -180,14 +180,154 @@ fn replica_does_not_grow_a_chain_in_the_step_that_shortens_it() {
     assert!(is(&next, &[1], &[(2, Waiting::Syncing), (3, Waiting::Offline)]), "{next:?}");
 }
 
-/// What happens to the nodes between two decisions: life, and whether what copies has caught up.
-fn moments() -> impl Strategy<Value = Vec<([Life; NODES as usize], bool)>> {
+#[test]
+fn misfits_leave_to_copy_anew_as_long_as_another_one_serves() {
+    let misfits = |old: &Configuration, numbers: &[u16]| {
+        let mut known = facts(old, [alive(1); 3]);
+        known.misfits = numbers.iter().map(|number| (SHARD, node(*number))).collect();
+        known
+    };
+    let old = with(&[2, 1, 3], &[]);
+    for (misfit, left) in [(2, [1, 3]), (1, [2, 3]), (3, [2, 1])] {
+        let (next, changes) = decided(&old, &misfits(&old, &[misfit]));
+        assert!(is(&next, &left, &[(misfit, Waiting::Offline)]), "{next:?}");
+        assert_eq!(changes, [Change::Misfit { shard: SHARD, node: node(misfit) }]);
+    }
+    let (next, changes) = decided(&old, &misfits(&old, &[1, 3]));
+    assert!(is(&next, &[2], &[(1, Waiting::Offline), (3, Waiting::Offline)]), "{next:?}");
+    assert_eq!(changes.len(), 2);
+    assert_eq!(next_configuration(&old, HERE, &misfits(&old, &[1, 2, 3])), None, "who is left?");
+    let short = with(&[3], &[(1, Waiting::Offline), (2, Waiting::Syncing)]);
+    assert_eq!(next_configuration(&short, HERE, &misfits(&short, &[3])), None, "it is the last");
+    let of_another = with(&[1, 2], &[(3, Waiting::Syncing)]);
+    assert_eq!(next_configuration(&of_another, HERE, &misfits(&of_another, &[3])), None);
+}
+
+#[test]
+fn misfit_leaves_before_anybody_joins() {
+    let old = with(&[1, 2], &[(3, Waiting::Syncing)]);
+    let mut known = facts(&old, [alive(1); 3]);
+    known.misfits.insert((SHARD, node(2)));
+    known.caught_up.insert((SHARD, node(3)));
+    let (next, _) = decided(&old, &known);
+    assert!(is(&next, &[1], &[(2, Waiting::Offline), (3, Waiting::Syncing)]), "{next:?}");
+}
+
+/// A deployment of a chain for each list of replicas, in epochs 11, 12 and so on.
+fn with_chains(chains: &[&[u16]]) -> Configuration {
+    let mut configuration = with(&[1, 2, 3], &[]);
+    let count = u32::try_from(chains.len()).unwrap();
+    configuration.shard_count = ShardCount::new(count).unwrap();
+    let datacenter = configuration.datacenters.get_mut(&HERE).unwrap();
+    datacenter.epoch = Epoch(20);
+    let chain = |(serving, epoch): (&&[u16], u64)| {
+        let serving: Vec<NodeId> = serving.iter().map(|number| node(*number)).collect();
+        let others = datacenter.nodes.iter().filter(|node| !serving.contains(node));
+        let waiting = others.map(|node| (*node, Waiting::Offline)).collect();
+        Chain { epoch: Epoch(epoch), serving, waiting }
+    };
+    datacenter.chains = chains.iter().zip(11..).map(chain).collect();
+    configuration
+}
+
+/// The epochs of all chains after a decision; none if there is none.
+fn chain_epochs(old: &Configuration, facts: &Facts) -> Vec<u64> {
+    let Some(decision) = next_configuration(old, HERE, facts) else { return Vec::new() };
+    let datacenter = decision.configuration.datacenter(HERE).unwrap();
+    datacenter.chains.iter().map(|chain| chain.epoch.0).collect()
+}
+
+#[test]
+fn only_chains_whose_serving_replicas_change_take_a_new_epoch() {
+    let mut old = with_chains(&[&[1, 2, 3], &[2, 3], &[3], &[1, 2]]);
+    let expired = facts(&old, [EXPIRED, alive(1), UNKNOWN]);
+    assert_eq!(chain_epochs(&old, &expired), [21, 12, 13, 21], "who lost node 1");
+    let restarted = facts(&old, [UNKNOWN, UNKNOWN, alive(2)]);
+    assert_eq!(chain_epochs(&old, &restarted), [21, 21, 21, 14], "whom node 3 serves");
+    let returned = facts(&old, [alive(1), UNKNOWN, UNKNOWN]);
+    assert_eq!(chain_epochs(&old, &returned), [11, 12, 13, 14], "1 begins to copy two chains");
+
+    let datacenter = old.datacenters.get_mut(&HERE).unwrap();
+    datacenter.chains[1].waiting.insert(node(1), Waiting::Syncing);
+    datacenter.chains[2].waiting.insert(node(1), Waiting::Syncing);
+    let mut caught_up = facts(&old, [alive(1), alive(1), alive(1)]);
+    caught_up.caught_up.insert((ShardId(2), node(1)));
+    assert_eq!(chain_epochs(&old, &caught_up), [11, 12, 21, 14], "1 becomes a tail");
+    let gone_again = facts(&old, [alive(2), UNKNOWN, UNKNOWN]);
+    assert_eq!(chain_epochs(&old, &gone_again), [21, 12, 13, 21], "who copied did not serve");
+    let mut misfit = facts(&old, [alive(1), UNKNOWN, alive(1)]);
+    misfit.misfits.insert((ShardId(0), node(3)));
+    assert_eq!(chain_epochs(&old, &misfit)[0], 21);
+    assert_eq!(chain_epochs(&old, &misfit)[3], 14);
+}
+
+#[test]
+fn chains_that_are_lit_again_have_their_heads_on_different_nodes() {
+    let mut old = with_chains(&[&[], &[], &[], &[]]);
+    let datacenter = old.datacenters.get_mut(&HERE).unwrap();
+    for chain in &mut datacenter.chains {
+        chain.waiting.values_mut().for_each(|why| *why = Waiting::LastServing);
+    }
+    let serving = |lives| {
+        let decision = next_configuration(&old, HERE, &facts(&old, lives)).unwrap();
+        let datacenter = decision.configuration.datacenter(HERE).unwrap().clone();
+        assert!(datacenter.chains.iter().all(|chain| chain.epoch == Epoch(21)));
+        let numbers = |chain: &Chain| chain.serving.iter().map(|node| node.number).collect();
+        datacenter.chains.iter().map(numbers).collect::<Vec<Vec<u16>>>()
+    };
+    assert_eq!(
+        serving([alive(1); 3]),
+        [vec![1, 2, 3], vec![2, 3, 1], vec![3, 1, 2], vec![1, 2, 3]]
+    );
+    assert_eq!(
+        serving([EXPIRED, alive(1), alive(4)]),
+        [vec![2, 3], vec![2, 3], vec![3, 2], vec![2, 3]]
+    );
+}
+
+#[test]
+fn first_configuration_waits_for_all_nodes_and_then_serves_in_order_of_turns() {
+    let managed = Configuration::managed(&Layout {
+        deployment: DeploymentId([3; 16]),
+        shard_count: ShardCount::new(2).unwrap(),
+        chain_length: NODES,
+        datacenters: vec![(HERE, "here".to_owned(), NODES)],
+    });
+    let some = facts(&managed, [alive(1), alive(1), UNKNOWN]);
+    let early = next_configuration(&managed, HERE, &some).unwrap().configuration;
+    assert!(early.datacenter(HERE).unwrap().chains.iter().all(|chain| chain.serving.is_empty()));
+    let mut all = facts(&early, [alive(1); 3]);
+    all.epoch = early.epoch(HERE);
+    let lit = next_configuration(&early, HERE, &all).unwrap().configuration;
+    for shard in lit.shard_count.shards() {
+        assert_eq!(lit.chain(HERE, shard).len(), usize::from(NODES));
+        assert_eq!(lit.chain_epoch(HERE, shard), lit.epoch(HERE));
+    }
+    assert_ne!(lit.head(HERE, ShardId(0)), lit.head(HERE, ShardId(1)));
+}
+
+#[test]
+fn reasons_name_the_chain_and_the_node() {
+    let node = node(2);
+    for (change, wanted) in [
+        (Change::Misfit { shard: SHARD, node }, "shard 0 goes on without 1.2, whose log lacks"),
+        (Change::Dark { shard: SHARD, node }, "shard 0 is not served: 1.2, one of its last"),
+        (Change::GaveUp { shard: SHARD, node }, "1.2 copies shard 0 no more"),
+    ] {
+        assert!(change.to_string().starts_with(wanted), "{change}");
+    }
+}
+
+/// What happens to the nodes between two decisions: life, whether what copies has caught up, and
+/// whose log does not fit.
+fn moments() -> impl Strategy<Value = Vec<([Life; NODES as usize], bool, Option<u16>)>> {
     let life = prop_oneof![
         Just(Life::Unknown),
         Just(Life::Expired),
         (1_u64..5).prop_map(|boot| Life::Alive(Boot(boot))),
     ];
-    prop::collection::vec((prop::array::uniform3(life), any::<bool>()), 0..40)
+    let misfit = prop::option::weighted(0.2, 1..=NODES);
+    prop::collection::vec((prop::array::uniform3(life), any::<bool>(), misfit), 0..40)
 }
 
 /// Decides once; says what is wrong with the decision, by the states before it.
@@ -199,6 +339,9 @@ fn decide(old: &Configuration, facts: &Facts) -> Option<Configuration> {
     assert_eq!(after.members().count(), usize::from(NODES), "{after:?}");
     assert_eq!(members.len(), usize::from(NODES), "{after:?}");
     let is_lit = !after.serving.is_empty();
+    let is_known = |node: &NodeId| facts.is_alive(*node) || facts.life(*node) == UNKNOWN;
+    let went_dark = !before.serving.is_empty() && !is_lit;
+    assert!(!went_dark || !before.serving.iter().any(is_known), "{before:?} is dark by choice");
     let has_last = after.waiting_as(Waiting::LastServing).next().is_some();
     assert_ne!(is_lit, has_last, "a chain serves, or waits for those that did: {after:?}");
     assert!(after.waiting_as(Waiting::Syncing).count() <= 1, "{after:?}");
@@ -212,7 +355,8 @@ fn decide(old: &Configuration, facts: &Facts) -> Option<Configuration> {
         assert!(facts.is_alive(*node) || before.waiting[node] == Waiting::Syncing);
     }
     for node in before.serving.iter().filter(|node| !after.serving.contains(node)) {
-        assert!(facts.has_expired(*node), "{node} was taken out without a reason: {after:?}");
+        let has_reason = facts.has_expired(*node) || facts.misfits.contains(&(SHARD, *node));
+        assert!(has_reason, "{node} was taken out without a reason: {after:?}");
     }
     let kept: Vec<&NodeId> =
         before.serving.iter().filter(|node| after.serving.contains(node)).collect();
@@ -227,8 +371,9 @@ proptest! {
     fn chains_survive_what_happens_and_heal(moments in moments()) {
         let mut configuration = with(&[2, 1, 3], &[]);
         let mut boots = [1_u64; NODES as usize];
-        for (lives, has_caught_up) in moments {
+        for (lives, has_caught_up, misfit) in moments {
             let mut known = facts(&configuration, lives);
+            known.misfits.extend(misfit.map(|number| (SHARD, node(number))));
             for (life, boot) in lives.iter().zip(&mut boots) {
                 if let Life::Alive(Boot(found)) = life {
                     *boot = (*boot).max(*found);
