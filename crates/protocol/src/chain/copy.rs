@@ -303,6 +303,9 @@ impl Shard {
         if self.joiner != Some(from) || !self.is_settled() {
             return; // It asks again.
         }
+        if self.copying.joiner.is_some_and(|known| (known.node, known.boot) != (from, boot)) {
+            self.copying.forget_joiner(); // What an earlier run had, this one may have lost.
+        }
         let has_to = ask.last.map_or(Position(0), |identity| identity.position);
         let is_ahead = !self.copying.vouches && self.committed_to < has_to;
         let by_position = self.options.mutations.has(Mutation::RejoinWithUncommitted)
