@@ -57,6 +57,7 @@ stories! {
         tail_persists_first
         tail_waits_for_what_it_has_shown
         tail_waits_for_whom_it_vouches_for
+        vouched_run_ends_and_the_next_has_half_a_copy
         write_and_commit
     }
 }
