@@ -30,7 +30,9 @@ stories! {
         copied_replica_restarts
         copy_goes_on_after_a_restart
         copy_goes_on_with_another_tail
+        copy_is_not_overtaken_by_writes
         copy_under_writes
+        copy_waits_until_the_others_have_synced
         dark_chain_is_lit_by_the_longest_log
         deposed_head_takes_back
         dirty_read_asks_the_tail
