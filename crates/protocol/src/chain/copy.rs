@@ -58,6 +58,8 @@ pub(super) struct Copying {
     lacks_history: bool,
     /// Where the copy began: the others must have all of that on their disks.
     began_at: Position,
+    /// What survives a power loss of the others, by the tail's word since the copy began.
+    others_have_to: Position,
     /// The last record of a copy in the node's log.
     noted_at: LogIndex,
     /// When to ask next.
@@ -234,6 +236,7 @@ impl Shard {
         self.copying.lacks_history =
             start.last.is_some() && !self.options.mutations.has(Mutation::CopyWithoutHistory);
         self.copying.began_at = position;
+        self.copying.others_have_to = Position(0);
     }
 
     /// Asks the tail for what comes next; one question is out at a time.
@@ -264,11 +267,14 @@ impl Shard {
     fn is_whole(&self, storage: &dyn Storage) -> bool {
         let has_keys =
             self.keys.frontier().is_none() || self.options.mutations.has(Mutation::ServeHalfCopied);
-        let is_on_disk = self.copying.noted_at <= storage.reached().to;
+        let is_alone = self.configuration.peers(self.here_datacenter()).next().is_none();
+        let reached = storage.reached();
+        // What it tells other datacenters after the copy must survive a power loss.
+        let on_disk_to = if is_alone { reached.to } else { reached.synced_to };
         has_keys
             && !self.copying.lacks_history
-            && is_on_disk
-            && self.copying.began_at <= self.all.synced_to
+            && self.copying.noted_at <= on_disk_to
+            && self.copying.began_at <= self.copying.others_have_to
     }
 
     /// Asks when it is time to.
@@ -410,6 +416,7 @@ impl Shard {
             self.copying.part = copied.part;
         }
         let Copied { committed_to, durable_to, .. } = copied;
+        self.copying.others_have_to = self.copying.others_have_to.max(durable_to);
         self.copying.answered = Some(Answered { committed_to, durable_to, had_entries });
         self.go_on_copying(here, storage, out);
     }
