@@ -1,15 +1,16 @@
 //! Agrees with the neighbours on the log after a restart or in a new epoch.
 //!
 //! From tail to head: a log is complete once it holds all that the successor's complete log holds
-//! (the tail's always is). A replica is settled, and answers clients, once its log is complete;
-//! the tail once it has committed everything that may have been committed before. Where the
-//! successor holds more (this replica lost what it had not persisted), that is taken back whole
+//! (the tail's always is). A replica is settled, and answers clients, once its log is complete and
+//! holds everything that may have been committed before; the tail once it has committed that. Where
+//! the successor holds more (this replica lost what it had not persisted), that is taken back whole
 //! before anything new is given a position; where it holds less, it is sent again. Replicas that
 //! are settling answer each other, so that nobody waits in a circle (DESIGN section 3 "Restart").
 //!
 //! What may have been committed is known from the head down: a run names the most that it has
 //! promised, and what it has heard of those before it. So a tail that has lost its end, with weaker
-//! fsync, does not answer from below what was shown before, also when others have lost theirs.
+//! fsync, does not answer from below what was shown before, also when others have lost theirs; nor
+//! does a middle that has lost it together with the tail.
 //!
 //! Assumes: a predecessor has all that its successor has, except what a crash took from it.
 //! Ensures: positions are never given twice in one epoch to entries that can both survive.
@@ -162,6 +163,7 @@ impl Shard {
             return;
         }
         self.settling.again_at = None;
+        self.update_settled(out); // It may have got what it lacked.
         let has_questions = self.must_ask_next() || self.lacks_word_from_before();
         if !has_questions || !self.neighbours.is_member {
             return;
@@ -341,11 +343,14 @@ impl Shard {
         if self.settling.is_settled || !self.neighbours.is_member {
             return;
         }
-        self.settling.is_settled = if self.neighbours.is_tail() {
-            self.settling.has_heard_before && self.settling.committed_at_most <= self.committed_to
+        let at_most = self.settling.committed_at_most;
+        let has_all = if self.neighbours.is_tail() {
+            at_most <= self.committed_to
         } else {
-            self.is_complete()
+            // What is not known to be committed here is dirty: the tail is asked.
+            self.is_complete() && at_most <= self.window.end()
         };
+        self.settling.is_settled = self.settling.has_heard_before && has_all;
         if self.settling.is_settled {
             out.event(Event::Settled { shard: self.shard });
             if let Some(previous) = self.neighbours.previous {
