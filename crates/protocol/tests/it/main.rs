@@ -46,6 +46,7 @@ stories! {
         lost_log_is_named
         middle_and_tail_restart
         middle_dies_and_the_head_sends_again
+        middle_waits_for_what_was_shown
         power_loss_of_the_chain
         promise_lost_on_the_way_to_a_new_tail
         promise_of_an_earlier_run
