@@ -262,6 +262,37 @@ fn only_chains_whose_serving_replicas_change_take_a_new_epoch() {
 }
 
 #[test]
+fn node_copies_a_bounded_number_of_shards_and_the_next_when_one_ends() {
+    let chains = vec![&[1][..]; 2 * COPIES_AT_ONCE];
+    let mut old = with_chains(&chains);
+    let copies = |configuration: &Configuration, number: u16| {
+        let chains = &configuration.datacenter(HERE).unwrap().chains;
+        let syncs = |chain: &&Chain| chain.waiting.get(&node(number)) == Some(&Waiting::Syncing);
+        chains.iter().filter(syncs).count()
+    };
+    let mut known = facts(&old, [alive(1), alive(1), UNKNOWN]);
+    old = next_configuration(&old, HERE, &known).unwrap().configuration;
+    assert_eq!(copies(&old, 2), COPIES_AT_ONCE);
+    known.epoch = old.epoch(HERE);
+    assert_eq!(next_configuration(&old, HERE, &known), None, "it has enough to do");
+    known.nodes.insert(node(3), alive(1));
+    old = next_configuration(&old, HERE, &known).unwrap().configuration;
+    assert_eq!((copies(&old, 2), copies(&old, 3)), (COPIES_AT_ONCE, COPIES_AT_ONCE));
+    known.epoch = old.epoch(HERE);
+    known.nodes.insert(node(3), UNKNOWN);
+    known.caught_up.insert((SHARD, node(2)));
+    old = next_configuration(&old, HERE, &known).unwrap().configuration;
+    known.epoch = old.epoch(HERE);
+    assert_eq!(copies(&old, 2), COPIES_AT_ONCE - 1, "one serves now");
+    assert_eq!(next_configuration(&old, HERE, &known), None, "all the others are copied");
+    known.nodes.insert(node(3), EXPIRED);
+    old = next_configuration(&old, HERE, &known).unwrap().configuration;
+    known.epoch = old.epoch(HERE);
+    old = next_configuration(&old, HERE, &known).unwrap().configuration;
+    assert_eq!((copies(&old, 2), copies(&old, 3)), (COPIES_AT_ONCE, 0));
+}
+
+#[test]
 fn chains_that_are_lit_again_have_their_heads_on_different_nodes() {
     let mut old = with_chains(&[&[], &[], &[], &[]]);
     let datacenter = old.datacenters.get_mut(&HERE).unwrap();
