@@ -281,10 +281,10 @@ impl Shard {
         self.settle_again(here, out);
     }
 
-    /// Whether the successor's last entry is the one that is held here at its position.
+    /// Whether the successor's last entry is the one that is known here at its position.
     fn fits(&mut self, from: NodeId, last: Option<Identity>, out: &mut Outputs) -> bool {
         let position = last.map_or(Position(0), |identity| identity.position);
-        let held = self.window.at(position).map(|entry| entry.identity);
+        let held = self.window.identity_at(position);
         let is_same = held.is_none() || held == last;
         let can_send_on = self.window.cut_to() <= position;
         if !is_same || !can_send_on {
