@@ -43,6 +43,7 @@ stories! {
         head_dies_and_the_middle_goes_on
         head_takes_back
         lease_ends_and_nothing_is_answered
+        logs_that_went_two_ways_are_named
         lost_log_is_named
         middle_and_tail_restart
         middle_dies_and_the_head_sends_again
@@ -100,6 +101,7 @@ stories! {
         read_behind_a_transaction_that_found_uncommitted_state
         read_behind_a_write
         read_of_nothing_depends_on_the_tombstone
+        session_goes_on_at_the_new_head
         several_shards_in_one_command
         stamp_exceeds_what_was_shown
         token_at_home_never_waits
