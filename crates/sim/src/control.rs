@@ -78,6 +78,8 @@ pub(crate) struct Beat {
     epoch: Epoch,
     caught_up: Vec<(ShardId, NodeId)>,
     misfits: Vec<(ShardId, NodeId)>,
+    /// Whether its run began with an empty log.
+    is_emptied: bool,
 }
 
 impl ControlPlane {
@@ -115,6 +117,8 @@ impl ControlPlane {
             facts.nodes.insert(*node, life);
         }
         let fresh = self.heard.values().filter(|heard| heard.beat.epoch == self.part.epoch);
+        let emptied = self.heard.iter().filter(|(_, heard)| heard.beat.is_emptied);
+        facts.emptied = emptied.map(|(node, _)| *node).collect();
         let (mut caught_up, mut misfits) = (BTreeSet::new(), BTreeSet::new());
         for heard in fresh {
             caught_up.extend(heard.beat.caught_up.iter().copied());
@@ -160,6 +164,7 @@ impl World {
             epoch: node.epoch(),
             caught_up: facts(antecede_protocol::chain::Shard::caught_up),
             misfits: facts(antecede_protocol::chain::Shard::misfit),
+            is_emptied: node.began_empty,
         };
         if let Some(at) = self.crosses_to_control(place.node) {
             self.queue.add(at, Happening::Hear(place, Box::new(beat)));

@@ -138,6 +138,8 @@ pub struct Node {
     pub clock: NodeClock,
     /// The largest timestamp that it persisted a ceiling for.
     pub hlc_floor: Timestamp,
+    /// Whether its run began with an empty log.
+    pub began_empty: bool,
     /// Until when its process stands still.
     pub paused_until: Moment,
     /// Whether nothing passes between it and those that decide who serves.
@@ -199,6 +201,7 @@ impl Node {
             last_session: 0,
             clock,
             hlc_floor: Timestamp::ZERO,
+            began_empty: true,
             paused_until: Moment::default(),
             is_cut_from_control: false,
             lease_until: Lease::Unbounded,
@@ -235,6 +238,7 @@ impl Node {
                 log
             }
         };
+        self.began_empty = recovered.records.is_empty();
         self.keeper = self.new_keeper();
         self.out = Outputs::default();
         self.out.appended_to = LogIndex(self.log.appended_to());

@@ -10,8 +10,8 @@
 //! | syncing | offline | serving once it has caught up | offline, to copy anew | stays |
 //! | offline | stays | syncing, if the chain serves and nobody else syncs | as left | stays |
 //!
-//! A serving replica whose log its neighbour cannot mend goes offline, to copy anew, as long as
-//! another one serves. A chain takes a new epoch when those that serve, or their runs, change; what
+//! A serving replica whose log its neighbour cannot mend, or whose node came back with an empty log,
+//! goes offline, to copy anew; where nobody else who has all serves, the chain goes dark and waits. A chain takes a new epoch when those that serve, or their runs, change; what
 //! changes in one chain does not disturb the others.
 //!
 //! So failure shortens a chain at once, and a chain grows by one replica at a time, at its tail. The
@@ -75,6 +75,8 @@ pub struct Facts {
     pub nodes: BTreeMap<NodeId, Life>,
     /// Syncing replicas that hold all that their chain's tail holds, and get what comes.
     pub caught_up: BTreeSet<(ShardId, NodeId)>,
+    /// Nodes whose present run began with an empty log: what an earlier one held is gone.
+    pub emptied: BTreeSet<NodeId>,
     /// Serving replicas whose log their neighbour cannot mend: it lacks more than the neighbour
     /// still has. They have not answered anybody in this epoch.
     pub misfits: BTreeSet<(ShardId, NodeId)>,
@@ -123,6 +125,21 @@ pub enum Change {
         /// The chain.
         shard: ShardId,
         /// Who leaves.
+        node: NodeId,
+    },
+    /// A replica leaves its chain to copy anew: its node came back with an empty log.
+    Emptied {
+        /// The chain.
+        shard: ShardId,
+        /// Who leaves.
+        node: NodeId,
+    },
+    /// All replicas of a chain that could have its data came back with an empty log: it goes on
+    /// with what is there.
+    LostAll {
+        /// The chain.
+        shard: ShardId,
+        /// One of them.
         node: NodeId,
     },
     /// The last replicas of a chain have expired: it waits for one of them.
@@ -174,6 +191,14 @@ impl fmt::Display for Change {
                 f,
                 "shard {shard} goes on without {node}, whose log lacks more than its neighbour has"
             ),
+            Self::Emptied { shard, node } => {
+                write!(f, "{node} came back with an empty log and copies shard {shard} anew")
+            }
+            Self::LostAll { shard, node } => write!(
+                f,
+                "shard {shard} has lost what its replicas held: {node}, too, came back with an \
+                 empty log"
+            ),
             Self::Dark { shard, node } => write!(
                 f,
                 "shard {shard} is not served: {node}, one of its last replicas, was silent for too \
@@ -218,7 +243,7 @@ pub fn next_configuration(
     }
     let mut changes = Vec::new();
     let mut next = datacenter.clone();
-    let mut restarted = BTreeSet::new();
+    let (mut restarted, mut emptied) = (BTreeSet::new(), BTreeSet::new());
     for node in datacenter.nodes.iter().copied() {
         let known = datacenter.boots.get(&node).copied();
         match facts.life(node) {
@@ -234,6 +259,9 @@ pub fn next_configuration(
                     next.boots.insert(node, boot);
                     restarted.insert(node);
                 }
+                if is_new && known.is_some() && facts.emptied.contains(&node) {
+                    emptied.insert(node);
+                }
                 if next.absent.remove(&node) || is_new {
                     changes.push(Change::Started { node, boot });
                 }
@@ -246,7 +274,8 @@ pub fn next_configuration(
     }
     let shards = old.shard_count.shards();
     for (shard, chain) in shards.zip(&mut next.chains) {
-        let mut step = Step { shard, facts, restarted: &restarted, copies: &mut copies };
+        let mut step =
+            Step { shard, facts, restarted: &restarted, emptied: &emptied, copies: &mut copies };
         let decided = step.next_chain(chain, &mut changes);
         let is_disturbed = decided.serving != chain.serving
             || decided.serving.iter().any(|node| restarted.contains(node));
@@ -270,6 +299,8 @@ struct Step<'a> {
     facts: &'a Facts,
     /// Nodes whose run is new in this decision.
     restarted: &'a BTreeSet<NodeId>,
+    /// Those of them that have lost what their earlier run held.
+    emptied: &'a BTreeSet<NodeId>,
     /// How many shards each node copies; those that end with this decision count still.
     copies: &'a mut BTreeMap<NodeId, usize>,
 }
@@ -279,10 +310,10 @@ impl Step<'_> {
         let before = changes.len();
         let mut next = chain.clone();
         if chain.serving.is_empty() {
+            self.take_out_emptied(&mut next, changes);
             self.relight(&mut next, changes);
         } else {
             self.shorten(&mut next, changes);
-            self.take_out_misfits(&mut next, changes);
         }
         self.give_up(&mut next, changes);
         // One safe step at a time: who is to grow a chain is measured against the chain as it is.
@@ -292,37 +323,54 @@ impl Step<'_> {
         next
     }
 
-    /// Takes out of a chain who has expired.
+    /// Takes out of a chain who has expired, has lost its log, or cannot agree with the others.
+    ///
+    /// As long as somebody is left who has all, that is all there is to it. Else the chain waits for
+    /// those that had all when they were heard last; and where there is nobody like that, those that
+    /// are there go on with what they have: nobody has more.
     fn shorten(&self, next: &mut Chain, changes: &mut Vec<Change>) {
         let shard = self.shard;
-        let (expired, left): (Vec<NodeId>, Vec<NodeId>) =
-            next.serving.iter().partition(|node| self.facts.has_expired(**node));
-        let is_dark = left.is_empty();
-        let (why, change): (Waiting, fn(ShardId, NodeId) -> Change) = if is_dark {
-            (Waiting::LastServing, |shard, node| Change::Dark { shard, node })
-        } else {
-            (Waiting::Offline, |shard, node| Change::Shortened { shard, node })
-        };
-        next.serving = left;
-        for node in expired {
+        let is_misfit = |node: &NodeId| self.facts.misfits.contains(&(shard, *node));
+        let is_wanting = |node: &NodeId| is_misfit(node) || self.emptied.contains(node);
+        let is_gone = |node: &NodeId| self.facts.has_expired(*node);
+        let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);
+        let is_dark = !next.serving.iter().any(is_left);
+        if is_dark && next.serving.iter().all(is_wanting) {
+            let lost = next.serving.iter().filter(|node| self.emptied.contains(node));
+            changes.extend(lost.map(|node| Change::LostAll { shard, node: *node }));
+            return;
+        }
+        for node in std::mem::take(&mut next.serving) {
+            let (why, change) = if self.emptied.contains(&node) {
+                (Waiting::Offline, Change::Emptied { shard, node })
+            } else if is_misfit(&node) {
+                (Waiting::Offline, Change::Misfit { shard, node })
+            } else if !is_gone(&node) {
+                next.serving.push(node);
+                continue;
+            } else if is_dark {
+                (Waiting::LastServing, Change::Dark { shard, node })
+            } else {
+                (Waiting::Offline, Change::Shortened { shard, node })
+            };
             next.waiting.insert(node, why);
-            changes.push(change(shard, node));
+            changes.push(change);
         }
     }
 
-    /// Takes out who cannot agree with the others, as long as somebody is left.
-    fn take_out_misfits(&self, next: &mut Chain, changes: &mut Vec<Change>) {
+    /// A chain that is dark does not begin again with a replica that has lost its log, unless nobody
+    /// else was there when it went dark.
+    fn take_out_emptied(&self, next: &mut Chain, changes: &mut Vec<Change>) {
         let shard = self.shard;
-        let is_misfit = |node: &NodeId| self.facts.misfits.contains(&(shard, *node));
-        if next.serving.iter().all(is_misfit) {
-            return;
-        }
-        let (misfits, left): (Vec<NodeId>, Vec<NodeId>) =
-            next.serving.iter().partition(|node| is_misfit(node));
-        next.serving = left;
-        for node in misfits {
-            next.waiting.insert(node, Waiting::Offline);
-            changes.push(Change::Misfit { shard, node });
+        let last: Vec<NodeId> = next.waiting_as(Waiting::LastServing).collect();
+        let are_all = last.iter().all(|node| self.emptied.contains(node));
+        for node in last.into_iter().filter(|node| self.emptied.contains(node)) {
+            if are_all {
+                changes.push(Change::LostAll { shard, node });
+            } else {
+                next.waiting.insert(node, Waiting::Offline);
+                changes.push(Change::Emptied { shard, node });
+            }
         }
     }
 

@@ -337,6 +337,58 @@ fn first_configuration_waits_for_all_nodes_and_then_serves_in_order_of_turns() {
     assert_ne!(lit.head(HERE, ShardId(0)), lit.head(HERE, ShardId(1)));
 }
 
+/// What is known when these nodes are alive, one of them in a new run with an empty log.
+fn emptied(of: &Configuration, lives: [Life; NODES as usize], number: u16) -> Facts {
+    Facts { emptied: BTreeSet::from([node(number)]), ..facts(of, lives) }
+}
+
+#[test]
+fn node_with_an_empty_log_leaves_its_chains_at_once() {
+    let old = with(&[1, 2, 3], &[]);
+    let (next, changes) = decided(&old, &emptied(&old, [alive(7), alive(1), alive(1)], 1));
+    assert!(is(&next, &[2, 3], &[(1, Waiting::Offline)]), "{next:?}");
+    let started = Change::Started { node: node(1), boot: Boot(7) };
+    assert_eq!(changes, [started, Change::Emptied { shard: SHARD, node: node(1) }]);
+    // An empty log is news with the run that has it only: it copies by then.
+    let again = emptied(&old, [alive(1); 3], 1);
+    assert_eq!(next_configuration(&old, HERE, &again), None);
+}
+
+#[test]
+fn chain_does_not_go_on_with_a_node_that_has_lost_what_another_one_had() {
+    let old = with(&[1, 2], &[(3, Waiting::Offline)]);
+    let (dark, _) = decided(&old, &emptied(&old, [alive(7), EXPIRED, UNKNOWN], 1));
+    let waiting = [(1, Waiting::Offline), (2, Waiting::LastServing), (3, Waiting::Offline)];
+    assert!(is(&dark, &[], &waiting), "{dark:?}");
+
+    let last = [(1, Waiting::LastServing), (2, Waiting::LastServing), (3, Waiting::Offline)];
+    let old = without(&[1, 2], &[], &last);
+    let (dark, _) = decided(&old, &emptied(&old, [alive(7), EXPIRED, UNKNOWN], 1));
+    assert!(is(&dark, &[], &waiting), "{dark:?}");
+    let (lit, _) = decided(&old, &emptied(&old, [alive(7), alive(2), UNKNOWN], 1));
+    assert!(is(&lit, &[2], &[(1, Waiting::Offline), (3, Waiting::Offline)]), "{lit:?}");
+}
+
+#[test]
+fn misfit_is_not_left_alone_when_the_one_that_has_all_expires() {
+    let old = with(&[1, 2], &[(3, Waiting::Offline)]);
+    let mut known = facts(&old, [alive(1), EXPIRED, UNKNOWN]);
+    known.misfits.insert((SHARD, node(1)));
+    let (dark, _) = decided(&old, &known);
+    let waiting = [(1, Waiting::Offline), (2, Waiting::LastServing), (3, Waiting::Offline)];
+    assert!(is(&dark, &[], &waiting), "{dark:?}");
+}
+
+#[test]
+fn chain_whose_replicas_have_all_lost_their_logs_says_so_and_goes_on() {
+    let old = with(&[1, 2], &[(3, Waiting::Offline)]);
+    let mut known = facts(&old, [alive(7), alive(8), UNKNOWN]);
+    known.emptied = BTreeSet::from([node(1), node(2)]);
+    let (next, changes) = decided(&old, &known);
+    assert!(is(&next, &[1, 2], &[(3, Waiting::Offline)]), "{next:?}");
+    assert!(changes.contains(&Change::LostAll { shard: SHARD, node: node(2) }), "{changes:?}");
+}
+
 #[test]
 fn reasons_name_the_chain_and_the_node() {
     let node = node(2);
@@ -349,16 +401,18 @@ fn reasons_name_the_chain_and_the_node() {
     }
 }
 
-/// What happens to the nodes between two decisions: life, whether what copies has caught up, and
-/// whose log does not fit.
-fn moments() -> impl Strategy<Value = Vec<([Life; NODES as usize], bool, Option<u16>)>> {
+/// What happens to the nodes between two decisions: life, whether what copies has caught up, whose
+/// log does not fit, and who has lost its log.
+#[expect(clippy::type_complexity, reason = "a tuple that proptest makes is taken apart at once")]
+fn moments() -> impl Strategy<Value = Vec<([Life; NODES as usize], bool, Option<u16>, Option<u16>)>>
+{
     let life = prop_oneof![
         Just(Life::Unknown),
         Just(Life::Expired),
         (1_u64..5).prop_map(|boot| Life::Alive(Boot(boot))),
     ];
-    let misfit = prop::option::weighted(0.2, 1..=NODES);
-    prop::collection::vec((prop::array::uniform3(life), any::<bool>(), misfit), 0..40)
+    let one = || prop::option::weighted(0.2, 1..=NODES);
+    prop::collection::vec((prop::array::uniform3(life), any::<bool>(), one(), one()), 0..40)
 }
 
 /// Decides once; says what is wrong with the decision, by the states before it.
@@ -370,7 +424,11 @@ fn decide(old: &Configuration, facts: &Facts) -> Option<Configuration> {
     assert_eq!(after.members().count(), usize::from(NODES), "{after:?}");
     assert_eq!(members.len(), usize::from(NODES), "{after:?}");
     let is_lit = !after.serving.is_empty();
-    let is_known = |node: &NodeId| facts.is_alive(*node) || facts.life(*node) == UNKNOWN;
+    let is_known = |node: &NodeId| {
+        let may_have_all =
+            !facts.misfits.contains(&(SHARD, *node)) && !facts.emptied.contains(node);
+        may_have_all && (facts.is_alive(*node) || facts.life(*node) == UNKNOWN)
+    };
     let went_dark = !before.serving.is_empty() && !is_lit;
     assert!(!went_dark || !before.serving.iter().any(is_known), "{before:?} is dark by choice");
     let has_last = after.waiting_as(Waiting::LastServing).next().is_some();
@@ -386,7 +444,9 @@ fn decide(old: &Configuration, facts: &Facts) -> Option<Configuration> {
         assert!(facts.is_alive(*node) || before.waiting[node] == Waiting::Syncing);
     }
     for node in before.serving.iter().filter(|node| !after.serving.contains(node)) {
-        let has_reason = facts.has_expired(*node) || facts.misfits.contains(&(SHARD, *node));
+        let has_reason = facts.has_expired(*node)
+            || facts.misfits.contains(&(SHARD, *node))
+            || facts.emptied.contains(node);
         assert!(has_reason, "{node} was taken out without a reason: {after:?}");
     }
     let kept: Vec<&NodeId> =
@@ -402,8 +462,9 @@ proptest! {
     fn chains_survive_what_happens_and_heal(moments in moments()) {
         let mut configuration = with(&[2, 1, 3], &[]);
         let mut boots = [1_u64; NODES as usize];
-        for (lives, has_caught_up, misfit) in moments {
+        for (lives, has_caught_up, misfit, emptied) in moments {
             let mut known = facts(&configuration, lives);
+            known.emptied.extend(emptied.map(node));
             known.misfits.extend(misfit.map(|number| (SHARD, node(number))));
             for (life, boot) in lives.iter().zip(&mut boots) {
                 if let Life::Alive(Boot(found)) = life {

@@ -250,6 +250,7 @@ impl Keys {
         }
         self.frontier = part.next;
         if self.frontier.is_none() {
+            self.collected_to = self.collected_to.max(self.shown_to);
             self.gone.make_contiguous().sort_by_key(|gone| gone.version);
         }
         true

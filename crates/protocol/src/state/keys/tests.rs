@@ -572,3 +572,21 @@ fn what_is_gone_is_collected_in_the_order_of_versions_after_a_copy() {
     assert_eq!(copy.tombstone_count(), 0);
     copy.check_counters();
 }
+
+#[test]
+fn a_key_that_came_and_went_while_it_was_copied_has_changed() {
+    let mut source = Keys::new(1);
+    source.commit(&set_of(1, b"other", b"v", None), &mut vec![]);
+    let sighting = source.sighting(&source.newest(b"k"), 0);
+    let (shown_to, collected_to) = source.shown_and_collected_to();
+    let last = Some(set_of(1, b"other", b"v", None).identity);
+    let mut copy = Keys::to_be_copied(1, &Start { last, lines: vec![], shown_to, collected_to });
+    let effect = Effect { key: b"k", seen: Seen::new(), change: Change::Delete };
+    let entries = [set_of(2, b"k", b"v", None), entry(3, version(3, 1), &[effect])];
+    source.commit_all(&entries);
+    copy.commit_all(&entries);
+    assert_eq!(source.collect(|_| true, 9), 1);
+    assert!(copy.install(&source.part(0, usize::MAX)));
+    assert!(source.has_changed(b"k", &source.newest(b"k"), sighting, 0));
+    assert!(copy.has_changed(b"k", &copy.newest(b"k"), sighting, 0));
+}
