@@ -177,8 +177,10 @@ pub enum Body {
 pub struct CopyAsk {
     /// Counts the questions of the asking run.
     pub number: u64,
-    /// The last entry that it has; all of its log is committed and persisted.
+    /// The last entry that it has; all of its log is persisted.
     pub last: Option<Identity>,
+    /// The last one of which it knows that it is committed.
+    pub committed: Option<Identity>,
     /// Entries before this position, this one included, are wanted as well, for those who may
     /// still ask for them.
     pub window_from: Option<Position>,
@@ -193,6 +195,9 @@ pub struct CopyAsk {
 pub struct Copied {
     /// The question.
     pub number: u64,
+    /// How far the log of the replica is that of the tail; what it has behind this was never
+    /// committed.
+    pub behind: Position,
     /// What the tail has committed.
     pub committed_to: Position,
     /// What survives a power loss of all serving replicas.
@@ -200,7 +205,7 @@ pub struct Copied {
     /// Entries right before the position that was asked for, in order; none when nobody needs
     /// them any more.
     pub history: Vec<Entry>,
-    /// Entries behind the last one of the replica, in order.
+    /// What comes behind it, in order.
     pub entries: Vec<Entry>,
     /// Keys as they are right behind the last of `entries`; only where that is `committed_to`.
     pub part: Option<Part>,

@@ -199,10 +199,18 @@ pub fn draw_silences(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
         let at = Moment(chance.between(2 * SECOND, ACTIVE.0 - 4 * SECOND));
         let node = chance.pick(&nodes);
         let lasts = chance.between(700, 1800) * MILLI;
-        match chance.below(4) {
+        let kind = FaultKind::CutControl { node };
+        match chance.below(5) {
             0 => faults.extend(changing_hands(chance, &nodes)),
             1 => faults.push(Fault { at, lasts, kind: FaultKind::Pause { node } }),
-            _ => faults.push(Fault { at, lasts, kind: FaultKind::CutControl { node } }),
+            2 => faults.push(Fault { at, lasts, kind }),
+            _ => {
+                // It is heard once, about when it is given up, and then not again for long.
+                let lasts = chance.between(950, 1400) * MILLI;
+                faults.push(Fault { at, lasts, kind });
+                let again = at.after(lasts + chance.between(60, 160) * MILLI);
+                faults.push(Fault { at: again, lasts: SECOND, kind });
+            }
         }
     }
     faults

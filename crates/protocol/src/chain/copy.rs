@@ -1,9 +1,10 @@
 //! Brings a replica that lacks too much to the end of its chain's log.
 //!
-//! A replica that has been away is *syncing*, behind the tail. First it takes back what was never
-//! committed as far as it knows: a new head may have gone on without that. Then it asks the tail,
-//! one question at a time, for what lies behind its log. Where the tail still holds that, entries
-//! are all it needs; else it forgets everything and begins anew: where the tail stands, the keys in
+//! A replica that has been away is *syncing*, behind the tail. It asks the tail, one question at a
+//! time, for what lies behind its log. What it cannot know to be committed the tail may not have: a
+//! new head may have gone on without it. Then the replica takes that back and goes on behind what is
+//! committed. Where the tail still holds what comes next, entries are all it needs; else it forgets
+//! everything and begins anew: where the tail stands, the keys in
 //! parts (`copied`), and backwards those entries before that point that other datacenters may still
 //! need. Every answer is a function of the question and of what the tail has committed, so any
 //! other tail can go on with it, and a copy that was interrupted continues where it was.
@@ -144,16 +145,16 @@ impl Shard {
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
-        self.take_back_uncommitted(storage, out);
+        if self.own.persisted_to < self.window.end() {
+            self.take_back_uncommitted(storage, out); // It may speak of what its disk has only.
+        }
         self.copying.number = self.copying.number.max(here.boot.0 << 32);
         self.ask_for_copy(here, storage, out);
     }
 
     /// Takes back what may never have been committed.
     fn take_back_uncommitted(&mut self, storage: &mut dyn Storage, out: &mut Outputs) {
-        if self.committed_to == self.window.end()
-            || self.options.mutations.has(Mutation::RejoinWithUncommitted)
-        {
+        if self.committed_to == self.window.end() {
             return;
         }
         let (shard, to) = (self.shard, self.committed_to);
@@ -250,6 +251,7 @@ impl Shard {
         let ask = CopyAsk {
             number,
             last: self.window.last(),
+            committed: self.window.identity_at(self.committed_to),
             window_from: for_history.then(|| self.window.cut_to()),
             part_from: self.keys.frontier(),
             is_whole: self.is_whole(storage),
@@ -315,19 +317,24 @@ impl Shard {
         let has_to = ask.last.map_or(Position(0), |identity| identity.position);
         let is_ahead = !self.copying.vouches && self.committed_to < has_to;
         let by_position = self.options.mutations.has(Mutation::RejoinWithUncommitted)
-            && self.window.cut_to() <= has_to
-            && has_to <= self.window.end();
-        let fits = self.window.continues(ask.last) && !is_ahead;
-        if !fits && !by_position {
+            && self.window.cut_to() <= has_to;
+        let fits = self.window.continues(ask.last) && !is_ahead || by_position;
+        let known_to = ask.committed.map_or(Position(0), |identity| identity.position);
+        let goes_back = self.window.continues(ask.committed) && known_to <= self.committed_to;
+        if !fits && !goes_back {
             self.copying.forget_joiner();
             self.copying.joiner = Some(Joiner { node: from, boot, has_to: self.committed_to });
             let start = self.start_of_copy();
             out.early(from, self.message(Body::CopyAnew { number, start }));
             return;
         }
+        let has_to = if fits { has_to } else { known_to };
+        if !fits {
+            self.copying.forget_joiner(); // It was vouched for with what it takes back now.
+        }
         self.copying.joiner = Some(Joiner { node: from, boot, has_to });
         let lacks = self.committed_to.0.saturating_sub(has_to.0);
-        self.copying.vouches |= ask.is_whole && lacks <= WAIT_WITHIN;
+        self.copying.vouches |= fits && ask.is_whole && lacks <= WAIT_WITHIN;
         self.copying.held = Some(ask);
         self.answer_joiner(out);
         self.advance(here, out);
@@ -352,7 +359,8 @@ impl Shard {
         let part = part.map(|from| self.keys.part(from, self.options.part_bytes));
         let history = ask.window_from.map(|from| self.chunk_before(from)).unwrap_or_default();
         let (committed_to, durable_to) = (self.committed_to, self.durable_position());
-        let copied = Copied { number, committed_to, durable_to, history, entries, part };
+        let behind = has_to;
+        let copied = Copied { number, behind, committed_to, durable_to, history, entries, part };
         out.early(joiner.node, self.message(Body::Copied(copied)));
     }
 
@@ -401,6 +409,12 @@ impl Shard {
     ) {
         if !self.is_awaited(from, copied.number) || storage.room().is_err() {
             return; // The timer asks again.
+        }
+        if copied.behind < self.window.end() {
+            self.take_back_uncommitted(storage, out);
+        }
+        if copied.behind != self.window.end() {
+            return; // Not what was asked for.
         }
         let Some(asked) = self.copying.asked.take() else { return };
         if asked.for_history {

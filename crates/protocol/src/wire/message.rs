@@ -199,6 +199,7 @@ fn read_body(hlc: Timestamp, from: &mut Reader<'_>) -> Result<Body, DecodeError>
 fn write_copy_ask(ask: &CopyAsk, to: &mut Writer<'_>) {
     write_number(16, ask.number, to);
     to.option(ask.last, |to, identity| identity.write(to));
+    to.option(ask.committed, |to, identity| identity.write(to));
     to.option(ask.window_from, |to, position| to.number(position.0));
     to.option(ask.part_from, |to, hash| to.fixed64(hash));
     to.flag(ask.is_whole);
@@ -208,6 +209,7 @@ fn read_copy_ask(from: &mut Reader<'_>) -> Result<CopyAsk, DecodeError> {
     Ok(CopyAsk {
         number: from.number()?,
         last: from.option(Identity::read)?,
+        committed: from.option(Identity::read)?,
         window_from: from.option(|from| Ok(Position(from.number()?)))?,
         part_from: from.option(Reader::fixed64)?,
         is_whole: from.flag()?,
@@ -216,6 +218,7 @@ fn read_copy_ask(from: &mut Reader<'_>) -> Result<CopyAsk, DecodeError> {
 
 fn write_copied(copied: &Copied, to: &mut Writer<'_>) {
     write_number(18, copied.number, to);
+    to.number(copied.behind.0);
     to.number(copied.committed_to.0);
     to.number(copied.durable_to.0);
     write_list(&copied.history, to);
@@ -226,6 +229,7 @@ fn write_copied(copied: &Copied, to: &mut Writer<'_>) {
 fn read_copied(from: &mut Reader<'_>) -> Result<Copied, DecodeError> {
     Ok(Copied {
         number: from.number()?,
+        behind: Position(from.number()?),
         committed_to: Position(from.number()?),
         durable_to: Position(from.number()?),
         history: read_entries(from)?,

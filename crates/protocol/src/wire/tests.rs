@@ -330,13 +330,22 @@ mod golden {
     #[test]
     fn messages_of_a_copy_keep_their_bytes() {
         let last = Some(in_chain(small_write(), 300).identity);
-        let ask = CopyAsk { number: 300, last, window_from: None, part_from: None, is_whole: true };
+        let committed = Some(in_chain(small_write(), 299).identity);
+        let ask = CopyAsk {
+            number: 300,
+            last,
+            committed,
+            window_from: None,
+            part_from: None,
+            is_whole: true,
+        };
         check(
             &of_shard(Body::CopyAsk(ask.clone())),
-            "001101000000505c18a30110ac02010103ac028fd3f551000001",
+            "001101000000505c18a30110ac02010103ac028fd3f551010103ab028fd3f551000001",
         );
         let lacking = CopyAsk {
             last: None,
+            committed: None,
             window_from: Some(Position(300)),
             part_from: Some(1 << 40),
             is_whole: false,
@@ -344,7 +353,7 @@ mod golden {
         };
         check(
             &of_shard(Body::CopyAsk(lacking)),
-            "001101000000505c18a30110ac020001ac0201000000000001000000",
+            "001101000000505c18a30110ac02000001ac0201000000000001000000",
         );
         check(
             &of_shard(Body::CopyAnew { number: 300, start: start_of_copy() }),
@@ -354,6 +363,7 @@ mod golden {
         check(&of_shard(nothing), "001101000000505c18a3011101000000000000000000000000000000000000");
         let copied = Copied {
             number: 300,
+            behind: Position(7),
             committed_to: Position(9),
             durable_to: Position(8),
             history: vec![in_chain(small_write(), 3)],
@@ -362,10 +372,10 @@ mod golden {
         };
         check(
             &of_shard(Body::Copied(copied.clone())),
-            "001101000000505c18a30112ac020908010103038fd3f5510101090000505c18a301070b000001016b010109000176090000505c18a301010103098fd3f5510101090000505c18a301070b000001016b010109000176090000505c18a30101000000000000000001ffffffffffffffff02100101000c0000505c18a30104676f6e650e000100090000505c18a301016b76",
+            "001101000000505c18a30112ac02070908010103038fd3f5510101090000505c18a301070b000001016b010109000176090000505c18a301010103098fd3f5510101090000505c18a301070b000001016b010109000176090000505c18a30101000000000000000001ffffffffffffffff02100101000c0000505c18a30104676f6e650e000100090000505c18a301016b76",
         );
         let end = Copied { history: Vec::new(), entries: Vec::new(), part: None, ..copied };
-        check(&of_shard(Body::Copied(end)), "001101000000505c18a30112ac020908000000");
+        check(&of_shard(Body::Copied(end)), "001101000000505c18a30112ac02070908000000");
     }
 
     #[test]
@@ -708,22 +718,27 @@ mod any {
 
     fn copy_body() -> impl Strategy<Value = Body> {
         let position = || any::<u64>().prop_map(Position);
-        let last = option::of(entry().prop_map(|entry| entry.identity));
+        let name = || option::of(entry().prop_map(|entry| entry.identity));
+        let names = (name(), name());
         let ask =
-            (any::<u64>(), last, option::of(position()), option::of(any::<u64>()), any::<bool>());
+            (any::<u64>(), names, option::of(position()), option::of(any::<u64>()), any::<bool>());
         let copied = (
-            (any::<u64>(), position(), position()),
+            (any::<u64>(), position(), position(), position()),
             vec(entry(), 0..3),
             vec(entry(), 0..3),
             option::of(part()),
         );
         prop_oneof![
-            ask.prop_map(|(number, last, window_from, part_from, is_whole)| {
-                Body::CopyAsk(CopyAsk { number, last, window_from, part_from, is_whole })
+            ask.prop_map(|(number, (last, committed), window_from, part_from, is_whole)| {
+                let ask = CopyAsk { number, last, committed, window_from, part_from, is_whole };
+                Body::CopyAsk(ask)
             }),
             (any::<u64>(), start()).prop_map(|(number, start)| Body::CopyAnew { number, start }),
-            copied.prop_map(|((number, committed_to, durable_to), history, entries, part)| {
-                Body::Copied(Copied { number, committed_to, durable_to, history, entries, part })
+            copied.prop_map(|(numbers, history, entries, part)| {
+                let (number, behind, committed_to, durable_to) = numbers;
+                let copied =
+                    Copied { number, behind, committed_to, durable_to, history, entries, part };
+                Body::Copied(copied)
             }),
         ]
     }
@@ -1042,10 +1057,10 @@ mod frames {
 #[test]
 fn copies_that_contradict_themselves_are_refused() {
     let told = |part| {
-        let (committed_to, durable_to) = (Position(9), Position(9));
+        let (behind, committed_to, durable_to) = (Position(9), Position(9), Position(9));
         let (history, entries) = (Vec::new(), Vec::new());
         let part = Some(part);
-        let copied = Copied { number: 1, committed_to, durable_to, history, entries, part };
+        let copied = Copied { number: 1, behind, committed_to, durable_to, history, entries, part };
         read_message(&bytes_of(&of_shard(Body::Copied(copied))))
     };
     let part = part_of_copy();

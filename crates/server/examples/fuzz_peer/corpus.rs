@@ -268,6 +268,7 @@ fn copies() -> Vec<Body> {
     let last = start.last;
     let copied = Copied {
         number: 4,
+        behind: Position(299),
         committed_to: Position(300),
         durable_to: Position(2),
         history: entries(),
@@ -277,10 +278,18 @@ fn copies() -> Vec<Body> {
     let end = Copied { history: Vec::new(), entries: Vec::new(), part: None, ..copied };
     let (window_from, part_from) = (Some(Position(9)), Some(1 << 60));
     vec![
-        Body::CopyAsk(CopyAsk { number: 4, last, window_from, part_from, is_whole: false }),
+        Body::CopyAsk(CopyAsk {
+            number: 4,
+            last,
+            committed: last,
+            window_from,
+            part_from,
+            is_whole: false,
+        }),
         Body::CopyAsk(CopyAsk {
             number: 5,
             last: None,
+            committed: None,
             window_from: None,
             part_from: None,
             is_whole: true,

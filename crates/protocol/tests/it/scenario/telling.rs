@@ -270,7 +270,7 @@ fn copy_ask(ask: &CopyAsk) -> String {
 }
 
 fn copied(found: &Copied) -> String {
-    let mut told = Vec::new();
+    let mut told = vec![format!("behind #{}", found.behind)];
     if !found.history.is_empty() {
         told.push(format!("before: {}", entries(&found.history)));
     }
