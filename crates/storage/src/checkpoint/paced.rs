@@ -1,4 +1,4 @@
-//! Gives the engine its file on a [`Disk`], and writes it at a measured pace.
+//! Gives the engine its file on a `Disk`, and writes it at a measured pace.
 //!
 //! A checkpoint shares its disk with the log, and a sync of the log may have to wait for whatever
 //! the system holds of other files. So each `Pace::step_bytes` that are written here are synced at
