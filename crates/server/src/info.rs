@@ -103,11 +103,12 @@ impl Environment for Surroundings<'_> {
     fn identity(&self) -> Identity {
         let node = self.node;
         let [a, b, c, d] = node.id.to_bits().to_be_bytes();
-        let here = node.configuration.datacenter(node.id.datacenter);
+        let configuration = node.configuration();
+        let here = configuration.datacenter(node.id.datacenter);
         Identity {
             version: env!("CARGO_PKG_VERSION"),
             datacenter: node.config.datacenter_name(node.id.datacenter).to_owned(),
-            node: format!("{}{a:02x}{b:02x}{c:02x}{d:02x}", node.configuration.deployment),
+            node: format!("{}{a:02x}{b:02x}{c:02x}{d:02x}", configuration.deployment),
             node_count: here.map_or(1, |here| here.nodes.len()),
         }
     }
@@ -254,9 +255,10 @@ fn causal(node: &Node, text: &mut String) {
     line(text, "dc_id", here);
     line(text, "node", node.id);
     line(text, "boot", node.boot);
-    line(text, "epoch", node.configuration.epoch(here));
-    line(text, "membership", node.configuration.membership);
-    line(text, "datacenters", node.configuration.datacenters.len());
+    let configuration = node.configuration();
+    line(text, "epoch", configuration.epoch(here));
+    line(text, "membership", configuration.membership);
+    line(text, "datacenters", configuration.datacenters.len());
     line(text, "shards_here", node.shards().count());
     line(text, "shards_settling", node.unsettled());
     line(text, "default_level", "linearizable");
@@ -277,7 +279,7 @@ impl Node {
     pub(crate) fn lags(&self) -> Vec<(DatacenterId, Duration)> {
         let cuts = self.cuts();
         let now = clock::wall().millis();
-        self.configuration
+        self.configuration()
             .peers(self.id.datacenter)
             .map(|peer| {
                 let lag = now.saturating_sub(cuts.applied.at(peer).millis());

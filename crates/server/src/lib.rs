@@ -17,6 +17,8 @@ pub mod clock;
 pub mod config;
 /// Client connections.
 mod connection;
+/// The right to serve, and who decides on it.
+mod control;
 /// What clients may ask about the server.
 mod info;
 /// What is counted and measured.

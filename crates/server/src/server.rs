@@ -25,7 +25,10 @@ use crate::node::{
 };
 use crate::peer::{self, LinkShaper};
 use crate::workers::Placement;
-use crate::{admin, connection};
+use crate::{
+    admin, connection,
+    control::{self, agreement::Agreement},
+};
 
 /// How long connections may take to finish what is under way when the node stops.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,6 +48,8 @@ pub struct Listeners {
     pub peer: Option<std::net::TcpListener>,
     /// For the admin port.
     pub admin: Option<std::net::TcpListener>,
+    /// For the member of the agreement, if the node has one.
+    pub control: Option<std::net::TcpListener>,
 }
 
 impl Listeners {
@@ -65,6 +70,10 @@ impl Listeners {
             client: bind("clients", &config.listen.client)?,
             peer: has_peers.then(|| bind("other nodes", &config.listen.peer)).transpose()?,
             admin: admin.map(|address| bind("the admin port", address)).transpose()?,
+            control: config
+                .control_address()
+                .map(|address| bind("the agreement", address))
+                .transpose()?,
         })
     }
 }
@@ -125,6 +134,7 @@ pub struct RunningServer {
     shaper: LinkShaper,
     clients: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
+    agreement: Option<Arc<Agreement>>,
 }
 
 impl Server {
@@ -146,6 +156,9 @@ impl Server {
             Ok(node) => node?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
+        let control = listeners.control.map(|listener| into_tokio(listener, "the agreement"));
+        let control = control.transpose()?.map(|(listener, _)| listener);
+        let agreement = Box::pin(Agreement::open(&node, control)).await?.map(Arc::new);
         let mut tasks = Vec::new();
         let mut peer_address = None;
         if let Some(listener) = listeners.peer {
@@ -161,6 +174,9 @@ impl Server {
             tasks.push(tokio::spawn(peer::link::keep(Arc::clone(&node), Arc::clone(link))));
         }
         node.start_replicas();
+        if let Some(agreement) = &agreement {
+            tasks.push(tokio::spawn(control::live(Arc::clone(&node), Arc::clone(agreement))));
+        }
         tasks.push(tokio::spawn(wake(Arc::clone(&node))));
         tasks.push(tokio::spawn(tick(Arc::clone(&node))));
         tasks.push(tokio::spawn(measure(Arc::clone(&node))));
@@ -182,6 +198,7 @@ impl Server {
             shaper,
             clients,
             tasks,
+            agreement,
         })
     }
 }
@@ -243,7 +260,7 @@ impl RunningServer {
     /// Whether all shards have agreed with their neighbours, so that clients are answered.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.node.unsettled() == 0
+        self.node.why_not_ready().is_none()
     }
 
     /// What the admin port shows of this node.
@@ -302,13 +319,16 @@ impl RunningServer {
 
     async fn end(self) {
         self.node.sessions.kill_all();
-        let Self { node, clients, tasks, .. } = self;
+        let Self { node, clients, tasks, agreement, .. } = self;
         for task in tasks.iter().chain([&clients]) {
             task.abort();
         }
         for task in tasks.into_iter().chain([clients]) {
             // An aborted task is what is wanted; a panic was reported when it happened.
             drop(task.await);
+        }
+        if let Some(agreement) = agreement.and_then(Arc::into_inner) {
+            agreement.stop().await;
         }
         // Tasks of single connections end a moment later; the last one to go frees the log's lock.
         let ended = async {

@@ -56,7 +56,7 @@ pub(crate) fn take(base: Option<u16>) -> anyhow::Result<Places> {
                 peer: peer.local_addr()?.to_string(),
                 admin: admin.local_addr()?.to_string(),
             });
-            sockets.push(Listeners { client, peer: Some(peer), admin: Some(admin) });
+            sockets.push(Listeners { client, peer: Some(peer), admin: Some(admin), control: None });
         }
         places.datacenters.push(DatacenterPlace { name: name.to_owned(), nodes });
         places.sockets.push(sockets);

@@ -17,10 +17,13 @@ use tracing::warn;
 use crate::node::Node;
 use crate::peer::LinkShaper;
 
+/// Chains and the agreement.
+mod chains;
 /// Delays and cuts on request.
 mod faults;
 /// What a node tells of itself.
 mod status;
+pub use chains::{ChainStatus, ControlStatus};
 pub use status::{DatacenterLag, LinkStatus, LogStatus, Status};
 pub(crate) use status::{metrics_of, status_of};
 
@@ -57,11 +60,10 @@ async fn healthy() -> &'static str {
 }
 
 async fn ready(State(admin): State<Admin>) -> Response {
-    match admin.node.unsettled() {
-        0 if !admin.node.is_stopping() => "ready\n".into_response(),
-        settling => {
-            let words = format!("not ready: {settling} shards are settling\n");
-            (StatusCode::SERVICE_UNAVAILABLE, words).into_response()
+    match admin.node.why_not_ready() {
+        None => "ready\n".into_response(),
+        Some(why) => {
+            (StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {why}\n")).into_response()
         }
     }
 }

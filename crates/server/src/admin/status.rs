@@ -2,6 +2,9 @@
 
 use serde::Serialize;
 
+use super::chains::{
+    ChainStatus, ControlStatus, Counts, can_lose, chains_of, control_of, trouble_of,
+};
 use crate::clock;
 use crate::node::Node;
 
@@ -10,6 +13,14 @@ use crate::node::Node;
 pub struct Status {
     /// `healthy`, or `degraded: ` and why.
     pub verdict: String,
+    /// What is wrong in the datacenter as a whole, worst first.
+    pub datacenter_trouble: Vec<String>,
+    /// What is wrong with this node.
+    pub trouble: Vec<String>,
+    /// How many more nodes the datacenter can lose; absent where nobody decides who serves.
+    pub can_lose: Option<u64>,
+    /// The agreement on who serves, where there is one.
+    pub control: Option<ControlStatus>,
     /// The version of this build.
     pub version: &'static str,
     /// The deployment's id.
@@ -42,6 +53,8 @@ pub struct Status {
     pub max_memory_bytes: u64,
     /// The log.
     pub log: LogStatus,
+    /// The datacenter's chains.
+    pub chains: Vec<ChainStatus>,
     /// Links to other nodes.
     pub links: Vec<LinkStatus>,
     /// How far behind other datacenters this one is.
@@ -103,7 +116,7 @@ pub struct DatacenterLag {
 
 pub(crate) fn status_of(node: &Node) -> Status {
     let here = node.id.datacenter;
-    let configuration = &node.configuration;
+    let configuration = &node.configuration();
     let now = clock::now();
     let positions = node.log.positions();
     let shards: Vec<_> = node.shards().collect();
@@ -111,8 +124,17 @@ pub(crate) fn status_of(node: &Node) -> Status {
         shards.iter().filter(|shard| is_mine(**shard)).count()
     };
     let links = links_of(node);
+    let part = configuration.datacenter(here);
+    let control = control_of(node);
+    let datacenter_trouble = part.map(trouble_of).unwrap_or_default();
+    let trouble = trouble_here(node, control.as_ref(), &links);
     Status {
-        verdict: verdict(node, &links),
+        verdict: verdict(datacenter_trouble.iter().chain(&trouble)),
+        datacenter_trouble,
+        trouble,
+        can_lose: part.and_then(|part| can_lose(node, part)),
+        control,
+        chains: chains_of(node, configuration),
         version: env!("CARGO_PKG_VERSION"),
         deployment: configuration.deployment.to_string(),
         datacenter: node.config.datacenter_name(here).to_owned(),
@@ -176,8 +198,19 @@ fn lag_of(node: &Node) -> Vec<DatacenterLag> {
     .collect()
 }
 
-fn verdict(node: &Node, links: &[LinkStatus]) -> String {
+/// What is wrong with this node.
+fn trouble_here(
+    node: &Node,
+    control: Option<&ControlStatus>,
+    links: &[LinkStatus],
+) -> Vec<String> {
     let mut reasons = Vec::new();
+    if control.is_some_and(|control| control.lease_ms == 0) {
+        reasons.push("it has no lease, requests are refused".to_owned());
+    }
+    if let Some(why) = control.and_then(|control| control.outage.as_ref()) {
+        reasons.push(format!("the agreement cannot be reached: {why}"));
+    }
     if node.log.is_disk_full() {
         reasons.push("the disk is full, writes are refused".to_owned());
     }
@@ -194,6 +227,11 @@ fn verdict(node: &Node, links: &[LinkStatus]) -> String {
     if !cut.is_empty() {
         reasons.push(format!("cut off on purpose from {}", cut.join(", ")));
     }
+    reasons
+}
+
+fn verdict<'a>(trouble: impl Iterator<Item = &'a String>) -> String {
+    let reasons: Vec<&str> = trouble.map(String::as_str).collect();
     if reasons.is_empty() {
         "healthy".to_owned()
     } else {
@@ -225,6 +263,26 @@ pub(crate) fn metrics_of(node: &Node) -> String {
     telemetry.refused_connections.absolute(read(&registry.refused));
     telemetry.read_bytes.absolute(read(&registry.read_bytes));
     telemetry.written_bytes.absolute(read(&registry.written_bytes));
+    set("antecede_epoch", status.epoch);
+    let configuration = node.configuration();
+    if let Some(part) = configuration.datacenter(node.id.datacenter) {
+        let counts = Counts::of(part);
+        set("antecede_dark_shards", counts.dark);
+        let states = [
+            ("serving", counts.serving),
+            ("syncing", counts.syncing),
+            ("last-serving", counts.last_serving),
+            ("offline", counts.offline),
+        ];
+        for (state, count) in states {
+            telemetry.set("antecede_replicas", Some(state.to_owned()), float(count));
+        }
+    }
+    if let Some(control) = &status.control {
+        set("antecede_lease_milliseconds", control.lease_ms);
+        set("antecede_control_up", u64::from(control.reachable));
+        set("antecede_control_decides", u64::from(control.decides));
+    }
     for link in &status.links {
         let peer = || Some(link.node.clone());
         telemetry.set("antecede_link_up", peer(), float(u64::from(link.connected)));

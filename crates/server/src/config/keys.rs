@@ -183,6 +183,13 @@ pub const KEYS: &[Key] = &[
         "Where the admin port is; absent: none.",
     ),
     key(
+        "datacenter[].node[].control",
+        Kind::Address,
+        None,
+        "\"127.0.0.1:36379\"",
+        "Where the node's member of the agreement is reached; needed for members (control.members).",
+    ),
+    key(
         "node.datacenter",
         Kind::Text,
         None,
@@ -200,6 +207,39 @@ pub const KEYS: &[Key] = &[
     ),
     key("listen.peer", Kind::Address, None, "\"0.0.0.0:16379\"", "The same for other nodes."),
     key("listen.admin", Kind::Address, None, "\"127.0.0.1:26379\"", "The same for the admin port."),
+    key(
+        "listen.control",
+        Kind::Address,
+        None,
+        "\"0.0.0.0:36379\"",
+        "The same for the member of the agreement.",
+    ),
+    key(
+        "control.store",
+        Kind::Text,
+        Some("\"none\""),
+        "",
+        "Who decides which replicas serve. none: nobody, chains are as the settings say, and stop while\n\
+         one of their nodes is away; embedded: a manager, by agreement of some nodes of the datacenter,\n\
+         so that chains go on without a node. The same on all nodes; a datacenter of one node needs none.",
+    )
+    .within(Bounds::Words(&["none", "embedded"])),
+    key(
+        "control.members",
+        Kind::Integer,
+        None,
+        "3",
+        "How many nodes of each datacenter agree, the first ones: 1, 3 or 5, of which one, two or three\n\
+         must run; absent: 3, or 1 where there are fewer nodes. Fixed once the deployment has begun.",
+    )
+    .within(Bounds::Numbers(1, 5)),
+    key(
+        "control.folder",
+        Kind::Folder,
+        None,
+        "\"/var/lib/antecede\"",
+        "Where a member keeps its file; absent: storage.folder.",
+    ),
     key(
         "storage.folder",
         Kind::Folder,

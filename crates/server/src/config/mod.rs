@@ -42,6 +42,8 @@ pub struct NodeAddresses {
     pub peer: String,
     /// Where its admin port is, if it has one.
     pub admin: Option<String>,
+    /// Where its member of the agreement is reached, if it has one.
+    pub control: Option<String>,
 }
 
 /// A datacenter as the configuration names it.
@@ -64,6 +66,26 @@ pub struct StorageConfig {
     pub fsync: Fsync,
     /// Bytes of a segment.
     pub segment_bytes: u64,
+}
+
+/// Who decides which replicas serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ControlStore {
+    /// Nobody: chains are as the settings say.
+    None,
+    /// A manager, by agreement of some nodes of each datacenter.
+    Embedded,
+}
+
+/// How a datacenter agrees on who serves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ControlConfig {
+    /// Who decides.
+    pub store: ControlStore,
+    /// How many of the first nodes of a datacenter agree, if not as many as usual.
+    pub members: Option<u16>,
+    /// Where a member keeps its file; `None`: where the log is.
+    pub folder: Option<PathBuf>,
 }
 
 /// What is refused or slowed down.
@@ -106,6 +128,8 @@ pub struct Config {
     pub listen: NodeAddresses,
     /// Its disk.
     pub storage: StorageConfig,
+    /// Who decides which replicas serve.
+    pub control: ControlConfig,
     /// Its limits.
     pub limits: Limits,
     /// What clients say with AUTH.
@@ -127,6 +151,7 @@ impl std::fmt::Debug for Config {
             .field("node", &self.node)
             .field("listen", &self.listen)
             .field("storage", &self.storage)
+            .field("control", &self.control)
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
@@ -278,19 +303,75 @@ impl Config {
         Self::load(&Layers { flags, ..Layers::default() })
     }
 
-    /// The chains that follow from the settings.
+    /// The chains that follow from the settings; where a manager decides, they wait for it.
     #[must_use]
     pub fn configuration(&self, deployment: DeploymentId) -> Configuration {
         let datacenters = self.datacenters.iter().map(|datacenter| {
             let count = u16::try_from(datacenter.nodes.len()).unwrap_or(u16::MAX);
             (datacenter.id, datacenter.name.clone(), count)
         });
-        Configuration::of(&Layout {
+        let layout = Layout {
             deployment,
             shard_count: self.shards,
             chain_length: self.chain_length,
             datacenters: datacenters.collect(),
-        })
+        };
+        let mut configuration = Configuration::of(&layout);
+        let managed = Configuration::managed(&layout).datacenters.into_iter();
+        configuration.datacenters.extend(managed.filter(|(id, _)| self.is_managed_in(*id)));
+        configuration
+    }
+
+    /// Whether a manager decides who serves in this node's datacenter.
+    #[must_use]
+    pub fn is_managed(&self) -> bool {
+        self.is_managed_in(self.node.datacenter)
+    }
+
+    fn is_managed_in(&self, id: DatacenterId) -> bool {
+        let has_several =
+            self.datacenters.iter().any(|there| there.id == id && 1 < there.nodes.len());
+        match self.control.store {
+            ControlStore::None => false,
+            ControlStore::Embedded => has_several,
+        }
+    }
+
+    /// The members of the agreement of this node's datacenter, and where they are reached; none
+    /// where nobody decides.
+    #[must_use]
+    pub fn control_members(&self) -> BTreeMap<NodeId, String> {
+        if !self.is_managed() {
+            return BTreeMap::new();
+        }
+        let member = |(id, addresses): (NodeId, &NodeAddresses)| {
+            Some((id, addresses.control.as_ref()?.clone()))
+        };
+        self.nodes_here().take(self.control_member_count()).filter_map(member).collect()
+    }
+
+    /// How many of the first nodes of this node's datacenter agree where somebody decides.
+    pub(crate) fn control_member_count(&self) -> usize {
+        let usual = if self.nodes_here().count() < 3 { 1 } else { 3 };
+        usize::from(self.control.members.unwrap_or(usual))
+    }
+
+    /// The nodes of this node's datacenter, and where they are reached.
+    pub(crate) fn nodes_here(&self) -> impl Iterator<Item = (NodeId, &NodeAddresses)> {
+        self.nodes().filter(|(id, _)| id.datacenter == self.node.datacenter)
+    }
+
+    /// Where this node's member keeps its file, if it has one.
+    #[must_use]
+    pub fn control_folder(&self) -> Option<&Path> {
+        self.control.folder.as_deref().or(self.storage.folder.as_deref())
+    }
+
+    /// Where this node's member listens; `None` if it has none.
+    #[must_use]
+    pub fn control_address(&self) -> Option<&str> {
+        let is_member = self.control_members().contains_key(&self.node);
+        self.listen.control.as_deref().filter(|_| is_member)
     }
 
     /// Every node but this one, and where it is reached.

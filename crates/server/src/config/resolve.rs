@@ -15,7 +15,9 @@ use antecede_storage::Fsync;
 use super::document::{self, Leaf, Leaves, Scalar};
 use super::error::{ConfigError, Origin, nearest};
 use super::keys::{self, Bounds, KEYS};
-use super::{Config, DatacenterConfig, Limits, NodeAddresses, StorageConfig};
+use super::{
+    Config, ControlConfig, ControlStore, DatacenterConfig, Limits, NodeAddresses, StorageConfig,
+};
 
 /// The path without its indexes: `datacenter[0].id` becomes `datacenter[].id`.
 pub(crate) fn pattern(path: &str) -> String {
@@ -184,6 +186,7 @@ pub(crate) fn config(leaves: &Leaves) -> Result<Config, ConfigError> {
         node,
         listen,
         storage: storage(&source)?,
+        control: control(&source)?,
         limits: limits(&source)?,
         password: source.optional_text("security.password").map(str::to_owned),
         max_clock_drift: source.time("clock.max_drift")?,
@@ -217,6 +220,7 @@ fn alone(source: &Source<'_>) -> Result<DatacenterConfig, ConfigError> {
         client: client.unwrap_or_else(|| "127.0.0.1:6379".to_owned()),
         peer: peer.unwrap_or_else(|| "127.0.0.1:0".to_owned()),
         admin: source.optional_address("listen.admin")?,
+        control: source.optional_address("listen.control")?,
     };
     Ok(DatacenterConfig { id: DatacenterId(1), name: "local".to_owned(), nodes: vec![addresses] })
 }
@@ -248,6 +252,7 @@ fn datacenters(source: &Source<'_>) -> Result<Vec<DatacenterConfig>, ConfigError
                 client: source.address(&format!("{node}.client"))?,
                 peer: source.address(&format!("{node}.peer"))?,
                 admin: source.optional_address(&format!("{node}.admin"))?,
+                control: source.optional_address(&format!("{node}.control"))?,
             });
         }
         if nodes.is_empty() {
@@ -304,6 +309,7 @@ fn listen(
         client: source.optional_address("listen.client")?.unwrap_or_else(|| own.client.clone()),
         peer: source.optional_address("listen.peer")?.unwrap_or_else(|| own.peer.clone()),
         admin: source.optional_address("listen.admin")?.or_else(|| own.admin.clone()),
+        control: source.optional_address("listen.control")?.or_else(|| own.control.clone()),
     })
 }
 
@@ -325,6 +331,61 @@ fn storage(source: &Source<'_>) -> Result<StorageConfig, ConfigError> {
         fsync,
         segment_bytes: source.size("storage.segment")?,
     })
+}
+
+fn control(source: &Source<'_>) -> Result<ControlConfig, ConfigError> {
+    let path = "control.store";
+    let store = match source.text(path)? {
+        "none" => ControlStore::None,
+        "embedded" => ControlStore::Embedded,
+        found => {
+            let message = format!("{path} is \"{found}\", it must be none or embedded");
+            let mut error = source.error(path, message);
+            error.suggestion = nearest(found, ["none", "embedded"]).map(str::to_owned);
+            return Err(error);
+        }
+    };
+    let is_given = source.leaves.contains_key("control.members");
+    Ok(ControlConfig {
+        store,
+        members: is_given.then(|| source.small("control.members")).transpose()?,
+        folder: source.optional_text("control.folder").map(PathBuf::from),
+    })
+}
+
+/// Refuses an agreement that cannot begin.
+fn check_control(source: &Source<'_>, config: &Config) -> Result<(), ConfigError> {
+    if !config.is_managed() {
+        return Ok(());
+    }
+    let count = config.nodes_here().count();
+    let name = config.datacenter_name(config.node.datacenter);
+    if let Some(members) = config.control.members {
+        let path = "control.members";
+        if members.is_multiple_of(2) {
+            let message = format!("{path} is {members}, it must be 1, 3 or 5");
+            return Err(source.error(path, message));
+        }
+        if count < usize::from(members) {
+            let message = format!("{path} is {members}, datacenter {name} has {count} nodes");
+            return Err(source.error(path, message));
+        }
+    }
+    let mut members = config.nodes_here().take(config.control_member_count());
+    if let Some((id, _)) = members.find(|(_, addresses)| addresses.control.is_none()) {
+        let message = format!(
+            "node {} of datacenter {name} is a member of the agreement and has no address for it; \
+             set control beside its other addresses",
+            id.number
+        );
+        return Err(source.error("control.store", message));
+    }
+    if config.control_members().contains_key(&config.node) && config.control_folder().is_none() {
+        let message = "control.folder is missing; a member of the agreement keeps a file, also where \
+                       storage.memory is true";
+        return Err(source.error("control.store", message));
+    }
+    Ok(())
 }
 
 fn limits(source: &Source<'_>) -> Result<Limits, ConfigError> {
@@ -373,6 +434,7 @@ fn check_together(source: &Source<'_>, config: &Config) -> Result<(), ConfigErro
         let message = format!("security.password must have {least} to {most} bytes");
         return Err(source.error("security.password", message));
     }
+    check_control(source, config)?;
     let has_open_admin = config.listen.admin.as_deref().is_some_and(|admin| !is_loopback(admin));
     if config.has_faults && has_open_admin {
         let message = "faults.enabled lets everybody who reaches the admin port cut links; listen \

@@ -275,6 +275,9 @@ impl Task {
         // What the flush has committed is answered in this turn, and may let more run.
         loop {
             self.mailbox.take(mail);
+            if !mail.is_empty() {
+                conversation.refresh();
+            }
             if !conversation.on_mail(mail) {
                 break;
             }

@@ -44,7 +44,7 @@ fn connections_that_move_lose_nothing_and_answer_in_order() {
     let flags = vec![("storage.memory".to_owned(), "true".to_owned())];
     let config = Config::load(&Layers { flags, ..Layers::default() }).expect("a configuration");
     let client = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-    let listeners = Listeners { client, peer: None, admin: None };
+    let listeners = Listeners { client, peer: None, admin: None, control: None };
     let options = ServerOptions {
         listeners: Some(listeners),
         placement: workers.placement(),

@@ -12,6 +12,7 @@ use std::sync::atomic::Ordering;
 use antecede_model::{
     clock::Steady,
     codec::Writer,
+    configuration::Configuration,
     ids::{NodeId, RequestId, SessionId, ShardId},
     response::Response,
     token::SessionToken,
@@ -25,7 +26,7 @@ use smallvec::SmallVec;
 
 use super::backlog::{Backlog, OwnedArguments, Waiting};
 use crate::info::Surroundings;
-use crate::node::{Node, Work, mailbox::Mail};
+use crate::node::{Node, Work, current::Copied, mailbox::Mail};
 use crate::resp::{
     commands::{self, Parsed},
     connection::{Connection, Outcome, RESET_COMMANDS, queue::Queue},
@@ -82,6 +83,8 @@ pub(crate) struct Conversation {
     backlog: Backlog,
     answers: Answers,
     cuts: Arc<Cuts>,
+    /// The configuration as of the beginning of the turn.
+    current: Copied,
     own: Vec<(RequestId, Reply)>,
     /// The bytes could not be understood; said once everything before is run.
     broken: Option<FrameError>,
@@ -91,6 +94,7 @@ pub(crate) struct Conversation {
 /// Hands a session's requests to replicas here and on other nodes.
 struct Handing<'a> {
     node: &'a Node,
+    configuration: &'a Configuration,
     work: &'a mut Work,
 }
 
@@ -103,7 +107,7 @@ impl Requests for Handing<'_> {
         request.operation.write(&mut Writer::new(&mut operation));
         let body =
             Body::Request(Request { id: request.id, operation, carried: request.carried.clone() });
-        let epoch = self.node.configuration.chain_epoch(self.node.id.datacenter, shard);
+        let epoch = self.configuration.chain_epoch(self.node.id.datacenter, shard);
         let hlc = request.carried.time;
         let message = Message::Shard(ShardMessage { shard, epoch, hlc, body });
         let link = self.node.links.to(to);
@@ -132,6 +136,7 @@ impl Conversation {
         id: SessionId,
     ) -> Self {
         let cuts = node.cuts();
+        let current = node.current.copied();
         Self {
             node,
             connection,
@@ -149,16 +154,25 @@ impl Conversation {
             backlog: Backlog::default(),
             answers: Answers::default(),
             cuts,
+            current,
             own: Vec::new(),
             broken: None,
             is_closing: false,
         }
     }
 
-    /// Begins a turn: reads the clocks and the cuts.
+    /// Begins a turn: reads the clocks, the cuts and the configuration.
     pub(crate) fn begin(&mut self) {
-        self.work.restart();
+        self.refresh();
         self.cuts = self.node.cuts();
+    }
+
+    /// Reads the clocks again, and whether there is another configuration: before anything that
+    /// has arrived since is acted on, so that no lease is looked at with an older time (a process
+    /// may have been stopped in between).
+    pub(crate) fn refresh(&mut self) {
+        self.work.restart();
+        self.node.current.refresh(&mut self.current);
     }
 
     /// Whether the client must read before more is run for it.
@@ -289,7 +303,7 @@ impl Conversation {
     /// Loads what the keys of a batch will need, so that they are loaded side by side: first the
     /// places in the index, then what they point to.
     fn prefetch(&self, batch: &[Arguments<'_>]) {
-        let count = self.node.configuration.shard_count;
+        let count = self.current.configuration.shard_count;
         let keys: SmallVec<[(ShardId, &[u8]); BATCH_MAX]> = batch
             .iter()
             .filter_map(|arguments| arguments.get(1).map(|key| (count.shard_of(key), *key)))
@@ -385,10 +399,11 @@ impl Conversation {
             .connection
             .execute(&queue, wall_millis, &mut surroundings, replies)
             .is_none_or(|command| {
+                let known = Known { cuts: &self.cuts, configuration: &self.current.configuration };
                 ask(
                     &mut self.session,
                     &mut self.answers,
-                    &self.cuts,
+                    known,
                     &self.node,
                     &mut self.work,
                     &command,
@@ -403,7 +418,7 @@ impl Conversation {
 
     fn after(&mut self, token: &[u8], timeout_millis: Option<u64>) -> Option<Waiting> {
         let decoded = std::str::from_utf8(token).ok().map(|text| {
-            let configuration = &self.node.configuration;
+            let configuration = &self.current.configuration;
             SessionToken::decode(text, configuration.deployment, configuration.membership)
         });
         match decoded {
@@ -428,8 +443,9 @@ impl Conversation {
 
     /// Gives a command to the session, if it can take it.
     fn ask(&mut self, command: &Command<'_>) -> bool {
-        let Self { session, answers, cuts, node, work, .. } = self;
-        if !ask(session, answers, cuts, node, work, command) {
+        let Self { session, answers, cuts, current, node, work, .. } = self;
+        let known = Known { cuts, configuration: &current.configuration };
+        if !ask(session, answers, known, node, work, command) {
             return false;
         }
         self.absorb();
@@ -437,8 +453,9 @@ impl Conversation {
     }
 
     fn tell(&mut self, input: SessionInput<'_>) {
-        let Self { session, answers, cuts, node, work, .. } = self;
-        hand(session, answers, cuts, node, work, input);
+        let Self { session, answers, cuts, current, node, work, .. } = self;
+        let known = Known { cuts, configuration: &current.configuration };
+        hand(session, answers, known, node, work, input);
         self.absorb();
     }
 
@@ -463,9 +480,10 @@ impl Conversation {
             if own.is_empty() {
                 return;
             }
-            let Self { session, answers, cuts, node, work, .. } = self;
+            let Self { session, answers, cuts, current, node, work, .. } = self;
+            let known = Known { cuts, configuration: &current.configuration };
             for (request, reply) in own.drain(..) {
-                hand(session, answers, cuts, node, work, SessionInput::Reply(request, reply));
+                hand(session, answers, known, node, work, SessionInput::Reply(request, reply));
             }
             self.own = own;
         }
@@ -540,39 +558,49 @@ fn parse<'b>(
     Ok(())
 }
 
-fn view<'a>(node: &'a Node, cuts: &'a Cuts, work: &Work) -> View<'a> {
-    View {
-        now: work.now(),
-        configuration: &node.configuration,
-        stable: &cuts.stable,
-        applied: &cuts.applied,
-        applied_at: cuts.hlc,
+/// What a turn knows of the deployment.
+#[derive(Clone, Copy)]
+struct Known<'a> {
+    cuts: &'a Cuts,
+    configuration: &'a Configuration,
+}
+
+impl<'a> Known<'a> {
+    fn view(self, work: &Work) -> View<'a> {
+        View {
+            now: work.now(),
+            configuration: self.configuration,
+            stable: &self.cuts.stable,
+            applied: &self.cuts.applied,
+            applied_at: self.cuts.hlc,
+        }
     }
 }
 
 fn ask(
     session: &mut Session,
     answers: &mut Answers,
-    cuts: &Cuts,
+    known: Known<'_>,
     node: &Node,
     work: &mut Work,
     command: &Command<'_>,
 ) -> bool {
-    if !session.can_take(&view(node, cuts, work), command) {
+    if !session.can_take(&known.view(work), command) {
         return false;
     }
-    hand(session, answers, cuts, node, work, SessionInput::Command(command));
+    hand(session, answers, known, node, work, SessionInput::Command(command));
     true
 }
 
 fn hand(
     session: &mut Session,
     answers: &mut Answers,
-    cuts: &Cuts,
+    known: Known<'_>,
     node: &Node,
     work: &mut Work,
     input: SessionInput<'_>,
 ) {
-    let view = view(node, cuts, work);
-    session.handle(&view, input, &mut Handing { node, work }, answers);
+    let view = known.view(work);
+    let mut handing = Handing { node, configuration: known.configuration, work };
+    session.handle(&view, input, &mut handing, answers);
 }

@@ -35,7 +35,8 @@ pub(crate) struct Mail {
 }
 
 impl Mail {
-    const fn is_empty(&self) -> bool {
+    /// Whether nothing was left.
+    pub(crate) const fn is_empty(&self) -> bool {
         self.replies.is_empty() && self.lost.is_empty() && !self.is_poked && !self.is_killed
     }
 }

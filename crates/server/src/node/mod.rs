@@ -24,13 +24,14 @@ use antecede_model::{
 use antecede_protocol::{
     chain::{Cuts, Input, Shard, Watermarks},
     geo::cuts::{CutInput, CutKeeper},
-    machine::{Envelope, Here, Lease, Outputs, Persisted},
+    machine::{Envelope, Here, Outputs, Persisted},
     message::{LocalRequest, Message, Reply},
     session::Handover,
 };
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use self::current::Current;
 use self::log::{Appender, NodeLog};
 use self::mailbox::Sessions;
 use self::memory::Memory;
@@ -38,9 +39,12 @@ use self::timers::Timers;
 use crate::clock;
 use crate::config::Config;
 use crate::connection::registry::Registry;
+use crate::control::Control;
 use crate::peer::{LinkError, Links};
 use crate::telemetry::Telemetry;
 
+/// The configuration and the lease.
+pub(crate) mod current;
 /// The log, and who waits for it.
 pub(crate) mod log;
 /// Mailboxes of connections.
@@ -51,6 +55,8 @@ pub use memory::MemoryFigure;
 /// Start: recovery, boot number.
 pub(crate) mod open;
 pub use open::StartError;
+/// Exchange of configurations.
+mod reconfigure;
 /// Wake-ups and the work that is due at intervals.
 pub(crate) mod timers;
 
@@ -87,7 +93,10 @@ struct Replica {
     is_unsynced: bool,
     /// When it will be woken.
     wake_at: Option<Steady>,
-    is_settled: bool,
+    /// Whether the configuration says that it serves.
+    serves: bool,
+    /// Whether it counts among those that do not serve yet.
+    is_counted: bool,
 }
 
 impl Replica {
@@ -100,7 +109,8 @@ impl Replica {
             is_unpersisted: false,
             is_unsynced: false,
             wake_at: None,
-            is_settled: false,
+            serves: false,
+            is_counted: false,
         }
     }
 }
@@ -112,7 +122,8 @@ pub(crate) struct Node {
     pub(crate) boot: Boot,
     pub(crate) started: Now,
     pub(crate) config: Arc<Config>,
-    pub(crate) configuration: Arc<Configuration>,
+    pub(crate) current: Current,
+    pub(crate) control: Control,
     hlc_floor: Timestamp,
     replicas: Box<[Option<Mutex<Replica>>]>,
     pub(crate) log: NodeLog,
@@ -131,6 +142,8 @@ pub(crate) struct Node {
     quiet: Mutex<Quiet>,
     cuts: RwLock<Arc<Cuts>>,
     unsettled: AtomicU64,
+    /// Held while the configuration is exchanged, or while facts are measured under it.
+    reconfiguring: Mutex<()>,
     /// The newest run of each node that has spoken.
     boots: Mutex<BTreeMap<NodeId, Boot>>,
     stopping: watch::Sender<bool>,
@@ -189,6 +202,11 @@ impl Node {
         Arc::clone(&self.cuts.read())
     }
 
+    /// The configuration as it is known now.
+    pub(crate) fn configuration(&self) -> Arc<Configuration> {
+        self.current.configuration()
+    }
+
     /// Whether this node holds a replica of a shard.
     pub(crate) fn holds(&self, shard: ShardId) -> bool {
         self.replica(shard).is_some()
@@ -245,8 +263,15 @@ impl Node {
     /// Takes note of a run of another node.
     ///
     /// # Errors
-    /// When a newer run has spoken already.
+    /// When a newer run has spoken already, or has been given the node's rights.
     pub(crate) fn learn_boot(&self, node: NodeId, boot: Boot) -> Result<(), LinkError> {
+        let configuration = self.configuration();
+        let decided = configuration.datacenter(node.datacenter);
+        if let Some(known) = decided.and_then(|there| there.boots.get(&node).copied())
+            && boot < known
+        {
+            return Err(LinkError::OlderBoot { node, found: boot, known });
+        }
         let mut boots = self.boots.lock();
         let known = boots.entry(node).or_insert(boot);
         if boot < *known {
@@ -261,13 +286,33 @@ impl Node {
         self.unsettled.load(Ordering::Relaxed)
     }
 
-    const fn here(&self, now: Now) -> Here {
+    /// Why clients should go elsewhere; `None` while this node answers them.
+    pub(crate) fn why_not_ready(&self) -> Option<String> {
+        if self.is_stopping() {
+            return Some("it is stopping".to_owned());
+        }
+        if !self.has_lease(clock::steady()) {
+            return Some("it has no lease".to_owned());
+        }
+        let configuration = self.configuration();
+        let here = configuration.datacenter(self.id.datacenter)?;
+        let dark = here.chains.iter().filter(|chain| chain.serving.is_empty()).count();
+        if 0 < dark {
+            return Some(format!("{dark} shards are served by no node"));
+        }
+        match self.unsettled() {
+            0 => None,
+            settling => Some(format!("{settling} shards are settling")),
+        }
+    }
+
+    fn here(&self, now: Now) -> Here {
         Here {
             node: self.id,
             boot: self.boot,
             now,
             hlc_floor: self.hlc_floor,
-            lease_until: Lease::Unbounded, // The configuration is fixed.
+            lease_until: self.current.lease(),
         }
     }
 
@@ -339,8 +384,19 @@ impl Node {
             work.out.early.extend(released.map(|(_, to, message)| (to, message)));
         }
         self.route(work);
-        if !replica.is_settled && replica.shard.is_settled() {
-            replica.is_settled = true;
+        self.count_unsettled(replica);
+    }
+
+    /// Counts a replica that shall serve and does not yet, and counts it no more when it does.
+    fn count_unsettled(&self, replica: &mut Replica) {
+        let counts = replica.serves && !replica.shard.is_settled();
+        if counts == replica.is_counted {
+            return;
+        }
+        replica.is_counted = counts;
+        if counts {
+            self.unsettled.fetch_add(1, Ordering::Relaxed);
+        } else {
             self.unsettled.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -453,13 +509,16 @@ impl Node {
                 self.tell_keeper(input, work);
             }
             Message::AskConfiguration(of) => {
-                if let Some(part) = self.configuration.datacenter(of) {
+                if let Some(part) = self.configuration().datacenter(of) {
                     let told = Message::Configuration(of, Box::new(part.clone()));
                     work.out.early(from, told);
                     self.route(work);
                 }
             }
-            // The configuration is fixed: nobody here has asked.
+            Message::Configuration(of, part) if of != self.id.datacenter => {
+                self.adopt(of, &part, work);
+            }
+            // What holds here is told by the agreement only.
             Message::Configuration(..) => self.telemetry.misdirected.increment(1),
         }
     }

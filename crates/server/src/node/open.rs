@@ -13,13 +13,14 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use antecede_model::{
-    clock::Timestamp,
+    clock::{Steady, Timestamp},
     configuration::Configuration,
     ids::{Boot, DeploymentId, NodeId, ShardId},
 };
 use antecede_protocol::{
     chain::{Input, Shard, ShardOptions},
     geo::cuts::CutKeeper,
+    machine::Lease,
     mutation::Mutations,
     record::Record,
 };
@@ -30,6 +31,7 @@ use antecede_storage::{
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 
+use super::current::Current;
 use super::log::{NodeLog, PENDING_BYTES_MAX};
 use super::mailbox::Sessions;
 use super::memory::{Memory, MemoryFigure};
@@ -38,6 +40,7 @@ use super::{Node, Replica, Work};
 use crate::clock;
 use crate::config::Config;
 use crate::connection::registry::Registry;
+use crate::control::Control;
 use crate::peer::{LinkShaper, Links};
 use crate::telemetry::Telemetry;
 
@@ -60,6 +63,9 @@ pub enum StartError {
         /// What is wrong with it.
         source: antecede_model::codec::DecodeError,
     },
+    /// The member of the agreement cannot be opened.
+    #[error("cannot take part in the agreement")]
+    Agreement(#[from] antecede_control::embedded::OpenError),
     /// A file or thread cannot be had.
     #[error("cannot {what} {}", path.display())]
     Io {
@@ -113,6 +119,11 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let folder = config.storage.folder.as_deref();
     let deployment = deployment(&config, folder)?;
     let configuration = Arc::new(config.configuration(deployment));
+    let lease = if config.is_managed() {
+        Lease::Until(Steady::default()) // Until it is granted one.
+    } else {
+        Lease::Unbounded
+    };
     let recovered = recover(&config, &configuration, deployment)?;
     let boot = next_boot(folder)?;
     let is_in_memory = folder.is_none();
@@ -164,11 +175,13 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         cuts: RwLock::new(Arc::clone(keeper.cuts())),
         keeper: Mutex::new(keeper),
         quiet: Mutex::default(),
-        unsettled: AtomicU64::new(held as u64),
+        unsettled: AtomicU64::new(0),
+        reconfiguring: Mutex::default(),
         boots: Mutex::default(),
         stopping: tokio::sync::watch::Sender::new(false),
+        control: Control::default(),
+        current: Current::new(configuration, lease),
         config,
-        configuration,
     });
     slot.get_or_init(|| Arc::downgrade(&node));
     info!(node = %node.id, boot = %node.boot, shards = held, "node is open");
@@ -179,9 +192,11 @@ impl Node {
     /// Lets the replicas begin: they agree with their neighbours, then serve.
     pub(crate) fn start_replicas(&self) {
         let mut work = Work::begin();
+        let configuration = self.configuration();
         for shard in self.shards() {
             let Some(replica) = self.replica(shard) else { continue };
             let mut replica = replica.lock();
+            replica.serves = configuration.chain(self.id.datacenter, shard).contains(&self.id);
             let here = self.here(work.now);
             let mut storage = self.appender(work.now);
             replica.shard.start(&here, &mut storage, &mut work.out);
@@ -333,7 +348,7 @@ fn deployment(config: &Config, folder: Option<&Path>) -> Result<DeploymentId, St
         return Ok(DeploymentId(number.to_be_bytes()));
     }
     let id = drawn();
-    write(folder, "deployment", &format!("{id}\n"))?;
+    write_file(folder, "deployment", &format!("{id}\n"))?;
     Ok(id)
 }
 
@@ -351,7 +366,7 @@ fn next_boot(folder: Option<&Path>) -> Result<Boot, StartError> {
         })?,
     };
     let boot = now.max(last + 1);
-    write(folder, "boot", &format!("{boot}\n"))?;
+    write_file(folder, "boot", &format!("{boot}\n"))?;
     Ok(Boot(boot))
 }
 
@@ -364,7 +379,7 @@ fn read(path: &Path) -> Result<Option<String>, StartError> {
 }
 
 /// Writes a small file so that a crash leaves the old one or the new one.
-fn write(folder: &Path, name: &str, text: &str) -> Result<(), StartError> {
+pub(crate) fn write_file(folder: &Path, name: &str, text: &str) -> Result<(), StartError> {
     let path = folder.join(name);
     let temporary = folder.join(format!("{name}.new"));
     let attempt = || -> io::Result<()> {
@@ -389,9 +404,9 @@ mod tests {
         let second = next_boot(Some(folder.path())).unwrap();
         assert!(first < second);
         let future = clock::wall().0 * 2;
-        write(folder.path(), "boot", &future.to_string()).unwrap();
+        write_file(folder.path(), "boot", &future.to_string()).unwrap();
         assert_eq!(next_boot(Some(folder.path())).unwrap(), Boot(future + 1));
-        write(folder.path(), "boot", "one").unwrap();
+        write_file(folder.path(), "boot", "one").unwrap();
         assert!(matches!(next_boot(Some(folder.path())), Err(StartError::Damaged { .. })));
     }
 

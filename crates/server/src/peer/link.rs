@@ -437,7 +437,7 @@ pub(super) async fn shake_hands(node: &Node, stream: &mut TcpStream) -> Result<H
     stream.write_all(&bytes).await?;
     let theirs = read_hello(stream).await?;
     let wall = clock::wall();
-    ours.accept(&theirs, &node.configuration, wall, node.config.max_clock_drift)?;
+    ours.accept(&theirs, &node.configuration(), wall, node.config.max_clock_drift)?;
     Ok(theirs)
 }
 

@@ -1,0 +1,224 @@
+//! What a node tells of its datacenter's chains and of the agreement: who serves, who waits and why,
+//! and how many nodes can be lost.
+
+use antecede_model::{
+    configuration::{Chain, Configuration, Datacenter, Waiting},
+    ids::{NodeId, ShardId},
+};
+use serde::Serialize;
+
+use crate::clock;
+use crate::config::ControlStore;
+use crate::node::Node;
+
+/// One shard's replicas in this datacenter.
+#[derive(Clone, Debug, Serialize)]
+pub struct ChainStatus {
+    /// The shard.
+    pub shard: u16,
+    /// The epoch in which those that serve changed last.
+    pub epoch: u64,
+    /// Those that serve, head first.
+    pub serving: Vec<String>,
+    /// Those that copy what they lack.
+    pub syncing: Vec<String>,
+    /// Those that served last, while nobody does: one of them has to come back.
+    pub last_serving: Vec<String>,
+    /// Those that are gone, or wait for their turn to copy.
+    pub offline: Vec<String>,
+}
+
+/// The agreement as this node sees it.
+#[derive(Clone, Debug, Serialize)]
+pub struct ControlStatus {
+    /// Which store it is.
+    pub store: &'static str,
+    /// The node whose member leads, as of the last answer.
+    pub leader: Option<String>,
+    /// Whether this node decides.
+    pub decides: bool,
+    /// Whether it answers.
+    pub reachable: bool,
+    /// Why not.
+    pub outage: Option<String>,
+    /// For how long this node may still answer, in milliseconds; 0: it may not.
+    pub lease_ms: u64,
+    /// How long ago it asked for that, in milliseconds.
+    pub lease_age_ms: Option<u64>,
+}
+
+/// How many replicas of the datacenter are in which state.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Counts {
+    pub(super) serving: u64,
+    pub(super) syncing: u64,
+    pub(super) last_serving: u64,
+    pub(super) offline: u64,
+    /// Shards that nobody serves.
+    pub(super) dark: u64,
+}
+
+impl Counts {
+    pub(super) fn of(part: &Datacenter) -> Self {
+        let mut counts = Self::default();
+        for chain in &part.chains {
+            counts.serving += chain.serving.len() as u64;
+            counts.syncing += chain.waiting_as(Waiting::Syncing).count() as u64;
+            counts.last_serving += chain.waiting_as(Waiting::LastServing).count() as u64;
+            counts.offline += chain.waiting_as(Waiting::Offline).count() as u64;
+            counts.dark += u64::from(chain.serving.is_empty());
+        }
+        counts
+    }
+}
+
+/// All chains of this node's datacenter.
+pub(super) fn chains_of(node: &Node, configuration: &Configuration) -> Vec<ChainStatus> {
+    let part = configuration.datacenter(node.id.datacenter);
+    let chains = part.into_iter().flat_map(|part| &part.chains);
+    (0..).map(ShardId).zip(chains).map(|(shard, chain)| chain_of(shard, chain)).collect()
+}
+
+fn chain_of(shard: ShardId, chain: &Chain) -> ChainStatus {
+    let waiting = |why| chain.waiting_as(why).map(|node| node.to_string()).collect();
+    ChainStatus {
+        shard: shard.0,
+        epoch: chain.epoch.0,
+        serving: chain.serving.iter().map(ToString::to_string).collect(),
+        syncing: waiting(Waiting::Syncing),
+        last_serving: waiting(Waiting::LastServing),
+        offline: waiting(Waiting::Offline),
+    }
+}
+
+/// The agreement; `None` where nobody decides.
+pub(super) fn control_of(node: &Node) -> Option<ControlStatus> {
+    if !node.config.is_managed() {
+        return None;
+    }
+    let store = match node.config.control.store {
+        ControlStore::None => return None,
+        ControlStore::Embedded => "embedded",
+    };
+    let known = node.control.known();
+    let now = clock::steady();
+    let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
+    Some(ControlStatus {
+        store,
+        decides: known.leader == Some(node.id),
+        leader: known.leader.map(|leader| leader.to_string()),
+        reachable: known.heard_at.is_some() && known.outage.is_none(),
+        outage: known.outage,
+        lease_ms: millis(node.lease_left(now)),
+        lease_age_ms: known.heard_at.map(|heard| millis(now.0.saturating_sub(heard.0))),
+    })
+}
+
+/// What is wrong in the datacenter as a whole, worst first.
+pub(super) fn trouble_of(part: &Datacenter) -> Vec<String> {
+    let mut trouble = Vec::new();
+    let all = part.chains.len();
+    let counts = Counts::of(part);
+    if 0 < counts.dark {
+        let dark = part.chains.iter().filter(|chain| chain.serving.is_empty());
+        let mut last: Vec<NodeId> =
+            dark.flat_map(|chain| chain.waiting_as(Waiting::LastServing)).collect();
+        last.sort_unstable();
+        last.dedup();
+        trouble.push(format!(
+            "{} of {all} shards are served by no node: start {}",
+            counts.dark,
+            names(last.iter())
+        ));
+    }
+    if !part.absent.is_empty() {
+        let verb = if part.absent.len() == 1 { "is" } else { "are" };
+        trouble.push(format!("{} {verb} gone", names(part.absent.iter())));
+    }
+    let short = |chain: &&Chain| !chain.serving.is_empty() && !chain.waiting.is_empty();
+    let short_count = part.chains.iter().filter(short).count();
+    if 0 < short_count {
+        let copies = match counts.syncing {
+            0 => String::new(),
+            syncing => format!(", {syncing} are copied now"),
+        };
+        trouble.push(format!("{short_count} of {all} shards lack a replica{copies}"));
+    }
+    trouble
+}
+
+fn names<'a>(nodes: impl Iterator<Item = &'a NodeId>) -> String {
+    let names: Vec<String> = nodes.map(|node| format!("node {node}")).collect();
+    names.join(", ")
+}
+
+/// How many more nodes the datacenter can lose, of whichever it has, and still serve everything;
+/// `None` where nobody decides: chains stop with any of their nodes.
+pub(super) fn can_lose(node: &Node, part: &Datacenter) -> Option<u64> {
+    if !node.config.is_managed() {
+        return None;
+    }
+    let members = node.config.control_members();
+    let there = members.keys().filter(|member| !part.absent.contains(member)).count();
+    Some(spare(part, members.len(), there))
+}
+
+/// The same, with so many members of the agreement, and so many of them there.
+fn spare(part: &Datacenter, members: usize, there: usize) -> u64 {
+    let replicas = part.chains.iter().map(|chain| chain.serving.len()).min().unwrap_or(0);
+    let majority = members / 2 + 1;
+    replicas.saturating_sub(1).min(there.saturating_sub(majority)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use antecede_model::ids::DatacenterId;
+
+    use super::*;
+
+    fn node(number: u16) -> NodeId {
+        NodeId { datacenter: DatacenterId(1), number }
+    }
+
+    fn part(chains: Vec<Chain>) -> Datacenter {
+        Datacenter::of("here".to_owned(), vec![node(1), node(2), node(3)], chains)
+    }
+
+    fn full() -> Chain {
+        Chain::of(vec![node(1), node(2), node(3)])
+    }
+
+    fn waiting(serving: &[u16], others: &[(u16, Waiting)]) -> Chain {
+        let mut chain = Chain::of(serving.iter().map(|number| node(*number)).collect());
+        chain.waiting = others.iter().map(|(number, why)| (node(*number), *why)).collect();
+        chain
+    }
+
+    #[test]
+    fn nothing_is_wrong_while_all_replicas_serve() {
+        assert!(trouble_of(&part(vec![full(), full()])).is_empty());
+        assert_eq!(spare(&part(vec![full()]), 3, 3), 1, "the agreement needs two of three");
+        assert_eq!(spare(&part(vec![full()]), 5, 5), 2);
+        assert_eq!(spare(&part(vec![full()]), 1, 1), 0);
+    }
+
+    #[test]
+    fn what_is_wrong_is_told_worst_first() {
+        let short = waiting(&[1, 3], &[(2, Waiting::Syncing)]);
+        let dark = waiting(&[], &[(2, Waiting::LastServing), (3, Waiting::Offline)]);
+        let mut there = part(vec![full(), short, dark]);
+        there.absent.insert(node(2));
+        let told = trouble_of(&there);
+        assert_eq!(
+            told,
+            [
+                "1 of 3 shards are served by no node: start node 1.2",
+                "node 1.2 is gone",
+                "1 of 3 shards lack a replica, 1 are copied now",
+            ]
+        );
+        assert_eq!(spare(&there, 3, 2), 0);
+        let counts = Counts::of(&there);
+        assert_eq!((counts.serving, counts.syncing, counts.dark), (5, 1, 1));
+    }
+}

@@ -1,0 +1,140 @@
+//! Opens a node's way to the agreement of its datacenter, and its member if it has one.
+//!
+//! A member begins a group with the members that the configuration names when its folder has never
+//! held one, and goes on from its file otherwise. A small file beside it tells that there was one:
+//! a member whose file is gone must not begin again, it could vote twice.
+
+use std::path::Path;
+use std::time::Duration;
+
+use antecede_control::{
+    StoreKey,
+    embedded::{EmbeddedStore, GroupId, Member, MemberOptions, Start, StoreOptions, Timing},
+};
+use antecede_model::ids::NodeId;
+use tracing::info;
+
+use crate::clock;
+use crate::node::{Node, StartError, open::write_file};
+
+/// How long a request to the agreement may take, all attempts together.
+const REQUEST_LIMIT: Duration = Duration::from_secs(1);
+/// How long one member may take to answer: well below a lease, so that another one is asked in time.
+const ATTEMPT_LIMIT: Duration = Duration::from_millis(250);
+/// The file of a member.
+const FILE: &str = "agreement";
+/// Tells that a folder has held a member.
+const MARK: &str = "member";
+/// Where the agreement keeps the datacenter's part.
+const KEY: &str = "datacenter";
+
+/// A node's part in the agreement of its datacenter.
+#[derive(Debug)]
+pub(crate) struct Agreement {
+    pub(super) store: EmbeddedStore,
+    pub(super) key: StoreKey,
+    member: Option<Member>,
+}
+
+impl Agreement {
+    /// Opens it; `None` where nobody decides.
+    pub(crate) async fn open(
+        node: &Node,
+        listener: Option<tokio::net::TcpListener>,
+    ) -> Result<Option<Self>, StartError> {
+        let config = &node.config;
+        if !config.is_managed() {
+            return Ok(None);
+        }
+        let group = GroupId {
+            deployment: node.configuration().deployment,
+            datacenter: Some(node.id.datacenter),
+        };
+        let members = config.control_members();
+        let member = match (listener, config.control_folder()) {
+            (Some(listener), Some(folder)) => {
+                let start = start(folder, members.clone());
+                let is_new = start != Start::Resume;
+                let path = folder.join(FILE);
+                std::fs::create_dir_all(folder).map_err(|source| StartError::Io {
+                    what: "make the folder",
+                    path: folder.to_owned(),
+                    source,
+                })?;
+                let options = MemberOptions {
+                    group,
+                    node: node.id,
+                    path,
+                    listener,
+                    start,
+                    timing: Timing::LOCAL,
+                    clock: clock::steady,
+                };
+                let member = Box::pin(Member::open(options)).await?;
+                if is_new {
+                    write_file(folder, MARK, &format!("{}\n", node.id))?;
+                }
+                info!(node = %node.id, address = %member.local_address(), is_new, "a member of the agreement");
+                Some(member)
+            }
+            (_, _) => None,
+        };
+        let options = StoreOptions {
+            group,
+            node: node.id,
+            members,
+            request_limit: REQUEST_LIMIT,
+            attempt_limit: ATTEMPT_LIMIT,
+        };
+        let store = match &member {
+            Some(member) => EmbeddedStore::beside(options, member),
+            None => EmbeddedStore::new(options),
+        };
+        let key = StoreKey::new(KEY).expect("the key is short");
+        Ok(Some(Self { store, key, member }))
+    }
+
+    /// Whether this node's member leads, as far as it knows.
+    pub(crate) fn leads(&self) -> bool {
+        self.member.as_ref().is_some_and(|member| member.leader() == Some(member.node()))
+    }
+
+    /// Waits until this node's member cannot go on; for ever without one.
+    pub(super) async fn failed(&self) -> String {
+        match &self.member {
+            Some(member) => member.failed().await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Stops the member, if there is one.
+    pub(crate) async fn stop(self) {
+        if let Some(member) = self.member {
+            member.stop().await;
+        }
+    }
+}
+
+/// How the member of a folder begins.
+fn start(folder: &Path, members: std::collections::BTreeMap<NodeId, String>) -> Start {
+    let is_there = |name: &str| -> bool { folder.join(name).exists() };
+    if is_there(FILE) || is_there(MARK) { Start::Resume } else { Start::Create { members } }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_member_begins_once_and_goes_on_from_then_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let create = Start::Create { members: std::collections::BTreeMap::new() };
+        let how = || start(folder.path(), std::collections::BTreeMap::new());
+        assert_eq!(how(), create);
+        std::fs::write(folder.path().join(FILE), b"rows").unwrap();
+        assert_eq!(how(), Start::Resume, "it ended before the mark was there");
+        write_file(folder.path(), MARK, "1.1\n").unwrap();
+        std::fs::remove_file(folder.path().join(FILE)).unwrap();
+        assert_eq!(how(), Start::Resume, "to be told that its file is gone");
+    }
+}

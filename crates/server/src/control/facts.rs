@@ -1,0 +1,105 @@
+//! What a node tells of its replicas with each beat: facts for whoever decides.
+//!
+//! Limits: at most `FACTS_MAX` of each kind, so that they fit a beat; what does not fit is told
+//! once others have been decided upon.
+
+use std::sync::Arc;
+
+use antecede_control::store::FACTS_BYTES_MAX;
+use antecede_model::{
+    codec::{DecodeError, Reader, Writer},
+    ids::{Epoch, NodeId, ShardId},
+};
+
+/// Facts of one kind in a beat.
+const FACTS_MAX: usize = 800;
+/// Bytes of one fact at most: a shard and both parts of a node.
+const FACT_BYTES_MAX: usize = 3 + 3 + 3;
+const _: () = assert!(2 * FACTS_MAX * FACT_BYTES_MAX + 32 < FACTS_BYTES_MAX, "a beat takes facts");
+
+/// What a node has measured.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct NodeFacts {
+    /// The epoch in which it was measured.
+    pub(crate) epoch: Epoch,
+    /// Syncing replicas that have all that this node's tails have.
+    pub(crate) caught_up: Vec<(ShardId, NodeId)>,
+    /// Replicas whose log cannot be brought together with this node's.
+    pub(crate) misfits: Vec<(ShardId, NodeId)>,
+}
+
+impl NodeFacts {
+    /// Nothing yet, in an epoch.
+    pub(crate) fn of(epoch: Epoch) -> Self {
+        Self { epoch, ..Self::default() }
+    }
+
+    /// Adds a replica that has caught up, if there is one.
+    pub(crate) fn add_caught_up(&mut self, fact: Option<(ShardId, NodeId)>) {
+        add(&mut self.caught_up, fact);
+    }
+
+    /// Adds a replica that does not fit, if there is one.
+    pub(crate) fn add_misfit(&mut self, fact: Option<(ShardId, NodeId)>) {
+        add(&mut self.misfits, fact);
+    }
+
+    /// As a beat carries them.
+    pub(crate) fn encoded(&self) -> Arc<[u8]> {
+        let mut bytes = Vec::new();
+        let mut writer = Writer::new(&mut bytes);
+        writer.number(self.epoch.0);
+        for list in [&self.caught_up, &self.misfits] {
+            writer.length(list.len());
+            for (shard, node) in list {
+                writer.shard(*shard);
+                writer.node(*node);
+            }
+        }
+        bytes.into()
+    }
+
+    /// From a beat.
+    pub(crate) fn decoded(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        let fact = |reader: &mut Reader<'_>| Ok((reader.shard()?, reader.node()?));
+        let facts = Self {
+            epoch: Epoch(reader.number()?),
+            caught_up: reader.list("replicas that have caught up", fact)?,
+            misfits: reader.list("replicas that do not fit", fact)?,
+        };
+        reader.finish()?;
+        Ok(facts)
+    }
+}
+
+fn add(list: &mut Vec<(ShardId, NodeId)>, fact: Option<(ShardId, NodeId)>) {
+    if let Some(fact) = fact
+        && list.len() < FACTS_MAX
+    {
+        list.push(fact);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antecede_model::ids::DatacenterId;
+
+    use super::*;
+
+    #[test]
+    fn facts_are_read_as_they_were_written_and_fit_a_beat() {
+        let node = NodeId { datacenter: DatacenterId(u16::MAX), number: u16::MAX };
+        let mut facts = NodeFacts::of(Epoch(u64::MAX));
+        for number in (0..16_384).rev() {
+            facts.add_caught_up(Some((ShardId(number), node)));
+            facts.add_misfit(Some((ShardId(number), node)));
+        }
+        facts.add_misfit(None);
+        let bytes = facts.encoded();
+        assert!(bytes.len() <= FACTS_BYTES_MAX, "{} bytes", bytes.len());
+        assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
+        assert_eq!(facts.caught_up.len(), FACTS_MAX);
+        assert!(NodeFacts::decoded(&bytes[..bytes.len() - 1]).is_err());
+    }
+}

@@ -1,0 +1,117 @@
+//! Keeps this node's lease: says that it lives, and takes over what holds.
+//!
+//! A lease is counted from before the beat, and lasts half as long as it takes a manager to give a
+//! silent node up. So whoever renews before the last lease has ended was heard before anybody could
+//! have found it silent for too long. Whoever comes later may have been: a decision that gives its
+//! place away may be on its way to the agreement. So it first writes the state that it has read
+//! back, unchanged. That makes a new revision: a decision that was made from an older one can take
+//! effect no more, and one from this revision rests on a look at beats after this one.
+//!
+//! Assumes: a manager reads the state before it looks at beats, and swaps only what it has read.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use antecede_control::{Beat, ConfigurationStore, StoreError};
+use antecede_model::{clock::Steady, configuration::Datacenter, ids::Epoch};
+use antecede_protocol::{
+    machine::Lease,
+    manager::{BEAT_EVERY, LEASE},
+};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{error, info, warn};
+
+use super::{agreement::Agreement, decoded};
+use crate::clock;
+use crate::node::{Node, Work};
+
+/// Renews the lease until the node stops.
+pub(super) async fn keep(node: &Arc<Node>, agreement: &Agreement) {
+    let mut rounds = interval(BEAT_EVERY);
+    rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut misfit: Option<Epoch> = None;
+    while !node.is_stopping() {
+        rounds.tick().await;
+        let sent = clock::steady();
+        let had_lease = node.has_lease(sent);
+        match Box::pin(renew(node, agreement, sent)).await {
+            Ok(Renewed::Granted) if !had_lease => info!(node = %node.id, "this node has a lease"),
+            Ok(Renewed::Granted | Renewed::NotYet) => {}
+            Ok(Renewed::DoesNotFit(epoch)) => {
+                if misfit.replace(epoch) != Some(epoch) {
+                    error!(node = %node.id, %epoch, "the agreement holds a configuration of other nodes or shards than the settings of this node: give all nodes the same settings");
+                }
+            }
+            Err(StoreError::OlderBoot { newest, .. }) => {
+                error!(node = %node.id, boot = %node.boot, %newest, "a newer run of this node is there: this process ends; see that only one is started, on one folder");
+                std::process::abort();
+            }
+            Err(StoreError::Conflict { .. }) => {} // What holds has changed: the next beat sees it.
+            Err(why) => node.control.on_silence(node, &why),
+        }
+    }
+}
+
+/// What came of a beat.
+enum Renewed {
+    /// This node may answer.
+    Granted,
+    /// Nothing holds yet that gives this run a place.
+    NotYet,
+    /// What holds does not fit the settings of this node.
+    DoesNotFit(Epoch),
+}
+
+async fn renew(
+    node: &Arc<Node>,
+    agreement: &Agreement,
+    sent: Steady,
+) -> Result<Renewed, StoreError> {
+    let Agreement { store, key, .. } = agreement;
+    let beat = Beat { node: node.id, boot: node.boot, facts: node.facts().encoded() };
+    let (renewal, stored) = tokio::try_join!(store.heartbeat(beat), store.read(key))?;
+    node.control.on_heard(node, renewal.leader, sent);
+    let Some(stored) = stored else { return Ok(Renewed::NotYet) };
+    let Some(part) = decoded(node, &stored.value) else { return Ok(Renewed::NotYet) };
+    if !take_over(node, &part) {
+        return Ok(Renewed::DoesNotFit(part.epoch));
+    }
+    if part.boots.get(&node.id) != Some(&node.boot) {
+        return Ok(Renewed::NotYet);
+    }
+    if !node.has_lease(clock::steady()) {
+        store.compare_and_swap(key, Some(stored.revision), stored.value).await?;
+    }
+    node.current.extend_lease(Steady(sent.0 + LEASE));
+    Ok(Renewed::Granted)
+}
+
+/// Takes over what holds; tells whether it is what this node has now.
+fn take_over(node: &Arc<Node>, part: &Datacenter) -> bool {
+    let here = node.id.datacenter;
+    if node.configuration().epoch(here) < part.epoch {
+        let mut work = Work::begin();
+        node.adopt(here, part, &mut work);
+        node.finish(&mut work);
+    }
+    let known = node.configuration().epoch(here);
+    if part.epoch < known {
+        warn!(node = %node.id, %known, found = %part.epoch, "the agreement went back to an older epoch; was its folder restored from a copy?");
+    }
+    known == part.epoch
+}
+
+impl Node {
+    /// For how long this node may still answer; for ever without a lease that ends.
+    pub(crate) fn lease_left(&self, at: Steady) -> Duration {
+        match self.current.lease() {
+            Lease::Unbounded => Duration::MAX,
+            Lease::Until(end) => end.0.saturating_sub(at.0),
+        }
+    }
+
+    /// Whether this node may answer at a moment.
+    pub(crate) fn has_lease(&self, at: Steady) -> bool {
+        !self.lease_left(at).is_zero()
+    }
+}

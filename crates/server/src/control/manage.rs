@@ -1,0 +1,174 @@
+//! Decides what holds next in the datacenter, while this node's member of the agreement leads.
+//!
+//! A look: what holds, then what was heard of the nodes, then the protocol's own function, and its
+//! decision swapped for what was read. Two managers at a time do no harm: one swap fails.
+//!
+//! Invariant: what holds is read before the beats are, and a decision replaces only that state
+//! (`lease` rests on it).
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use antecede_control::{Beats, ConfigurationStore, StoreError};
+use antecede_model::{
+    configuration::{Configuration, Datacenter},
+    ids::{Epoch, NodeId},
+};
+use antecede_protocol::manager::{Change, DEAD_AFTER, Decision, Facts, Life, next_configuration};
+use tokio::time::{MissedTickBehavior, interval};
+use tracing::{debug, info, warn};
+
+use super::{agreement::Agreement, decoded, encoded, facts::NodeFacts};
+use crate::node::Node;
+
+/// How often a manager looks.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+
+/// Decides while this node's member leads, until the node stops.
+pub(super) async fn manage(node: &Arc<Node>, agreement: &Agreement) {
+    let mut looks = interval(LOOK_EVERY);
+    looks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut has_led = false;
+    while !node.is_stopping() {
+        looks.tick().await;
+        let leads = agreement.leads();
+        if leads != has_led {
+            has_led = leads;
+            let what = if leads { "this node decides" } else { "this node decides no more" };
+            info!(node = %node.id, "{what} who serves in its datacenter");
+        }
+        if leads && let Err(why) = Box::pin(look(node, agreement)).await {
+            debug!(node = %node.id, %why, "no decision could be made");
+        }
+    }
+}
+
+async fn look(node: &Arc<Node>, agreement: &Agreement) -> Result<(), StoreError> {
+    let Agreement { store, key, .. } = agreement;
+    let here = node.id.datacenter;
+    let mut known = Configuration::clone(&node.configuration());
+    let Some(stored) = store.read(key).await? else {
+        let first = known.datacenter(here).map(encoded);
+        if let Some(first) = first
+            && known.epoch(here) == Epoch(1)
+        {
+            store.compare_and_swap(key, None, first).await?;
+            info!(node = %node.id, "the datacenter's first configuration is written");
+        }
+        return Ok(());
+    };
+    let Some(part) = decoded(node, &stored.value) else { return Ok(()) };
+    let beats = store.beats().await?;
+    let facts = facts_of(&part, &beats);
+    known.datacenters.insert(here, part);
+    let Some(decision) = next_configuration(&known, here, &facts) else { return Ok(()) };
+    let Some(next) = decision.configuration.datacenter(here) else { return Ok(()) };
+    store.compare_and_swap(key, Some(stored.revision), encoded(next)).await?;
+    tell(node, next.epoch, &decision);
+    Ok(())
+}
+
+/// What the beats say of the nodes of a datacenter.
+fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
+    let mut facts = Facts { epoch: part.epoch, ..Facts::default() };
+    let is_old_hand = DEAD_AFTER <= beats.since_leader;
+    let life = |node: &NodeId| match beats.nodes.get(node) {
+        Some(seen) if seen.ago < DEAD_AFTER => Life::Alive(seen.boot),
+        Some(_) | None if is_old_hand => Life::Expired,
+        Some(_) | None => Life::Unknown,
+    };
+    facts.nodes = part.nodes.iter().map(|node| (*node, life(node))).collect();
+    let (mut caught_up, mut misfits) = (BTreeSet::new(), BTreeSet::new());
+    for seen in beats.nodes.values() {
+        // What cannot be read was told by another build; it counts for nothing.
+        let Ok(told) = NodeFacts::decoded(&seen.facts) else { continue };
+        if told.epoch == part.epoch {
+            caught_up.extend(told.caught_up);
+            misfits.extend(told.misfits);
+        }
+    }
+    (facts.caught_up, facts.misfits) = (caught_up, misfits);
+    facts
+}
+
+/// Tells what was decided: of nodes and dark shards one by one, of other shards how many.
+fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
+    let mut shards = 0;
+    for change in &decision.changes {
+        match change {
+            Change::Expired { .. } | Change::Dark { .. } => {
+                warn!(node = %node.id, %epoch, "decided: {change}");
+            }
+            Change::Started { .. } => info!(node = %node.id, %epoch, "decided: {change}"),
+            Change::Shortened { .. }
+            | Change::Misfit { .. }
+            | Change::Relit { .. }
+            | Change::Returned { .. }
+            | Change::CaughtUp { .. }
+            | Change::GaveUp { .. } => {
+                shards += 1;
+                debug!(node = %node.id, %epoch, "decided: {change}");
+                if shards == 1 {
+                    info!(node = %node.id, %epoch, "decided, for one of several: {change}");
+                }
+            }
+        }
+    }
+    info!(node = %node.id, %epoch, shards, "a new configuration holds");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use antecede_control::Seen;
+    use antecede_model::ids::{Boot, DatacenterId, ShardId};
+
+    use super::*;
+
+    fn node(number: u16) -> NodeId {
+        NodeId { datacenter: DatacenterId(1), number }
+    }
+
+    fn part() -> Datacenter {
+        Datacenter::of("here".to_owned(), vec![node(1), node(2), node(3)], Vec::new())
+    }
+
+    fn seen(ago_millis: u64, facts: &NodeFacts) -> Seen {
+        Seen { boot: Boot(5), ago: Duration::from_millis(ago_millis), facts: facts.encoded() }
+    }
+
+    fn beats(since_millis: u64, nodes: Vec<(u16, Seen)>) -> Beats {
+        Beats {
+            since_leader: Duration::from_millis(since_millis),
+            nodes: nodes.into_iter().map(|(number, seen)| (node(number), seen)).collect(),
+        }
+    }
+
+    #[test]
+    fn nobody_is_given_up_before_the_leader_has_listened_for_the_whole_time() {
+        let none = NodeFacts::default();
+        let heard = || vec![(1, seen(10, &none)), (2, seen(1_000, &none))];
+        let lives = |since| facts_of(&part(), &beats(since, heard())).nodes;
+        let alive = Life::Alive(Boot(5));
+        let young = [(node(1), alive), (node(2), Life::Unknown), (node(3), Life::Unknown)];
+        assert_eq!(lives(999), BTreeMap::from(young));
+        let old = [(node(1), alive), (node(2), Life::Expired), (node(3), Life::Expired)];
+        assert_eq!(lives(1_000), BTreeMap::from(old));
+    }
+
+    #[test]
+    fn facts_count_only_for_the_epoch_in_which_they_were_measured() {
+        let mut told = NodeFacts::of(Epoch(1));
+        told.add_caught_up(Some((ShardId(4), node(2))));
+        told.add_misfit(Some((ShardId(5), node(3))));
+        let heard = |facts: &NodeFacts| beats(5_000, vec![(1, seen(10, facts))]);
+        let facts = facts_of(&part(), &heard(&told));
+        assert_eq!(facts.caught_up, BTreeSet::from([(ShardId(4), node(2))]));
+        assert_eq!(facts.misfits, BTreeSet::from([(ShardId(5), node(3))]));
+        told.epoch = Epoch(2);
+        let facts = facts_of(&part(), &heard(&told));
+        assert!(facts.caught_up.is_empty() && facts.misfits.is_empty(), "{facts:?}");
+    }
+}

@@ -1,0 +1,116 @@
+//! Keeps a node's right to serve, and decides for its datacenter while it leads.
+//!
+//! Every node says several times a second that it lives, tells what a manager wants to know of its
+//! replicas, and reads what holds in its datacenter. That is its lease: it may answer for a while
+//! from the moment before it spoke. On the node whose member of the agreement leads, a manager looks
+//! at what was heard and decides (`antecede_protocol::manager`) what holds next.
+//!
+//! While the agreement cannot be reached a node goes on until its lease ends, and refuses then.
+//!
+//! Assumes: the agreement keeps what `antecede_control::store` promises.
+//! Ensures: a lease is counted from before the beat that it rests on, and granted only after all
+//! replicas have taken the configuration that it belongs to.
+//! Limits: a node reads its datacenter's whole part with each beat, some 20 bytes a shard.
+
+use std::sync::Arc;
+
+use antecede_model::{
+    clock::Steady,
+    codec::{Reader, Writer},
+    configuration::Datacenter,
+    ids::NodeId,
+};
+use parking_lot::Mutex;
+use tracing::{error, info, warn};
+
+use self::agreement::Agreement;
+use crate::clock;
+use crate::node::Node;
+
+/// The member and the way to the agreement.
+pub(crate) mod agreement;
+/// What nodes tell of their replicas.
+pub(crate) mod facts;
+/// The lease of this node.
+mod lease;
+/// Decisions, while this node's member leads.
+mod manage;
+
+/// What this node knows of the agreement, for people.
+#[derive(Debug, Default)]
+pub(crate) struct Control {
+    known: Mutex<Known>,
+}
+
+/// The agreement as it was last seen.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Known {
+    /// The member that leads.
+    pub(crate) leader: Option<NodeId>,
+    /// When the beat was sent that was last heard.
+    pub(crate) heard_at: Option<Steady>,
+    /// Why it cannot be reached; `None` while it can.
+    pub(crate) outage: Option<String>,
+    /// Whether the end of the lease was told since it cannot be reached.
+    has_told_end: bool,
+}
+
+impl Control {
+    /// What is known.
+    pub(crate) fn known(&self) -> Known {
+        self.known.lock().clone()
+    }
+
+    fn on_heard(&self, node: &Node, leader: NodeId, sent: Steady) {
+        let mut known = self.known.lock();
+        if known.leader != Some(leader) {
+            info!(node = %node.id, %leader, "the agreement has a leader");
+        }
+        if known.outage.is_some() {
+            info!(node = %node.id, "the agreement answers again");
+        }
+        *known = Known { leader: Some(leader), heard_at: Some(sent), ..Known::default() };
+    }
+
+    fn on_silence(&self, node: &Node, why: &dyn std::fmt::Display) {
+        let mut known = self.known.lock();
+        if known.outage.is_none() {
+            warn!(node = %node.id, %why, "the agreement cannot be reached: this node goes on until its lease ends");
+        }
+        known.outage = Some(why.to_string());
+        if !node.has_lease(clock::steady()) && !known.has_told_end {
+            known.has_told_end = true;
+            warn!(node = %node.id, "this node has no lease: requests are refused until the agreement answers");
+        }
+    }
+}
+
+/// Takes part in the agreement until the task is ended.
+pub(crate) async fn live(node: Arc<Node>, agreement: Arc<Agreement>) {
+    tokio::select! {
+        () = lease::keep(&node, &agreement) => {}
+        () = manage::manage(&node, &agreement) => {}
+        why = agreement.failed() => {
+            error!(node = %node.id, why, "the agreement has failed on this node: this process ends");
+            // What was on its way to its disk is in doubt; the others go on without it.
+            std::process::abort();
+        }
+    }
+}
+
+/// A datacenter's part as the agreement keeps it.
+fn encoded(part: &Datacenter) -> Arc<[u8]> {
+    let mut bytes = Vec::new();
+    part.write(&mut Writer::new(&mut bytes));
+    bytes.into()
+}
+
+/// The part that the agreement keeps; `None` if this build cannot read it.
+fn decoded(node: &Node, bytes: &[u8]) -> Option<Datacenter> {
+    let mut reader = Reader::new(bytes);
+    let part = Datacenter::read(&mut reader).and_then(|part| reader.finish().map(|()| part));
+    part.inspect_err(|error| {
+        error!(node = %node.id, %error, "the agreement holds a configuration that this build cannot read");
+    })
+    .ok()
+}
