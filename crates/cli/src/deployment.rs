@@ -20,6 +20,9 @@ pub(crate) struct NodePlace {
     pub(crate) peer: String,
     /// By people who look after it.
     pub(crate) admin: String,
+    /// By those who take part in the agreement; where there is none, nobody asks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) control: Option<String>,
 }
 
 /// A datacenter of a deployment.
@@ -56,6 +59,8 @@ pub(crate) struct Deployment {
     pub(crate) shards: Option<u32>,
     /// Whether admin ports may delay and cut links.
     pub(crate) has_faults: bool,
+    /// Who decides which replicas serve, as the configuration calls it.
+    pub(crate) control: &'static str,
     /// Its datacenters; the first has number 1.
     pub(crate) datacenters: Vec<DatacenterPlace>,
 }
@@ -90,12 +95,17 @@ impl Deployment {
                 writeln!(text, "client = {}", quoted(&node.client))?;
                 writeln!(text, "peer = {}", quoted(&node.peer))?;
                 writeln!(text, "admin = {}", quoted(&node.admin))?;
+                if let Some(control) = &node.control {
+                    writeln!(text, "control = {}", quoted(control))?;
+                }
             }
         }
         let own = self.datacenters.get(dc).map_or("", |datacenter| &datacenter.name);
         writeln!(text, "\n[node]")?;
         writeln!(text, "datacenter = {}", quoted(own))?;
         writeln!(text, "number = {}", node + 1)?;
+        writeln!(text, "\n[control]")?;
+        writeln!(text, "store = {}", quoted(self.control))?;
         writeln!(text, "\n[storage]")?;
         match keeping {
             Keeping::Memory => writeln!(text, "memory = true")?,
@@ -159,6 +169,7 @@ mod tests {
                     client: format!("127.0.0.1:{}", base + node),
                     peer: format!("127.0.0.1:{}", base + 100 + node),
                     admin: format!("127.0.0.1:{}", base + 200 + node),
+                    control: Some(format!("127.0.0.1:{}", base + 300 + node)),
                 })
                 .collect(),
         };
@@ -167,6 +178,7 @@ mod tests {
             name: "nine \"nodes\"".to_owned(),
             shards: Some(64),
             has_faults: true,
+            control: "embedded",
             datacenters: vec![
                 datacenter("eu", 7000),
                 datacenter("us", 8000),
@@ -193,8 +205,15 @@ mod tests {
             assert_eq!(config.storage.folder, Some(folder));
             assert_eq!(config.deployment_name, deployment.name);
             assert!(config.has_faults);
+            assert_eq!(config.control_members().len(), 3);
+            assert_eq!(
+                config.control_address(),
+                deployment.datacenters[dc].nodes[node].control.as_deref()
+            );
         }
+        let deployment = Deployment { control: "none", ..deployment };
         let config = read(deployment.to_toml(2, 1, Keeping::Memory));
+        assert!(!config.is_managed());
         assert_eq!(config.storage.folder, None);
         assert_eq!(deployment.node_name(2, 1), "ap-2");
     }

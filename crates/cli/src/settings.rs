@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use antecede_server::config::{Config, Effective, Layers, Origin, keys};
 use anyhow::{Context, bail};
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 use serde::Serialize;
 
 use crate::arguments::UsageError;
@@ -58,7 +58,7 @@ struct GenerateOptions {
           value_name = "NAME:NODES,...")]
     datacenters: Vec<(String, u16)>,
     /// First port; nodes take it and the next for clients, from 100 on for peers, from 200 on for
-    /// the admin ports
+    /// the admin ports, from 300 on for the agreement
     #[arg(long, default_value_t = 7000)]
     base_port: u16,
     /// The folder in which each node gets a folder for its data
@@ -73,12 +73,34 @@ struct GenerateOptions {
     /// Let the admin ports delay and cut links between datacenters
     #[arg(long)]
     faults: bool,
+    /// Who decides which replicas serve
+    #[arg(long, value_enum, default_value = "none")]
+    control: ControlChoice,
     /// The folder for the files
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     out: PathBuf,
     /// Print what was written as JSON
     #[arg(long)]
     json: bool,
+}
+
+/// Who decides which replicas serve.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum ControlChoice {
+    /// Nobody: a chain waits for a node that is away
+    None,
+    /// A manager, by agreement of up to three nodes of each datacenter
+    Embedded,
+}
+
+impl ControlChoice {
+    /// As the configuration calls it.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Embedded => "embedded",
+        }
+    }
 }
 
 /// A name and a number of nodes.
@@ -190,7 +212,7 @@ fn laid_out(options: &GenerateOptions) -> anyhow::Result<Deployment> {
         let what = format!("{count} nodes are more than the {NODES_MAX} that have ports here");
         return Err(UsageError(what).into());
     }
-    if u32::from(u16::MAX) < u32::from(options.base_port) + 3 * u32::from(NODES_MAX) {
+    if u32::from(u16::MAX) < u32::from(options.base_port) + 4 * u32::from(NODES_MAX) {
         let what = format!("ports from {} on are too few; give a lower one", options.base_port);
         return Err(UsageError(what).into());
     }
@@ -200,7 +222,12 @@ fn laid_out(options: &GenerateOptions) -> anyhow::Result<Deployment> {
         let mut nodes = Vec::new();
         for _ in 0..*count {
             let at = |offset: u16| format!("127.0.0.1:{}", port + offset);
-            nodes.push(NodePlace { client: at(0), peer: at(NODES_MAX), admin: at(2 * NODES_MAX) });
+            nodes.push(NodePlace {
+                client: at(0),
+                peer: at(NODES_MAX),
+                admin: at(2 * NODES_MAX),
+                control: Some(at(3 * NODES_MAX)),
+            });
             port += 1;
         }
         datacenters.push(DatacenterPlace { name: name.clone(), nodes });
@@ -210,6 +237,7 @@ fn laid_out(options: &GenerateOptions) -> anyhow::Result<Deployment> {
         name: "antecede".to_owned(),
         shards: options.shards,
         has_faults: options.faults,
+        control: options.control.name(),
         datacenters,
     })
 }
@@ -236,6 +264,7 @@ mod tests {
             fsync: FsyncChoice::Always,
             shards: None,
             faults: true,
+            control: ControlChoice::Embedded,
             out: folder.path().join("files"),
             json: true,
         };
@@ -247,6 +276,7 @@ mod tests {
                 let layers = Layers::of_process(Some(&file), Vec::new()).unwrap();
                 let config = Config::load(&layers).unwrap();
                 assert_eq!(config.nodes().count(), 9);
+                assert_eq!(config.control_members().len(), 3);
                 clients.push(config.listen.client);
             }
         }

@@ -17,10 +17,14 @@ pub(crate) fn begin(usual: LevelFilter, verbose: u8) {
         2 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    let filter = EnvFilter::builder()
+    // The library of the agreement calls every beat to a member that is gone an error; what of that
+    // concerns people is told by the server itself.
+    let library = if verbose < 2 { LevelFilter::OFF } else { level };
+    let asked = EnvFilter::builder()
         .with_default_directive(level.into())
         .with_env_var(LOG_VARIABLE)
-        .from_env_lossy();
+        .try_from_env();
+    let filter = asked.unwrap_or_else(|_| EnvFilter::new(format!("{level},openraft={library}")));
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(std::io::stderr().is_terminal())

@@ -251,7 +251,9 @@ impl Telemetry {
             }
             Event::Settled { shard } => {
                 debug!(node = %here, %shard, "settled");
-                if node.why_not_ready().is_none() && !self.has_told_ready.swap(true, Ordering::Relaxed) {
+                if node.why_not_ready().is_none()
+                    && !self.has_told_ready.swap(true, Ordering::Relaxed)
+                {
                     info!(node = %here, "all shards have settled: ready");
                 }
             }

@@ -55,6 +55,7 @@ pub(crate) fn take(base: Option<u16>) -> anyhow::Result<Places> {
                 client: client.local_addr()?.to_string(),
                 peer: peer.local_addr()?.to_string(),
                 admin: admin.local_addr()?.to_string(),
+                control: None,
             });
             sockets.push(Listeners { client, peer: Some(peer), admin: Some(admin), control: None });
         }

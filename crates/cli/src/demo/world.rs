@@ -56,6 +56,7 @@ impl World {
             name: "demo".to_owned(),
             shards: None,
             has_faults: true,
+            control: "none",
             datacenters: places.datacenters,
         };
         let shaper = LinkShaper::new();

@@ -1,7 +1,9 @@
 //! `antecede status`: one screen on a deployment, from the admin ports of its nodes.
 //!
-//! Verdict first, then a row for each node, by datacenter.
+//! Verdict first: what is wrong, and how many more nodes each datacenter can lose. Then a row for
+//! each node, by datacenter.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -34,6 +36,14 @@ pub(crate) struct StatusOptions {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 struct NodeStatus {
     verdict: String,
+    #[serde(default)]
+    datacenter_trouble: Vec<String>,
+    #[serde(default)]
+    trouble: Vec<String>,
+    can_lose: Option<u64>,
+    control: Option<Control>,
+    #[serde(default)]
+    epoch: u64,
     version: String,
     datacenter: String,
     node: String,
@@ -46,6 +56,24 @@ struct NodeStatus {
     connections: u64,
     used_memory_bytes: u64,
     lag: Vec<Lag>,
+}
+
+/// The agreement as a node sees it.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Control {
+    leader: Option<String>,
+    reachable: bool,
+    lease_ms: u64,
+}
+
+impl Control {
+    /// Who decides, in a word or two.
+    fn to_text(&self) -> String {
+        match &self.leader {
+            Some(leader) if self.reachable => leader.clone(),
+            Some(_) | None => "cannot be reached".to_owned(),
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -148,18 +176,41 @@ async fn ask(admin: &str) -> anyhow::Result<NodeStatus> {
         .with_context(|| format!("{admin} answered something else than a status"))
 }
 
+/// What is wrong in each datacenter, and how much more each can lose: as the node tells it that
+/// knows the newest configuration.
+fn of_datacenters(nodes: &[Answered]) -> (Vec<String>, Vec<String>) {
+    let mut newest: BTreeMap<&str, &NodeStatus> = BTreeMap::new();
+    for status in nodes.iter().filter_map(|node| node.status.as_ref()) {
+        let known = newest.entry(&status.datacenter).or_insert(status);
+        if known.epoch < status.epoch {
+            *known = status;
+        }
+    }
+    let (mut trouble, mut spare) = (Vec::new(), Vec::new());
+    for (name, status) in newest {
+        trouble.extend(status.datacenter_trouble.iter().map(|why| format!("{name}: {why}")));
+        match status.can_lose {
+            Some(0) => spare.push(format!("{name} can lose no more node")),
+            Some(1) => spare.push(format!("{name} can lose 1 more node")),
+            Some(count) => spare.push(format!("{name} can lose {count} more nodes")),
+            None => {}
+        }
+    }
+    (trouble, spare)
+}
+
 impl Overview {
     fn of(nodes: Vec<Answered>) -> Self {
         let answering = nodes.iter().filter(|node| node.status.is_some()).count();
-        let mut reasons: Vec<String> = Vec::new();
+        let (news, spare) = of_datacenters(&nodes);
+        let mut reasons: Vec<String> = news;
         for node in &nodes {
             match &node.status {
                 None => reasons.push(format!("{} does not answer", node.admin)),
-                Some(status) if status.verdict != "healthy" => {
-                    let why = status.verdict.trim_start_matches("degraded: ");
-                    reasons.push(format!("{} {}: {why}", status.datacenter, status.node));
+                Some(status) => {
+                    let here = format!("{} {}", status.datacenter, status.node);
+                    reasons.extend(status.trouble.iter().map(|why| format!("{here}: {why}")));
                 }
-                Some(_) => {}
             }
         }
         let lags = nodes.iter().filter_map(|node| node.status.as_ref());
@@ -169,13 +220,11 @@ impl Overview {
             (Health::Unreachable, format!("unreachable: none of {count} nodes answers"))
         } else if reasons.is_empty() {
             let verdict = format!("healthy: {count} of {count} nodes, largest lag {lag} ms");
-            (Health::Healthy, verdict)
+            (Health::Healthy, [vec![verdict], spare].concat().join("\n  "))
         } else {
-            let verdict = format!(
-                "degraded: {answering} of {count} nodes answer, largest lag {lag} ms\n  {}",
-                reasons.join("\n  ")
-            );
-            (Health::Degraded, verdict)
+            let verdict =
+                format!("degraded: {answering} of {count} nodes answer, largest lag {lag} ms");
+            (Health::Degraded, [vec![verdict], reasons, spare].concat().join("\n  "))
         };
         Self { health, verdict, nodes }
     }
@@ -196,6 +245,12 @@ impl Overview {
                 format!("{:.1}", status.used_memory_bytes as f64 / f64::from(1 << 20)),
                 humantime::format_duration(Duration::from_secs(status.uptime_seconds)).to_string(),
                 lags.collect::<Vec<_>>().join(", "),
+                status.epoch.to_string(),
+                status.control.as_ref().map_or_else(|| "settings".to_owned(), Control::to_text),
+                status
+                    .control
+                    .as_ref()
+                    .map_or_else(String::new, |control| control.lease_ms.to_string()),
             ]
         });
         let headings = [
@@ -208,6 +263,9 @@ impl Overview {
             "MiB",
             "up",
             "behind by (ms)",
+            "epoch",
+            "decides",
+            "lease (ms)",
         ];
         format!("{}\n\n{}", self.verdict, table::of(headings, rows, usize::MAX))
     }
@@ -220,6 +278,11 @@ mod tests {
     fn node(name: &str, verdict: &str, lag_ms: u64) -> Answered {
         let status = NodeStatus {
             verdict: verdict.to_owned(),
+            datacenter_trouble: Vec::new(),
+            trouble: verdict.strip_prefix("degraded: ").map(str::to_owned).into_iter().collect(),
+            can_lose: None,
+            control: None,
+            epoch: 1,
             version: "0.0.0".to_owned(),
             datacenter: "eu".to_owned(),
             node: name.to_owned(),
@@ -247,6 +310,31 @@ mod tests {
         assert_eq!(overview.health, Health::Healthy);
         assert_eq!(overview.verdict, "healthy: 2 of 2 nodes, largest lag 70 ms");
         assert!(overview.to_text().contains("us 70"));
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_datacenter_comes_first_and_once_then_what_it_can_still_lose() {
+        let told = |name: &str, epoch: u64, trouble: &str, can_lose: u64| {
+            let mut node = node(name, "healthy", 0);
+            let status = node.status.as_mut().unwrap();
+            (status.epoch, status.can_lose) = (epoch, Some(can_lose));
+            status.datacenter_trouble = vec![trouble.to_owned()];
+            status.control = Some(Control {
+                leader: Some("1.3".to_owned()),
+                reachable: epoch != 4,
+                lease_ms: 7,
+            });
+            node
+        };
+        let old = told("1.1", 4, "node 1.1 is gone", 1);
+        let overview = Overview::of(vec![old, told("1.2", 5, "node 1.3 is gone", 0), silent()]);
+        assert_eq!(
+            overview.verdict,
+            "degraded: 2 of 3 nodes answer, largest lag 0 ms\n  eu: node 1.3 is gone\n  \
+             host:gone does not answer\n  eu can lose no more node"
+        );
+        let text = overview.to_text();
+        assert!(text.contains("cannot be reached") && text.contains("1.3"), "{text}");
     }
 
     #[test]

@@ -199,11 +199,7 @@ fn lag_of(node: &Node) -> Vec<DatacenterLag> {
 }
 
 /// What is wrong with this node.
-fn trouble_here(
-    node: &Node,
-    control: Option<&ControlStatus>,
-    links: &[LinkStatus],
-) -> Vec<String> {
+fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatus]) -> Vec<String> {
     let mut reasons = Vec::new();
     if control.is_some_and(|control| control.lease_ms == 0) {
         reasons.push("it has no lease, requests are refused".to_owned());

@@ -90,7 +90,9 @@ fn nanos_of(lease: Lease) -> u64 {
     match lease {
         Lease::Unbounded => UNBOUNDED,
         // The largest number stands for something else.
-        Lease::Until(end) => u64::try_from(end.0.as_nanos()).unwrap_or(UNBOUNDED).min(UNBOUNDED - 1),
+        Lease::Until(end) => {
+            u64::try_from(end.0.as_nanos()).unwrap_or(UNBOUNDED).min(UNBOUNDED - 1)
+        }
     }
 }
 

@@ -93,7 +93,8 @@ impl Cluster {
                     peer.local_addr().expect("a test's surroundings work"),
                 ));
                 let id = NodeId { datacenter: DatacenterId(datacenter), number };
-                listeners.push((id, Listeners { client, peer: Some(peer), admin: None, control: None }));
+                listeners
+                    .push((id, Listeners { client, peer: Some(peer), admin: None, control: None }));
             }
         }
         let layers = Layers { file: Some(("test.toml".into(), text)), ..Layers::default() };
