@@ -4,15 +4,13 @@
 //! The load is that of `antecede bench --history`: sessions on all nodes, half of the keys written
 //! in one datacenter only, so that each datacenter can be judged to be linearizable on them.
 
-use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::path::Path;
 use std::time::Duration;
 
-use tests::demo::path_text;
 use tests::judged::{Content, Judged};
+use tests::load::{Load, Rate};
 use tests::nodes::{Nodes, Way};
-use tests::process::Start;
-use tests::{Process, Stage, settings, tell};
+use tests::{Stage, settings, tell};
 
 const DATACENTERS: &[(&str, u16)] = &[("eu", 3), ("us", 3), ("ap", 3)];
 
@@ -28,11 +26,8 @@ const MODELS: &[&str] = &[
     "durable",
 ];
 
-/// Operations a second; two cores run nine nodes, the load and other things.
-const RATE: &str = "1200";
-
-/// Few enough keys that sessions meet on them.
-const KEYS: &str = "300";
+/// Two cores run nine nodes, the load and other things; few enough keys that sessions meet on them.
+const LOAD: Rate = Rate { operations: 1200, keys: 300 };
 
 /// How links are without faults.
 const FAR: Way = Way { delay_ms: 25, jitter_ms: 10, is_cut: false };
@@ -48,60 +43,6 @@ const UP_SPAN: Duration = Duration::from_millis(1500);
 
 /// How long a node that returns may take to serve.
 const RETURN_PATIENCE: Duration = Duration::from_secs(30);
-
-/// What the load may take beyond its duration: until all nodes agree.
-const END_PATIENCE: Duration = Duration::from_secs(90);
-
-/// A load with its history.
-struct Load {
-    process: Process,
-    history: PathBuf,
-}
-
-impl Load {
-    fn start(stage: &Stage, nodes: &Nodes) -> Self {
-        let history = stage.path("history.jsonl");
-        let duration = format!("{}s", settings::load_duration().as_secs());
-        let endpoints = nodes.endpoints();
-        let words = [
-            "bench",
-            "--endpoints",
-            &endpoints,
-            "--connections",
-            "2",
-            "--ratio",
-            "50:50",
-            "--rate",
-            RATE,
-            "--keys",
-            KEYS,
-            "--value-size",
-            "64",
-            "--home-keys",
-            "0.5",
-            "--duration",
-            &duration,
-            "--history",
-            path_text(&history),
-            "--final-state",
-            "--json",
-        ];
-        let start = Start { name: "bench", words: &words, environment: &[] };
-        Self { process: Process::start(stage, &start), history }
-    }
-
-    fn has_ended(&mut self, within: Duration) -> bool {
-        self.process.end_within(within).is_some()
-    }
-
-    /// Waits for the end, which must be good.
-    fn end(mut self) -> PathBuf {
-        let status: ExitStatus = self.process.end(settings::load_duration() + END_PATIENCE);
-        let said = self.process.answer();
-        assert_eq!(status.code(), Some(0), "{status}: {said}\n{}", self.process.notes());
-        self.history
-    }
-}
 
 /// What every history of such a load must hold, lest the judge had nothing to do.
 fn check(stage: &Stage, history: &Path) -> Content {
@@ -127,7 +68,7 @@ fn cut_links_break_no_promise() {
     let stage = Stage::alone();
     let mut nodes = Nodes::start(&stage, DATACENTERS);
     nodes.shape_all(FAR);
-    let mut load = Load::start(&stage, &nodes);
+    let mut load = Load::start(&stage, &nodes, LOAD);
     // Each pair in turn, first both ways, then one way only.
     let pairs = [("eu", "us"), ("us", "ap"), ("ap", "eu")];
     let mut cuts = 0;
@@ -161,7 +102,7 @@ fn killed_nodes_lose_nothing_that_was_acknowledged() {
     let stage = Stage::alone();
     let mut nodes = Nodes::start(&stage, DATACENTERS);
     nodes.shape_all(FAR);
-    let mut load = Load::start(&stage, &nodes);
+    let mut load = Load::start(&stage, &nodes, LOAD);
     let mut kills = 0;
     // Heads, middles and tails of all datacenters: 4 and 9 have no common divisor.
     for place in (0..9).cycle().map(|step| step * 4 % 9) {

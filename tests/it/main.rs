@@ -15,6 +15,8 @@ mod full_disk;
 mod hostile;
 /// Nothing to do, so nothing is done.
 mod idle;
+/// Nodes are lost where managers decide, and everything goes on.
+mod lost_nodes;
 /// What a write costs between datacenters.
 mod metadata;
 /// A client that many use from Rust.

@@ -18,6 +18,8 @@ pub mod dev;
 pub mod http;
 /// What is recorded of a load, and what the judge says of it.
 pub mod judged;
+/// Load with a history.
+pub mod load;
 /// Three datacenters of several nodes, a process each.
 pub mod nodes;
 /// Waiting for conditions.

@@ -57,9 +57,22 @@ impl Nodes {
     /// If they are not.
     #[must_use]
     pub fn start(stage: &Stage, datacenters: &[(&str, u16)]) -> Self {
+        Self::start_with(stage, datacenters, "none")
+    }
+
+    /// The same with managers that decide who serves, by agreement of the datacenters' nodes.
+    ///
+    /// # Panics
+    /// If they are not ready.
+    #[must_use]
+    pub fn start_managed(stage: &Stage, datacenters: &[(&str, u16)]) -> Self {
+        Self::start_with(stage, datacenters, "embedded")
+    }
+
+    fn start_with(stage: &Stage, datacenters: &[(&str, u16)], control: &str) -> Self {
         let count: u16 = datacenters.iter().map(|(_, count)| count).sum();
         let offsets: Vec<u16> =
-            (0..count).flat_map(|node| [node, 100 + node, 200 + node]).collect();
+            (0..count).flat_map(|node| [node, 100 + node, 200 + node, 300 + node]).collect();
         let port = ports::base_with_free(&offsets).to_string();
         let names: Vec<String> =
             datacenters.iter().map(|(name, count)| format!("{name}:{count}")).collect();
@@ -77,6 +90,8 @@ impl Nodes {
             "--fsync",
             "always",
             "--faults",
+            "--control",
+            control,
             "--out",
             path_text(&files),
             "--json",
@@ -162,6 +177,26 @@ impl Node {
         let what = format!("{} is ready", self.name);
         let admin = self.place.admin.clone();
         self.process.eventually(&what, patience, |_| http::is_ready(&admin).then_some(()));
+    }
+
+    /// Ends it as `kill -9` does.
+    pub fn crash(&mut self) {
+        self.process.kill();
+    }
+
+    /// Starts it again, on the same folder, after it has ended.
+    pub fn restart(&mut self, stage: &Stage) {
+        self.process = serve(stage, &self.name, &self.file);
+    }
+
+    /// How many replicas serve in the shortest chain of its datacenter, as it knows them; `None`
+    /// while it does not answer.
+    #[must_use]
+    pub fn shortest_chain(&self) -> Option<usize> {
+        let answer = http::ask("GET", &self.place.admin, "/v1/status", "").ok()?;
+        let status: Value = serde_json::from_str(&answer.body).ok()?;
+        let chains = status["chains"].as_array()?;
+        chains.iter().map(|chain| chain["serving"].as_array().map_or(0, Vec::len)).min()
     }
 
     /// Ends it as `kill -9` does and starts it again on the same folder.

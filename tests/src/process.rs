@@ -135,10 +135,30 @@ impl Process {
     /// # Panics
     /// If it has ended before.
     pub fn terminate(&self) {
+        self.signal(Signal::TERM);
+    }
+
+    /// Stops it where it is, as `kill -STOP` does: it neither answers nor ends.
+    ///
+    /// # Panics
+    /// If it has ended before.
+    pub fn pause(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Panics
+    /// If it has ended before.
+    pub fn resume(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
         let id = i32::try_from(self.id()).ok().and_then(Pid::from_raw);
         let id = id.expect("a child has a number");
-        kill_process(id, Signal::TERM)
-            .unwrap_or_else(|error| panic!("cannot ask {} to end: {error}", self.name));
+        kill_process(id, signal)
+            .unwrap_or_else(|error| panic!("cannot send {signal:?} to {}: {error}", self.name));
     }
 
     /// How it ended, if it did.

@@ -1,0 +1,195 @@
+//! Nodes are killed and stopped under load where managers decide who serves: writes go on without
+//! them, they join again by themselves, and what all sessions saw is judged.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tests::judged::{Content, Judged};
+use tests::load::{Load, Rate};
+use tests::nodes::{Node, Nodes};
+use tests::patience::{Deadline, within};
+use tests::resp::request;
+use tests::{Client, Reply, Stage, eventually, settings, tell};
+
+/// What must hold in one datacenter.
+const MODELS: &[&str] = &[
+    "linearizable",
+    "causal+",
+    "read your writes",
+    "monotonic reads",
+    "monotonic writes",
+    "writes follow reads",
+    "converged",
+    "durable",
+];
+
+/// Few enough keys that sessions meet on them.
+const LOAD: Rate = Rate { operations: 600, keys: 200 };
+
+/// Keys that are written to see whether all chains take writes; they lie in many shards.
+const PROBES: usize = 64;
+
+/// How long writes may stand still when a node is killed.
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+
+/// How long a node that returns may take until its chains are whole.
+const JOIN_PATIENCE: Duration = Duration::from_secs(30);
+
+/// How long a load goes on between two kills.
+const CALM_SPAN: Duration = Duration::from_millis(1000);
+
+/// How long a node is stopped: longer than it takes to be given up.
+const STOP_SPAN: Duration = Duration::from_secs(3);
+
+fn probe(number: usize) -> String {
+    format!("probe:{number}")
+}
+
+/// Writes every probe, each again until it succeeds.
+fn write_probes(node: &Node, value: &str) {
+    let mut client = node.client();
+    for number in 0..PROBES {
+        let key = probe(number);
+        eventually(&format!("{key} is written"), 4 * PAUSE_MAX, || {
+            match client.try_call(&["SET", &key, value]) {
+                Ok(reply) => (reply == Reply::ok()).then_some(()),
+                Err(_) => {
+                    client = node.client();
+                    None
+                }
+            }
+        });
+    }
+}
+
+/// Waits until all nodes know chains of which every replica serves.
+fn await_whole(nodes: &Nodes, replicas: usize) {
+    for node in &nodes.all {
+        let what = format!("the chains of {} are whole", node.name);
+        eventually(&what, JOIN_PATIENCE, || {
+            (node.shortest_chain() == Some(replicas)).then_some(())
+        });
+    }
+}
+
+/// What every history of such a load must hold, lest the judge had nothing to do.
+fn check(stage: &Stage, history: &Path) -> Content {
+    let content = Content::of(history);
+    tell(&format!("{content:?}"));
+    let seconds = settings::load_duration().as_secs();
+    assert!(50 * seconds <= content.acknowledged, "{content:?}");
+    assert!(10 * seconds <= content.writes, "{content:?}");
+    let judged = Judged::pass(stage, history, MODELS);
+    for model in MODELS {
+        tell(&format!("{model}: {} checked", judged.checked(model)));
+    }
+    assert_eq!(judged.checked("converged"), content.finals, "{content:?}");
+    content
+}
+
+/// Kills a node, waits until writes go on everywhere, and starts it again; how long they stood.
+fn kill_and_measure(stage: &Stage, nodes: &mut Nodes, place: usize, survivor: usize) -> Duration {
+    nodes.all[place].crash();
+    let since = Deadline::after(PAUSE_MAX);
+    write_probes(&nodes.all[survivor], &format!("without {place}"));
+    let pause = since.elapsed();
+    nodes.all[place].restart(stage);
+    nodes.all[place].await_ready(JOIN_PATIENCE);
+    pause
+}
+
+#[test]
+fn writes_go_on_without_a_killed_node_and_it_joins_again_by_itself() {
+    let stage = Stage::alone();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 3)]);
+    await_whole(&nodes, 3);
+    let mut load = Load::start(&stage, &nodes, LOAD);
+    let mut pauses = Vec::new();
+    for place in (0..3).cycle() {
+        if load.has_ended(CALM_SPAN) {
+            break;
+        }
+        pauses.push(kill_and_measure(&stage, &mut nodes, place, (place + 1) % 3));
+        await_whole(&nodes, 3);
+    }
+    let history = load.end();
+    nodes.assert_running();
+    tell(&format!("writes stood still for {pauses:?}"));
+    assert!(2 <= pauses.len(), "only {} kills", pauses.len());
+    assert!(pauses.iter().all(|pause| *pause < PAUSE_MAX), "{pauses:?}");
+    check(&stage, &history);
+}
+
+#[test]
+fn a_node_that_was_stopped_answers_nothing_from_before() {
+    let stage = Stage::alone();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 3)]);
+    await_whole(&nodes, 3);
+    write_probes(&nodes.all[0], "before");
+    let load = Load::start(&stage, &nodes, LOAD);
+    let mut readers: Vec<Client> = (0..PROBES).map(|_| nodes.all[1].client()).collect();
+    for (number, reader) in readers.iter_mut().enumerate() {
+        assert_eq!(reader.get(&probe(number)).as_deref(), Some("before"));
+    }
+    nodes.all[1].process.pause();
+    let since = Deadline::after(STOP_SPAN);
+    write_probes(&nodes.all[0], "after");
+    // They lie in its sockets when it wakes up.
+    for (number, reader) in readers.iter_mut().enumerate() {
+        reader.send(&request(&["GET", &probe(number)])).expect("the system takes it");
+    }
+    assert!(within(STOP_SPAN, || since.is_over().then_some(())).is_some(), "it was stopped");
+    nodes.all[1].process.resume();
+    let mut refused = 0;
+    for (number, reader) in readers.iter_mut().enumerate() {
+        match reader.read().expect("it answers") {
+            Reply::Error(_) => refused += 1,
+            answer @ (Reply::Bulk(_)
+            | Reply::Simple(_)
+            | Reply::Integer(_)
+            | Reply::Nil
+            | Reply::Array(_)) => assert_eq!(answer, Reply::text("after"), "{}", probe(number)),
+        }
+    }
+    tell(&format!("of {PROBES} reads that it woke up to it refused {refused}"));
+    nodes.all[1].await_ready(JOIN_PATIENCE);
+    await_whole(&nodes, 3);
+    let history = load.end();
+    nodes.assert_running();
+    check(&stage, &history);
+}
+
+#[test]
+fn each_datacenter_goes_on_without_one_of_its_nodes() {
+    let stage = Stage::alone();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 3), ("us", 3)]);
+    await_whole(&nodes, 3);
+    let mut load = Load::start(&stage, &nodes, LOAD);
+    let mut rounds = 0;
+    for place in (0..3).cycle() {
+        if load.has_ended(CALM_SPAN) {
+            break;
+        }
+        nodes.all[place].crash();
+        nodes.all[3 + place].crash();
+        let since = Deadline::after(PAUSE_MAX);
+        for datacenter in [0, 3] {
+            write_probes(&nodes.all[datacenter + (place + 1) % 3], &format!("without {place}"));
+        }
+        tell(&format!("writes stood still for {:?}", since.elapsed()));
+        for node in [place, 3 + place] {
+            nodes.all[node].restart(&stage);
+        }
+        for node in [place, 3 + place] {
+            nodes.all[node].await_ready(JOIN_PATIENCE);
+        }
+        await_whole(&nodes, 3);
+        rounds += 1;
+    }
+    let history = load.end();
+    nodes.assert_running();
+    assert!(2 <= rounds, "only {rounds} rounds");
+    let content = check(&stage, &history);
+    let seconds = settings::load_duration().as_secs();
+    assert!(seconds <= content.remote_reads, "sessions met across datacenters: {content:?}");
+}
