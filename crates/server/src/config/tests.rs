@@ -179,3 +179,80 @@ fn what_lies_beyond_the_bounds_of_a_key_is_refused() {
         }
     }
 }
+
+const THREE: &str = "\
+[deployment]
+id = \"5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e\"
+
+[[datacenter]]
+id = 1
+name = \"east\"
+node = [
+  { number = 1, client = \"127.0.0.1:1\", peer = \"127.0.0.1:11\", control = \"127.0.0.1:31\" },
+  { number = 2, client = \"127.0.0.1:2\", peer = \"127.0.0.1:12\", control = \"127.0.0.1:32\" },
+  { number = 3, client = \"127.0.0.1:3\", peer = \"127.0.0.1:13\", control = \"127.0.0.1:33\" },
+  { number = 4, client = \"127.0.0.1:4\", peer = \"127.0.0.1:14\" },
+]
+
+[[datacenter]]
+id = 2
+name = \"west\"
+node = [{ number = 1, client = \"127.0.0.1:5\", peer = \"127.0.0.1:15\" }]
+
+[node]
+datacenter = \"east\"
+number = 3
+
+[storage]
+folder = \"/var/lib/antecede\"
+";
+
+fn three(more: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    Config::load(&Layers { flags: flags(more), ..file(THREE) })
+}
+
+#[test]
+fn one_line_makes_managers_decide_where_a_datacenter_has_several_nodes() {
+    let fixed = three(&[]).unwrap();
+    assert!(!fixed.is_managed() && fixed.control_members().is_empty());
+    assert_eq!(fixed.control_address(), None);
+    let managed = three(&[("control.store", "embedded")]).unwrap();
+    assert!(managed.is_managed());
+    let members: Vec<u16> = managed.control_members().keys().map(|node| node.number).collect();
+    assert_eq!(members, [1, 2, 3]);
+    assert_eq!(managed.control_address(), Some("127.0.0.1:33"));
+    assert_eq!(managed.control_folder(), Some(Path::new("/var/lib/antecede")));
+    let configuration = managed.configuration(managed.deployment.unwrap());
+    let [east, west] = [DatacenterId(1), DatacenterId(2)];
+    let serves = |id| configuration.datacenters[&id].chains.iter().all(|it| !it.serving.is_empty());
+    assert!(!serves(east), "nobody serves before a manager says so");
+    assert!(serves(west), "a datacenter of one node needs none");
+    let other = three(&[("control.store", "embedded"), ("node.number", "4")]).unwrap();
+    assert_eq!((other.control_address(), other.control_members().len()), (None, 3));
+    let alone =
+        three(&[("control.store", "embedded"), ("node.datacenter", "west"), ("node.number", "1")]);
+    assert!(!alone.unwrap().is_managed());
+    let one = three(&[("control.store", "embedded"), ("control.members", "1")]).unwrap();
+    assert_eq!((one.control_address(), one.control_members().len()), (None, 1));
+}
+
+#[test]
+fn an_agreement_that_cannot_begin_is_refused() {
+    let refused = |more: &[(&str, &str)]| {
+        let all = [&[("control.store", "embedded")], more].concat();
+        three(&all).unwrap_err().message
+    };
+    assert!(refused(&[("control.members", "2")]).contains("it must be 1, 3 or 5"));
+    assert!(refused(&[("control.members", "5")]).contains("has 4 nodes"));
+    let error = three(&[("control.store", "etc")]).unwrap_err();
+    assert!(error.message.contains("it must be none or embedded"));
+    let deaf = file(&THREE.replace(", control = \"127.0.0.1:32\"", ""));
+    let flagged = Layers { flags: flags(&[("control.store", "embedded")]), ..deaf };
+    assert!(Config::load(&flagged).unwrap_err().message.contains("node 2 of datacenter east"));
+    let homeless = file(&THREE.replace("folder = \"/var/lib/antecede\"", "memory = true"));
+    let all = flags(&[("control.store", "embedded")]);
+    let refused = Config::load(&Layers { flags: all, ..homeless.clone() }).unwrap_err();
+    assert!(refused.message.contains("control.folder is missing"));
+    let all = flags(&[("control.store", "embedded"), ("control.folder", "/tmp/agreement")]);
+    assert!(Config::load(&Layers { flags: all, ..homeless }).is_ok());
+}

@@ -115,3 +115,96 @@ impl Node {
         !self.lease_left(at).is_zero()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use antecede_control::{Stored, store::Revision};
+
+    use super::*;
+    use crate::config::{Config, Layers};
+    use crate::control::manage;
+    use crate::node::open::{Parts, open};
+
+    const FILE: &str = "\
+[deployment]
+id = \"5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e\"
+shards = 4
+
+[[datacenter]]
+id = 1
+name = \"here\"
+node = [
+  { number = 1, client = \"127.0.0.1:0\", peer = \"127.0.0.1:0\", control = \"127.0.0.1:0\" },
+  { number = 2, client = \"127.0.0.1:0\", peer = \"127.0.0.1:0\" },
+]
+
+[node]
+datacenter = \"here\"
+number = 1
+
+[storage]
+memory = true
+
+[control]
+store = \"embedded\"
+members = 1
+";
+
+    /// Tries until it is so.
+    async fn until<T>(what: &str, mut attempt: impl AsyncFnMut() -> Option<T>) -> T {
+        let tries = async {
+            loop {
+                if let Some(found) = attempt().await {
+                    return found;
+                }
+                tokio::task::yield_now().await;
+            }
+        };
+        let waited = tokio::time::timeout(Duration::from_secs(30), tries).await;
+        waited.unwrap_or_else(|_| panic!("{what}: not within 30 s"))
+    }
+
+    async fn stored(agreement: &Agreement) -> Stored {
+        agreement.store.read(&agreement.key).await.unwrap().unwrap()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn who_renews_too_late_undoes_what_may_be_under_way_and_who_renews_in_time_does_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let flags = vec![("control.folder".to_owned(), folder.path().display().to_string())];
+        let file = Some(("node.toml".into(), FILE.to_owned()));
+        let config = Config::load(&Layers { file, flags, ..Layers::default() }).unwrap();
+        let parts = Parts {
+            config: Arc::new(config),
+            memory_figure: None,
+            shaper: crate::LinkShaper::default(),
+        };
+        let node = open(parts).unwrap();
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let agreement = Agreement::open(&node, Some(listener)).await.unwrap().unwrap();
+        let renewed = async || renew(&node, &agreement, clock::steady()).await;
+        until("the first lease", async || {
+            drop(manage::look(&node, &agreement).await);
+            let granted = matches!(renewed().await, Ok(Renewed::Granted));
+            // The other node is never heard of: it is given up, and this one serves alone.
+            let here = node.configuration();
+            let serves = here.chain(node.id.datacenter, antecede_model::ids::ShardId(0)).len() == 1;
+            (granted && serves).then_some(())
+        })
+        .await;
+        let before = stored(&agreement).await;
+        assert!(matches!(renewed().await, Ok(Renewed::Granted)));
+        assert_eq!(stored(&agreement).await, before, "in time: nothing is written");
+        until("the end of the lease", async || (!node.has_lease(clock::steady())).then_some(()))
+            .await;
+        assert!(matches!(renewed().await, Ok(Renewed::Granted)));
+        assert!(node.has_lease(clock::steady()));
+        let after = stored(&agreement).await;
+        assert_eq!(after.value, before.value);
+        assert!(before.revision < after.revision, "too late: a new revision");
+        let old: Option<Revision> = Some(before.revision);
+        let late = agreement.store.compare_and_swap(&agreement.key, old, before.value).await;
+        assert!(matches!(late, Err(StoreError::Conflict { .. })), "{late:?}");
+        agreement.stop().await;
+    }
+}

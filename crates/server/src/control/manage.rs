@@ -44,7 +44,8 @@ pub(super) async fn manage(node: &Arc<Node>, agreement: &Agreement) {
     }
 }
 
-async fn look(node: &Arc<Node>, agreement: &Agreement) -> Result<(), StoreError> {
+/// Looks once, and decides if there is something to decide.
+pub(super) async fn look(node: &Arc<Node>, agreement: &Agreement) -> Result<(), StoreError> {
     let Agreement { store, key, .. } = agreement;
     let here = node.id.datacenter;
     let mut known = Configuration::clone(&node.configuration());

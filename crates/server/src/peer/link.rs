@@ -423,6 +423,7 @@ async fn dial(node: &Node, link: &Link) -> Result<(TcpStream, Hello), LinkError>
         if found != wanted {
             return Err(LinkError::OtherNode { found, wanted });
         }
+        node.learn_boot(found, hello.boot)?;
         Ok((stream, hello))
     };
     let elapsed = || LinkError::Silent(HANDSHAKE_TIMEOUT);
