@@ -119,11 +119,6 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let folder = config.storage.folder.as_deref();
     let deployment = deployment(&config, folder)?;
     let configuration = Arc::new(config.configuration(deployment));
-    let lease = if config.is_managed() {
-        Lease::Until(Steady::default()) // Until it is granted one.
-    } else {
-        Lease::Unbounded
-    };
     let recovered = recover(&config, &configuration, deployment)?;
     let boot = next_boot(folder)?;
     let is_in_memory = folder.is_none();
@@ -180,12 +175,17 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         boots: Mutex::default(),
         stopping: tokio::sync::watch::Sender::new(false),
         control: Control::default(),
-        current: Current::new(configuration, lease),
+        current: Current::new(configuration, first_lease(&config)),
         config,
     });
     slot.get_or_init(|| Arc::downgrade(&node));
     info!(node = %node.id, boot = %node.boot, shards = held, "node is open");
     Ok(node)
+}
+
+/// The lease of a node that has just started: none until it is granted one, where somebody grants.
+fn first_lease(config: &Config) -> Lease {
+    if config.is_managed() { Lease::Until(Steady::default()) } else { Lease::Unbounded }
 }
 
 impl Node {
