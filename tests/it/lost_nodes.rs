@@ -62,6 +62,19 @@ fn write_probes(node: &Node, value: &str) {
     }
 }
 
+/// Reads every probe at a node; a refusal is no answer, a chain that changes gives some.
+fn assert_probes(node: &Node, value: &str) {
+    let mut client = node.client();
+    for number in 0..PROBES {
+        let key = probe(number);
+        let found = eventually(&format!("{key} is read"), PAUSE_MAX, || {
+            let reply = client.call(&["GET", &key]);
+            (!reply.is_refused_with("TRYAGAIN")).then_some(reply)
+        });
+        assert_eq!(found, Reply::text(value), "{key}");
+    }
+}
+
 /// Waits until all nodes know chains of which every replica serves.
 fn await_whole(nodes: &Nodes, replicas: usize) {
     for node in &nodes.all {
@@ -192,4 +205,31 @@ fn each_datacenter_goes_on_without_one_of_its_nodes() {
     let content = check(&stage, &history);
     let seconds = settings::load_duration().as_secs();
     assert!(seconds <= content.remote_reads, "sessions met across datacenters: {content:?}");
+}
+
+#[test]
+fn two_of_three_nodes_that_were_all_killed_serve_everything_again() {
+    let stage = Stage::alone();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 3)]);
+    await_whole(&nodes, 3);
+    write_probes(&nodes.all[2], "before");
+    for node in &mut nodes.all {
+        node.crash();
+    }
+    let since = Deadline::after(JOIN_PATIENCE);
+    for place in [0, 1] {
+        nodes.all[place].restart(&stage);
+    }
+    for place in [0, 1] {
+        nodes.all[place].await_ready(JOIN_PATIENCE);
+    }
+    tell(&format!("two of three served after {:?}", since.elapsed()));
+    assert_probes(&nodes.all[1], "before");
+    write_probes(&nodes.all[0], "without the third");
+    // It has missed a write to each key; it answers once it has copied them.
+    nodes.all[2].restart(&stage);
+    nodes.all[2].await_ready(JOIN_PATIENCE);
+    await_whole(&nodes, 3);
+    assert_probes(&nodes.all[2], "without the third");
+    nodes.assert_running();
 }
