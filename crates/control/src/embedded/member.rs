@@ -418,7 +418,8 @@ impl Core {
         if term < heard.term {
             return Reply::NotLeader(None);
         }
-        heard.enter(term, heard_at);
+        // It leads by now: what it heard before may be older than its term.
+        heard.enter(term, (self.clock)());
         let count = heard.nodes.len();
         if NODES_MAX <= count && !heard.nodes.contains_key(&beat.node) {
             return Reply::Full { what: super::raft::Counted::Nodes, count: count as u64 + 1 };
@@ -436,7 +437,6 @@ impl Core {
 
     /// What was heard in the term in which this member leads before and after.
     async fn beats(&self) -> Reply {
-        let asked_at = (self.clock)();
         let Some(term) = self.leading() else { return self.not_leader() };
         if let Err(refused) = self.confirm().await {
             return refused;
@@ -448,8 +448,8 @@ impl Core {
         if term < heard.term {
             return Reply::NotLeader(None);
         }
-        heard.enter(term, asked_at);
         let now = (self.clock)();
+        heard.enter(term, now);
         let ago = |then: Steady| now.0.saturating_sub(then.0);
         let seen = |(node, (boot, at, facts)): (&NodeId, &(Boot, Steady, Arc<[u8]>))| {
             (*node, Seen { boot: *boot, ago: ago(*at), facts: Arc::clone(facts) })
