@@ -261,6 +261,8 @@ impl Task {
         let conversation = &mut self.conversation;
         let node = Arc::clone(&conversation.node);
         conversation.begin();
+        // From here on: a link may be lost while this turn hands a request to it.
+        self.mailbox.set_waiting(true);
         self.mailbox.take(mail);
         conversation.on_mail(mail);
         conversation.wake_if_due();

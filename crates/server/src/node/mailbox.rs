@@ -46,7 +46,8 @@ impl Mail {
 pub(crate) struct Mailbox {
     mail: Mutex<Mail>,
     notify: Notify,
-    /// Whether the session waits for something, so that news of cuts and links concern it.
+    /// Whether the session waits for something or may begin to, so that news of cuts and links
+    /// concern it.
     is_waiting: AtomicBool,
 }
 
@@ -63,7 +64,7 @@ impl Mailbox {
         self.notify.notified().await;
     }
 
-    /// Says whether the session waits for something.
+    /// Says whether the session waits for something; before it hands anything to a link.
     pub(crate) fn set_waiting(&self, is_waiting: bool) {
         self.is_waiting.store(is_waiting, Ordering::Release);
     }
