@@ -22,6 +22,8 @@ const _: () = assert!(2 * FACTS_MAX * FACT_BYTES_MAX + 32 < FACTS_BYTES_MAX, "a 
 pub(crate) struct NodeFacts {
     /// The epoch in which it was measured.
     pub(crate) epoch: Epoch,
+    /// Whether its present run began with an empty log.
+    pub(crate) has_begun_empty: bool,
     /// Syncing replicas that have all that this node's tails have.
     pub(crate) caught_up: Vec<(ShardId, NodeId)>,
     /// Replicas whose log cannot be brought together with this node's.
@@ -29,9 +31,9 @@ pub(crate) struct NodeFacts {
 }
 
 impl NodeFacts {
-    /// Nothing yet, in an epoch.
-    pub(crate) fn of(epoch: Epoch) -> Self {
-        Self { epoch, ..Self::default() }
+    /// Nothing of its replicas yet, in an epoch.
+    pub(crate) fn of(epoch: Epoch, has_begun_empty: bool) -> Self {
+        Self { epoch, has_begun_empty, ..Self::default() }
     }
 
     /// Adds a replica that has caught up, if there is one.
@@ -49,6 +51,7 @@ impl NodeFacts {
         let mut bytes = Vec::new();
         let mut writer = Writer::new(&mut bytes);
         writer.number(self.epoch.0);
+        writer.flag(self.has_begun_empty);
         for list in [&self.caught_up, &self.misfits] {
             writer.length(list.len());
             for (shard, node) in list {
@@ -65,6 +68,7 @@ impl NodeFacts {
         let fact = |reader: &mut Reader<'_>| Ok((reader.shard()?, reader.node()?));
         let facts = Self {
             epoch: Epoch(reader.number()?),
+            has_begun_empty: reader.flag()?,
             caught_up: reader.list("replicas that have caught up", fact)?,
             misfits: reader.list("replicas that do not fit", fact)?,
         };
@@ -90,7 +94,7 @@ mod tests {
     #[test]
     fn facts_are_read_as_they_were_written_and_fit_a_beat() {
         let node = NodeId { datacenter: DatacenterId(u16::MAX), number: u16::MAX };
-        let mut facts = NodeFacts::of(Epoch(u64::MAX));
+        let mut facts = NodeFacts::of(Epoch(u64::MAX), true);
         for number in (0..16_384).rev() {
             facts.add_caught_up(Some((ShardId(number), node)));
             facts.add_misfit(Some((ShardId(number), node)));

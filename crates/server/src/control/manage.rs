@@ -81,9 +81,12 @@ fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
     };
     facts.nodes = part.nodes.iter().map(|node| (*node, life(node))).collect();
     let (mut caught_up, mut misfits) = (BTreeSet::new(), BTreeSet::new());
-    for seen in beats.nodes.values() {
+    for (node, seen) in &beats.nodes {
         // What cannot be read was told by another build; it counts for nothing.
         let Ok(told) = NodeFacts::decoded(&seen.facts) else { continue };
+        if told.has_begun_empty {
+            facts.emptied.insert(*node); // It is so for the whole run, whatever the epoch.
+        }
         if told.epoch == part.epoch {
             caught_up.extend(told.caught_up);
             misfits.extend(told.misfits);
@@ -98,12 +101,13 @@ fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
     let mut shards = 0;
     for change in &decision.changes {
         match change {
-            Change::Expired { .. } | Change::Dark { .. } => {
+            Change::Expired { .. } | Change::Dark { .. } | Change::LostAll { .. } => {
                 warn!(node = %node.id, %epoch, "decided: {change}");
             }
             Change::Started { .. } => info!(node = %node.id, %epoch, "decided: {change}"),
             Change::Shortened { .. }
             | Change::Misfit { .. }
+            | Change::Emptied { .. }
             | Change::Relit { .. }
             | Change::Returned { .. }
             | Change::CaughtUp { .. }
@@ -161,7 +165,7 @@ mod tests {
 
     #[test]
     fn facts_count_only_for_the_epoch_in_which_they_were_measured() {
-        let mut told = NodeFacts::of(Epoch(1));
+        let mut told = NodeFacts::of(Epoch(1), false);
         told.add_caught_up(Some((ShardId(4), node(2))));
         told.add_misfit(Some((ShardId(5), node(3))));
         let heard = |facts: &NodeFacts| beats(5_000, vec![(1, seen(10, facts))]);
@@ -171,5 +175,9 @@ mod tests {
         told.epoch = Epoch(2);
         let facts = facts_of(&part(), &heard(&told));
         assert!(facts.caught_up.is_empty() && facts.misfits.is_empty(), "{facts:?}");
+        assert!(facts.emptied.is_empty(), "{facts:?}");
+        told.has_begun_empty = true;
+        let facts = facts_of(&part(), &heard(&told));
+        assert_eq!(facts.emptied, BTreeSet::from([node(1)]), "in whatever epoch");
     }
 }

@@ -125,6 +125,8 @@ pub(crate) struct Node {
     pub(crate) current: Current,
     pub(crate) control: Control,
     hlc_floor: Timestamp,
+    /// Whether this run began with an empty log.
+    has_begun_empty: bool,
     replicas: Box<[Option<Mutex<Replica>>]>,
     pub(crate) log: NodeLog,
     pub(crate) memory: Memory,

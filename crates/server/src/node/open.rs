@@ -111,6 +111,8 @@ struct Recovered {
     log: Log<RealDisk>,
     replicas: Vec<Option<Shard>>,
     floor: Timestamp,
+    /// Whether there was no record at all.
+    is_empty: bool,
 }
 
 /// Opens a node; its replicas begin to settle when its links are up.
@@ -150,6 +152,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         boot,
         started: clock::now(),
         hlc_floor: recovered.floor,
+        has_begun_empty: recovered.is_empty,
         replicas: recovered
             .replicas
             .into_iter()
@@ -249,7 +252,8 @@ fn recover(
         ..Options::usual(config.storage.fsync, draw())
     };
     let Some(folder) = &config.storage.folder else {
-        return Ok(Recovered { log: Log::memory(options), replicas, floor: Timestamp::ZERO });
+        let (log, floor) = (Log::memory(options), Timestamp::ZERO);
+        return Ok(Recovered { log, replicas, floor, is_empty: true });
     };
     let path = folder.join("log");
     let disk = RealDisk::open(&path).map_err(|source| io_error("open", &path, source))?;
@@ -274,7 +278,7 @@ fn recover(
         return Err(error);
     }
     tell_recovery(config.node, &report, clock::steady().0.saturating_sub(began.0));
-    Ok(Recovered { log, replicas, floor })
+    Ok(Recovered { log, replicas, floor, is_empty: report.records == 0 })
 }
 
 fn tell_recovery(node: NodeId, report: &RecoveryReport, took: Duration) {

@@ -44,7 +44,8 @@ impl Node {
     pub(crate) fn facts(&self) -> NodeFacts {
         let _exchanging = self.reconfiguring.lock();
         let configuration = self.configuration();
-        let mut facts = NodeFacts::of(configuration.epoch(self.id.datacenter));
+        let mut facts =
+            NodeFacts::of(configuration.epoch(self.id.datacenter), self.has_begun_empty);
         for shard in self.shards() {
             let told = |of: fn(&Shard) -> Option<NodeId>| self.look(shard, of).flatten();
             let named = |node: NodeId| -> (ShardId, NodeId) { (shard, node) };
