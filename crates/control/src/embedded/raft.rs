@@ -82,17 +82,19 @@ pub(crate) enum Counted {
 
 /// How fast a group notices that its leader is gone.
 ///
-/// A leader is missed after a time between both limits that is drawn anew each time. A member
-/// that takes longer than `heartbeat` to answer does not count when a leader asks whether it still
-/// leads; opening a connection and asking takes two ways there and back. Each heartbeat is an entry
-/// of the log, and so a sync of every member's disk, about every one and a half `heartbeat`.
+/// A leader that is silent is replaced after `silence_max`, for so long others do not vote against
+/// it, and then a time between both limits that each member draws anew: with 300 and 500 ms in 0.8
+/// to 1.0 s, as measured with openraft 0.9.25. A member that takes longer than `heartbeat` to answer
+/// does not count when a leader asks whether it still leads; opening a connection and asking takes
+/// two ways there and back. Each heartbeat is an entry of the log, and so a sync of every member's
+/// disk, about every one and a half `heartbeat`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timing {
     /// How often the leader is heard, and how long it waits for a member's word that it leads.
     pub heartbeat: Duration,
-    /// How long it may be silent at least.
+    /// How long a member waits at least before it wants to lead in its place.
     pub silence_min: Duration,
-    /// How long it may be silent at most.
+    /// How long it waits at most, and how long the leader may be silent before that.
     pub silence_max: Duration,
     /// How long a new member may take to receive what it needs before it may vote.
     pub learn_limit: Duration,
