@@ -29,8 +29,9 @@ const LOAD: Rate = Rate { operations: 600, keys: 200 };
 /// Keys that are written to see whether all chains take writes; they lie in many shards.
 const PROBES: usize = 64;
 
-/// How long writes may stand still when a node is killed.
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How long writes may stand still when a node is killed: patience for a busy machine. What it was
+/// is told; on a quiet one it is one to two seconds.
+const PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// How long a node that returns may take until its chains are whole.
 const JOIN_PATIENCE: Duration = Duration::from_secs(30);
