@@ -94,9 +94,11 @@ impl AppliedSet {
         let mut set = Self { watermark: from.timestamp()?, ..Self::default() };
         let links = from
             .list("stamps above a watermark", |from| Ok((from.timestamp()?, from.timestamp()?)))?;
-        let mut last = set.watermark.next();
+        let mut last = set.watermark;
         for (previous, stamp) in links {
-            if previous < last || stamp <= previous {
+            // The first link is not one of the watermark itself: that would have moved.
+            let is_behind = last < previous || last == previous && last != set.watermark;
+            if !is_behind || stamp <= previous {
                 let (found, limit) = (previous.0, last.0);
                 return Err(DecodeError::OverLimit { what: "links of a line", found, limit });
             }
@@ -155,6 +157,27 @@ mod tests {
         reader.finish().unwrap();
         bytes.pop();
         assert!(AppliedSet::read(&mut Reader::new(&bytes)).is_err());
+    }
+
+    #[test]
+    fn links_that_are_no_line_are_refused() {
+        let read = |watermark: u64, links: &[(u64, u64)]| {
+            let mut bytes = Vec::new();
+            let mut writer = Writer::new(&mut bytes);
+            writer.timestamp(at(watermark));
+            writer.length(links.len());
+            for (previous, stamp) in links {
+                writer.timestamp(at(*previous));
+                writer.timestamp(at(*stamp));
+            }
+            AppliedSet::read(&mut Reader::new(&bytes))
+        };
+        assert!(read(10, &[(20, 30), (30, 40)]).is_ok());
+        for links in [&[(10, 20)][..], &[(5, 20)], &[(20, 20)], &[(20, 30), (29, 40)]] {
+            assert!(read(10, links).is_err(), "{links:?}");
+        }
+        assert!(read(u64::MAX, &[]).is_ok());
+        assert!(read(u64::MAX, &[(u64::MAX, u64::MAX)]).is_err());
     }
 
     #[test]

@@ -45,6 +45,17 @@ impl Start {
         self.last.map_or(Position(0), |identity| identity.position)
     }
 
+    /// The largest time in it; no sender's clock is behind what it has.
+    #[must_use]
+    pub fn newest(&self) -> Timestamp {
+        let of_line = |line: &LineStart| {
+            let above = line.applied.above().last().unwrap_or_default();
+            above.max(line.applied.watermark()).max(line.newest_write)
+        };
+        let lines = self.lines.iter().map(of_line).max().unwrap_or_default();
+        lines.max(self.shown_to).max(self.collected_to)
+    }
+
     /// Writes the start.
     pub fn write(&self, to: &mut Writer<'_>) {
         to.option(self.last, |to, identity| identity.write(to));

@@ -29,6 +29,7 @@ use super::{Line, RETRY_AFTER, Shard, after, window::Window};
 use crate::{
     copied::{LineStart, Part, Start},
     entry::Entry,
+    event::Event,
     geo::stable::Collection,
     machine::{Here, Outputs, Storage},
     message::{Body, Copied, CopyAsk, Progress},
@@ -389,6 +390,10 @@ impl Shard {
         out: &mut Outputs,
     ) {
         if !self.is_awaited(from, number) || storage.room().is_err() {
+            return;
+        }
+        if self.hlc.last() < start.newest() {
+            out.event(Event::StaleMessage { from }); // The message's own time was looked at.
             return;
         }
         self.begin_from(start, storage, out);
