@@ -7,24 +7,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use tests::judged::{Content, Judged};
+use tests::judged::{Content, Judged, MODELS};
 use tests::load::{Load, Rate};
 use tests::nodes::{Nodes, Way};
 use tests::{Stage, settings, tell};
 
 const DATACENTERS: &[(&str, u16)] = &[("eu", 3), ("us", 3), ("ap", 3)];
-
-/// What must hold.
-const MODELS: &[&str] = &[
-    "linearizable",
-    "causal+",
-    "read your writes",
-    "monotonic reads",
-    "monotonic writes",
-    "writes follow reads",
-    "converged",
-    "durable",
-];
 
 /// Two cores run nine nodes, the load and other things; few enough keys that sessions meet on them.
 const LOAD: Rate = Rate { operations: 1200, keys: 300 };

@@ -13,6 +13,18 @@ use serde_json::Value;
 use crate::demo::path_text;
 use crate::{Stage, binary};
 
+/// What every history of a load must hold.
+pub const MODELS: &[&str] = &[
+    "linearizable",
+    "causal+",
+    "read your writes",
+    "monotonic reads",
+    "monotonic writes",
+    "writes follow reads",
+    "converged",
+    "durable",
+];
+
 /// What the judge said.
 #[derive(Clone, Debug)]
 pub struct Judged {

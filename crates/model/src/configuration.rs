@@ -211,18 +211,6 @@ impl Configuration {
         first
     }
 
-    /// Takes over the parts of another configuration that are newer; tells whether there were any.
-    pub fn merge(&mut self, other: &Self) -> bool {
-        let mut is_news = false;
-        for (id, there) in &other.datacenters {
-            if self.epoch(*id) < there.epoch {
-                self.datacenters.insert(*id, there.clone());
-                is_news = true;
-            }
-        }
-        is_news
-    }
-
     /// Takes over one datacenter's part if it is newer and fits; tells whether it did.
     ///
     /// It fits when it has a chain for each shard, of distinct nodes of its own, and a name that is

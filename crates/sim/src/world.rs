@@ -536,7 +536,11 @@ impl World {
         }
         let node = &mut self.nodes[place.node];
         let mut next = Configuration::clone(&node.configuration);
-        if next.merge(configuration) {
+        let mut is_news = false;
+        for (of, part) in &configuration.datacenters {
+            is_news |= next.adopt(*of, part);
+        }
+        if is_news {
             let id = node.id;
             self.trace.line(self.now, format_args!("{id} learns of a configuration"));
             node.reconfigure(self.now, &Arc::new(next));
