@@ -115,9 +115,11 @@ impl ShardCount {
 }
 
 /// The hash that places a key in a shard's index and orders a scan; the same on every replica.
+///
+/// It is even: the lowest bit is left to whoever keeps hashes.
 #[must_use]
 pub fn hash_of(key: &[u8], secret: u64) -> u64 {
-    xxhash_rust::xxh3::xxh3_64_with_seed(key, secret)
+    xxhash_rust::xxh3::xxh3_64_with_seed(key, secret) & !1
 }
 
 #[cfg(test)]

@@ -10,6 +10,8 @@
 
 /// Replicas of one shard in one datacenter: order, commit, reads, restarts.
 pub mod chain;
+/// What a checkpoint says, so that the log can be cut.
+pub mod checkpointed;
 /// What a replica copies that lacks too much.
 pub mod copied;
 /// What a shard's log holds.

@@ -61,6 +61,14 @@ pub enum Mutation {
     VouchWithoutWaiting,
     /// A replica may serve before it has copied all keys.
     ServeHalfCopied,
+    /// After a restart, entries that a checkpoint contains are merged into its keys again.
+    ReplayWhatIsContained,
+    /// The log is cut where checkpoints allow it, whatever others still need.
+    CutLogBehindWindow,
+    /// A checkpoint is written before the log was synced as far as it contains it.
+    CheckpointAheadOfLog,
+    /// The log is cut as soon as a checkpoint was taken, before it is on disk.
+    CutLogBeforeCheckpoint,
     /// A node whose lease has ended takes the next one without undoing decisions under way.
     RenewLate,
     /// A manager takes a node that it has not heard of for one that is dead.

@@ -33,6 +33,9 @@ mod trouble;
 /// Who decides which replicas serve.
 mod control;
 
+/// What nodes write down so that their logs can be cut.
+pub mod checkpoints;
+
 /// A crash at every output of a short script.
 pub mod script;
 

@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use sim::{
-    plan::{Control, Cutback, Plan},
+    plan::{Checkpoints, Control, Cutback, Plan},
     profiles::Profile,
     run, script,
     trace::Trace,
@@ -60,6 +60,9 @@ struct Choice {
     /// but nodes that fall silent).
     #[arg(long, global = true, default_value = "drawn")]
     control: String,
+    /// Whether nodes take checkpoints: drawn, off, on.
+    #[arg(long, global = true, default_value = "drawn")]
+    checkpoints: String,
     /// Leave out these faults, by number.
     #[arg(long, global = true, value_delimiter = ',')]
     without_faults: Vec<usize>,
@@ -189,7 +192,14 @@ impl Choice {
             None => Plan::profile_of(seed),
             Some(name) => named(name)?,
         };
-        let plan = Plan::drawn(seed, profile, control);
+        let checkpoints = match self.checkpoints.as_str() {
+            "drawn" | "" => Checkpoints::Drawn,
+            "off" => Checkpoints::Off,
+            "on" => Checkpoints::On,
+            other => bail!("there are no checkpoints `{other}`; there are drawn, off, on"),
+        };
+        let mut plan = Plan::drawn(seed, profile, control);
+        plan.draw_checkpoints(checkpoints);
         #[cfg(feature = "mutations")]
         let plan = match &self.mutation {
             None => plan,
@@ -221,6 +231,7 @@ impl Choice {
         }
         add("profile", self.profile.clone());
         add("control", Some(self.control.clone()).filter(|control| !control.is_empty()));
+        add("checkpoints", Some(self.checkpoints.clone()).filter(|word| !word.is_empty()));
         add("without-faults", list(&self.without_faults));
         add("without-clients", list(&self.without_clients));
         add("operations", self.operations.map(|most| most.to_string()));
@@ -247,12 +258,13 @@ fn replay(choice: &Choice, seed: u64) -> anyhow::Result<ExitCode> {
 fn tell(seed: u64, outcome: &run::Outcome) {
     let tally = &outcome.tally;
     let counts = format!(
-        "{} operations ({} served), {} faults, {} epochs, {} messages, {} records, {} virtual \
-         seconds",
+        "{} operations ({} served), {} faults, {} epochs, {} checkpoints, {} messages, {} records, \
+         {} virtual seconds",
         tally.operations,
         tally.served,
         tally.faults,
         tally.epochs,
+        tally.checkpoints,
         tally.messages,
         tally.records,
         tally.virtual_time / sim::moment::SECOND
@@ -304,8 +316,9 @@ fn known(choice: &Choice) -> anyhow::Result<ExitCode> {
         let extent =
             work::Extent { first: seed, count: 1, minutes: None, jobs: 1, keeps_going: false };
         // What a seed means changes when there is more to draw; without managers it changes less.
-        for control in ["fixed", "managed"] {
-            let choice = Choice { control: control.to_owned(), ..choice.clone() };
+        for (control, checkpoints) in [("fixed", "off"), ("managed", "off"), ("managed", "on")] {
+            let (control, checkpoints) = (control.to_owned(), checkpoints.to_owned());
+            let choice = Choice { control, checkpoints, ..choice.clone() };
             let code = work::fresh(&choice, &extent)?;
             if code != ExitCode::SUCCESS {
                 return Ok(code);

@@ -18,20 +18,27 @@ pub struct Row {
     pub profile: Profile,
     /// Who says which replicas serve.
     pub control: &'static str,
+    /// Whether nodes take checkpoints.
+    pub checkpoints: &'static str,
     /// Seeds within which it must be caught.
     pub seeds: u64,
 }
 
 const fn row(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
-    Row { name, mutation, profile, control: "fixed", seeds: 200 }
+    Row { name, mutation, profile, control: "fixed", checkpoints: "off", seeds: 200 }
 }
 
 const fn leases(name: &'static str, mutation: Mutation) -> Row {
-    Row { name, mutation, profile: Profile::Mixed, control: "leases", seeds: 200 }
+    let profile = Profile::Mixed;
+    Row { name, mutation, profile, control: "leases", checkpoints: "off", seeds: 200 }
 }
 
 const fn managed(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
-    Row { name, mutation, profile, control: "managed", seeds: 200 }
+    Row { name, mutation, profile, control: "managed", checkpoints: "off", seeds: 200 }
+}
+
+const fn with_checkpoints(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
+    Row { name, mutation, profile, control: "fixed", checkpoints: "on", seeds: 200 }
 }
 
 /// All of them.
@@ -64,6 +71,14 @@ pub const TABLE: &[Row] = &[
     leases("vouch-without-waiting", Mutation::VouchWithoutWaiting),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     leases("renew-late", Mutation::RenewLate),
+    with_checkpoints("replay-what-is-contained", Mutation::ReplayWhatIsContained, Profile::GcRace),
+    with_checkpoints("cut-log-behind-window", Mutation::CutLogBehindWindow, Profile::Mixed),
+    with_checkpoints("checkpoint-ahead-of-log", Mutation::CheckpointAheadOfLog, Profile::Mixed),
+    with_checkpoints(
+        "cut-log-before-checkpoint",
+        Mutation::CutLogBeforeCheckpoint,
+        Profile::FastRestart,
+    ),
     leases("unknown-is-expired", Mutation::UnknownIsExpired),
     leases("expire-before-lease", Mutation::ExpireBeforeLease),
 ];

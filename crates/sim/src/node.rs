@@ -22,9 +22,10 @@ use antecede_protocol::{
     machine::{Here, Lease, Outputs, Persisted, Storage},
     record::Record,
 };
-use antecede_storage::{Identity, Log, Options, SimulatedDisk};
+use antecede_storage::{Identity, Log, Options, SimulatedDisk, checkpoint::SimulatedCheckpoints};
 
 use crate::{
+    checkpoints::Batch,
     connection::Connection,
     faults::Trigger,
     moment::{Moment, NodeClock},
@@ -49,6 +50,8 @@ pub struct NodeLog {
     scratch: Vec<u8>,
     /// What was appended since the world looked last.
     pub fresh: Vec<(LogIndex, Record)>,
+    /// All that was appended and read back, also what was cut since.
+    whole: Vec<(u64, Record)>,
 }
 
 impl NodeLog {
@@ -75,6 +78,12 @@ impl NodeLog {
         self.log.write().expect("simulated disks have room and do not fail here");
     }
 
+    /// Removes what lies before, as far as whole segments allow it.
+    pub fn cut_to(&mut self, index: u64) {
+        let index = antecede_storage::LogIndex::new(index);
+        self.log.cut_to(index).expect("simulated disks do not fail here");
+    }
+
     /// Makes everything written durable.
     pub fn sync(&mut self) {
         self.log.sync().expect("simulated disks do not fail here");
@@ -88,6 +97,7 @@ impl Storage for NodeLog {
         let record = Record::read(&self.scratch).expect("a machine appends whole records");
         let index = self.log.append(&[&self.scratch]).expect("runs append little");
         let index = LogIndex(index.get());
+        self.whole.push((index.0, record.clone()));
         self.fresh.push((index, record));
         index
     }
@@ -162,16 +172,24 @@ pub struct Node {
     pub disk_factor: u64,
     /// Nodes that it has no link to at this moment.
     pub no_link: BTreeSet<NodeId>,
+    /// Its checkpoints.
+    pub checkpoints: SimulatedCheckpoints,
+    /// What is about to be written of the next one.
+    pub batch: Option<Batch>,
     disk: SimulatedDisk,
     options: ShardOptions,
     durability: Durability,
+    /// What was in the log when the last run ended, also what was cut.
+    whole: Vec<(u64, Record)>,
 }
 
 /// What a node read back from its log.
 #[derive(Debug, Default)]
 pub struct Recovered {
-    /// Records in order.
+    /// Records in order, also those that were cut off.
     pub records: Vec<(u64, Record)>,
+    /// Replicas that the whole log makes, where they were recovered from checkpoints.
+    pub by_whole_log: Vec<Option<Shard>>,
 }
 
 impl Node {
@@ -213,9 +231,12 @@ impl Node {
             inbox: VecDeque::new(),
             disk_factor: 1,
             no_link: BTreeSet::new(),
+            checkpoints: SimulatedCheckpoints::new(),
+            batch: None,
             disk: SimulatedDisk::new(),
             options,
             durability,
+            whole: Vec::new(),
         }
     }
 
@@ -238,21 +259,13 @@ impl Node {
                 log
             }
         };
-        self.began_empty = recovered.records.is_empty();
+        self.began_empty = recovered.records.is_empty() && self.whole.is_empty();
         self.keeper = self.new_keeper();
         self.out = Outputs::default();
         self.out.appended_to = LogIndex(self.log.appended_to());
         let count = self.configuration.shard_count.count();
         self.shards = (0..count).map(|number| self.new_replica(ShardId(number))).collect();
-        for (_, record) in &recovered.records {
-            if let Record::Ceiling(ceiling) = record {
-                self.hlc_floor = self.hlc_floor.max(*ceiling);
-            } else if let Some(shard) = record.shard()
-                && let Some(replica) = &mut self.shards[usize::from(shard.0)]
-            {
-                replica.recover(record.clone());
-            }
-        }
+        self.recover(&mut recovered)?;
         self.is_up = true;
         let here = self.here(now);
         for place in 0..self.shards.len() {
@@ -262,6 +275,34 @@ impl Node {
             }
         }
         Ok(recovered)
+    }
+
+    /// Brings the replicas to where checkpoints and log say that they were.
+    fn recover(&mut self, recovered: &mut Recovered) -> Result<(), String> {
+        let mut replicas = std::mem::take(&mut self.shards);
+        let mut is_loaded = vec![false; replicas.len()];
+        for (number, replica) in replicas.iter_mut().enumerate() {
+            if let Some(replica) = replica {
+                let shard = ShardId(u16::try_from(number).expect("few shards"));
+                is_loaded[number] = self.load(shard, replica)?;
+            }
+        }
+        read_back(&mut replicas, &recovered.records)?;
+        let first = recovered.records.first().map(|(index, _)| *index);
+        let first = first.unwrap_or_else(|| self.log.appended_to() + 1);
+        let mut whole = std::mem::take(&mut self.whole);
+        whole.retain(|(index, _)| *index < first);
+        whole.append(&mut recovered.records);
+        let references = is_loaded.iter().enumerate().map(|(number, is_loaded)| {
+            let shard = ShardId(u16::try_from(number).expect("few shards"));
+            is_loaded.then(|| self.new_replica(shard)).flatten()
+        });
+        recovered.by_whole_log = references.collect();
+        read_back(&mut recovered.by_whole_log, &whole)?;
+        self.shards = replicas;
+        self.log.whole.clone_from(&whole);
+        recovered.records = whole;
+        Ok(())
     }
 
     fn open_log(&mut self, recovered: &mut Recovered) -> Result<NodeLog, String> {
@@ -296,6 +337,9 @@ impl Node {
     pub fn end(&mut self, is_power_loss: bool, seed: u64) {
         self.is_up = false;
         self.disk = if is_power_loss { self.disk.crash(seed) } else { self.disk.reopen() };
+        self.checkpoints = self.checkpoints.crash(seed);
+        self.batch = None;
+        self.whole = std::mem::take(&mut self.log.whole);
         self.log = closed(self.durability);
         self.shards.clear();
         self.connections.clear();
@@ -382,8 +426,22 @@ impl Node {
     }
 }
 
+/// Gives replicas what a log says of them.
+fn read_back(replicas: &mut [Option<Shard>], records: &[(u64, Record)]) -> Result<(), String> {
+    for (index, record) in records {
+        if let Some(shard) = record.shard()
+            && let Some(replica) = &mut replicas[usize::from(shard.0)]
+        {
+            replica.recover(LogIndex(*index), record.clone());
+        }
+    }
+    let ended = replicas.iter_mut().flatten().map(Shard::end_recovery).collect::<Result<(), _>>();
+    ended.map_err(|error| error.to_string())
+}
+
 /// A log that keeps nothing: in memory, or of a node that does not run.
 fn closed(durability: Durability) -> NodeLog {
     let log = Log::memory(LOG_OPTIONS);
-    NodeLog { log, durability, scratch: Vec::new(), fresh: Vec::new() }
+    let (scratch, fresh, whole) = (Vec::new(), Vec::new(), Vec::new());
+    NodeLog { log, durability, scratch, fresh, whole }
 }

@@ -15,6 +15,7 @@ use antecede_protocol::mutation::Mutations;
 
 use crate::{
     chance::Chance,
+    checkpoints,
     faults::{self, Fault},
     moment::{MICRO, MILLI, Moment, SECOND},
     profiles::Profile,
@@ -69,6 +70,18 @@ pub enum Control {
     Leases,
 }
 
+/// Whether nodes take checkpoints and cut their logs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Checkpoints {
+    /// The seed says it.
+    #[default]
+    Drawn,
+    /// None do.
+    Off,
+    /// All do that have disks.
+    On,
+}
+
 /// The deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -88,6 +101,9 @@ pub struct Shape {
     pub kept_bytes_max: usize,
     /// How long a copy pauses between two parts.
     pub part_pause_millis: u64,
+    /// Mean time between two steps of a node's checkpoints, in nanoseconds; zero where none are
+    /// taken.
+    pub checkpoint_every: u64,
 }
 
 /// What the network and the disks are like.
@@ -186,6 +202,7 @@ impl Plan {
         let mut chance = Chance::new(seed, streams::FAULTS);
         plan.faults = faults::draw(&mut chance, &plan);
         plan.draw_control(control);
+        plan.draw_checkpoints(Checkpoints::Drawn);
         plan.clients = (0..plan.workload.clients).collect();
         plan
     }
@@ -222,6 +239,20 @@ impl Plan {
             self.faults.extend(faults::draw_control(&mut chance, self));
         }
         self.faults.sort_by_key(|fault| fault.at);
+    }
+
+    /// Draws whether nodes take checkpoints, and how often, wherever they have disks.
+    pub fn draw_checkpoints(&mut self, wanted: Checkpoints) {
+        let mut chance = Chance::new(self.seed, streams::CHECKPOINTS);
+        let is_drawn = chance.per_mille(500);
+        let every = chance.pick(&checkpoints::EVERY);
+        let is_wanted = match wanted {
+            Checkpoints::Drawn => is_drawn,
+            Checkpoints::Off => false,
+            Checkpoints::On => true,
+        };
+        let has_disks = self.shape.durability != Durability::Memory;
+        self.shape.checkpoint_every = if is_wanted && has_disks { every } else { 0 };
     }
 
     /// Nodes fall silent for about as long as it takes to give them up, while clients of their
@@ -295,6 +326,10 @@ pub mod streams {
     pub const NODES: u64 = 5;
     /// Managers and what goes wrong with them.
     pub const CONTROL: u64 = 6;
+    /// Whether checkpoints are taken.
+    pub const CHECKPOINTS: u64 = 7;
+    /// When and of what.
+    pub const CHECKPOINTS_AT_WORK: u64 = 8;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
 }
@@ -318,6 +353,7 @@ impl Shape {
             durability,
             is_managed: false,
             part_pause_millis: 0,
+            checkpoint_every: 0,
             kept_bytes_max: 0,
         }
     }

@@ -218,6 +218,7 @@ pub(crate) fn first_failure(
         profile: Some(row.profile.name().to_owned()),
         mutation: Some(row.name.to_owned()),
         control: row.control.to_owned(),
+        checkpoints: row.checkpoints.to_owned(),
         ..Choice::default()
     };
     let mut extent =

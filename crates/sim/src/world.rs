@@ -80,6 +80,8 @@ pub(crate) enum Happening {
     Sync(Place),
     /// A node's log is synced, because it is time.
     SyncEvery(Place),
+    /// A node goes on with its checkpoint.
+    Checkpoint(Place),
     /// A node exchanges its cuts.
     Cuts(Place),
     /// The sessions of a node learn that a link is lost.
@@ -151,6 +153,8 @@ pub struct Tally {
     pub steps: u64,
     /// Decisions of managers that took effect.
     pub epochs: u64,
+    /// Batches of checkpoints that became durable.
+    pub checkpoints: u64,
     /// Whether some register could not be decided.
     pub undecided: u64,
 }
@@ -170,6 +174,8 @@ pub struct World {
     pub(crate) records: Vec<Record>,
     pub(crate) trace: Trace,
     pub(crate) chance: Chance,
+    /// For what checkpoints draw, so that the rest of a seed is drawn as without.
+    pub(crate) checkpoint_chance: Chance,
     pub(crate) failure: Option<Failure>,
     pub(crate) configuration: Arc<Configuration>,
     /// Who decides, in each datacenter; none where the configuration is fixed.
@@ -206,6 +212,7 @@ impl World {
             kept_bytes_max: shape.kept_bytes_max,
             part_bytes: PART_BYTES,
             part_pause: Duration::from_millis(shape.part_pause_millis),
+            has_checkpoints: 0 < shape.checkpoint_every,
             mutations,
         };
         let session_options = SessionOptions {
@@ -234,6 +241,7 @@ impl World {
             records: Vec::new(),
             trace,
             chance,
+            checkpoint_chance: Chance::new(plan.seed, streams::CHECKPOINTS_AT_WORK),
             failure: None,
             configuration,
             control: BTreeMap::new(),
@@ -376,6 +384,7 @@ impl World {
             Happening::Write(place) => self.write(place),
             Happening::Sync(place) => self.sync(place),
             Happening::SyncEvery(place) => self.sync_every(place),
+            Happening::Checkpoint(place) => self.checkpoint(place),
             Happening::Cuts(place) => self.exchange_cuts(place),
             Happening::LinkLost(place, of) => self.link_lost(place, of),
             Happening::Turn(client) => self.turn(client),
@@ -406,6 +415,7 @@ impl World {
             | Happening::Write(place)
             | Happening::Sync(place)
             | Happening::SyncEvery(place)
+            | Happening::Checkpoint(place)
             | Happening::Cuts(place)
             | Happening::LinkLost(place, _)
             | Happening::Configure(place, _)
@@ -523,6 +533,8 @@ impl World {
         if self.plan.shape.durability == Durability::Interval {
             self.queue.add(self.now.after(SECOND), Happening::SyncEvery(place));
         }
+        self.compare_recovered(number, &recovered.by_whole_log);
+        self.checkpoint_later(number);
         if !self.control.is_empty() {
             self.queue.add(self.now.after(1_000), Happening::Beat(place));
         }

@@ -11,7 +11,7 @@
 
 use antecede_model::{
     clock::{Now, Timestamp},
-    ids::{Boot, NodeId, Position, ShardId},
+    ids::{Boot, LogIndex, NodeId, Position, ShardId},
 };
 
 use super::{FORWARD_MAX, MESSAGE_BYTES_MAX, RETRY_AFTER, Shard, after};
@@ -21,7 +21,6 @@ use crate::{
     machine::{Here, Lease, Outputs, Persisted, Storage},
     message::{Body, Progress, Promise},
     mutation::Mutation,
-    record::Record,
 };
 
 /// Entries that may be on their way to the successor; more follow as acknowledgements come.
@@ -422,16 +421,6 @@ impl Shard {
         }
     }
 
-    /// Takes a record about this shard back from the node's log after a restart; in the order of
-    /// the log.
-    pub fn recover(&mut self, record: Record) {
-        if let Record::Entry { committed_to, entry, shard: _ } = record {
-            self.recover_entry(committed_to, entry);
-        } else {
-            self.recover_copy(record);
-        }
-    }
-
     /// Commits again what is known to have been committed.
     pub(super) fn commit_recovered(&mut self, to: Position) {
         self.all.persisted_to = self.all.persisted_to.max(to.min(self.window.end()));
@@ -447,9 +436,12 @@ impl Shard {
 
     /// `committed_to` is what was known to be committed when the entry was written. The rest is
     /// committed again once the chain has settled: the log may still say that it was taken back.
-    fn recover_entry(&mut self, committed_to: Position, entry: Entry) {
+    pub(super) fn recover_entry(&mut self, index: LogIndex, committed_to: Position, entry: Entry) {
         let position = entry.identity.position;
-        self.take(entry);
+        if !self.continues_log(position) {
+            return;
+        }
+        self.take(index, entry);
         self.own = Progress { persisted_to: position, synced_to: position };
         self.commit_recovered(committed_to);
     }

@@ -35,7 +35,6 @@ use crate::{
     message::{Body, Copied, CopyAsk, Progress},
     mutation::Mutation,
     record::Record,
-    state::Keys,
 };
 
 /// How often a replica that has everything asks whether there is more.
@@ -159,8 +158,7 @@ impl Shard {
             return;
         }
         let (shard, to) = (self.shard, self.committed_to);
-        let index = storage.append(&mut |bytes| Record::write_cut_back(bytes, shard, to));
-        out.appended_to = index;
+        let index = self.log(storage, out, &mut |to_log| Record::write_cut_back(to_log, shard, to));
         self.copying.noted_at = index;
         self.cut_back();
     }
@@ -195,20 +193,18 @@ impl Shard {
     /// Forgets everything and begins where a copy does.
     fn begin_from(&mut self, start: &Start, storage: &mut dyn Storage, out: &mut Outputs) {
         let shard = self.shard;
-        let index = storage.append(&mut |bytes| Record::write_begun(bytes, shard, start));
-        out.appended_to = index;
+        self.checkpoints.begin_anew();
+        let index = self.log(storage, out, &mut |bytes| Record::write_begun(bytes, shard, start));
         self.copying.noted_at = index;
         self.reset_to(start);
     }
 
-    fn reset_to(&mut self, start: &Start) {
+    pub(super) fn reset_to(&mut self, start: &Start) {
         let position = start.position();
-        let secret = self.options.hash_secret;
-        self.keys = if start.last.is_some() {
-            Keys::to_be_copied(secret, start)
-        } else {
-            Keys::new(secret)
-        };
+        self.forget_keys();
+        if start.last.is_some() {
+            self.keys.copy_from(start);
+        }
         self.window = Window::behind(start.last);
         self.lines.values_mut().for_each(|line| *line = Line::default());
         for line in &start.lines {
@@ -444,12 +440,12 @@ impl Shard {
         self.copying.lacks_history = !history.is_empty();
         let shard = self.shard;
         for entry in history.into_iter().rev() {
-            let copy = entry.clone();
-            if !self.window.push_front(entry) {
+            if !self.window.fits_front(&entry) {
                 return;
             }
-            let index = storage.append(&mut |bytes| Record::write_history(bytes, shard, &copy));
-            out.appended_to = index;
+            let index =
+                self.log(storage, out, &mut |bytes| Record::write_history(bytes, shard, &entry));
+            self.window.push_front(entry, index);
             self.copying.noted_at = index;
         }
     }
@@ -481,8 +477,8 @@ impl Shard {
             && self.keys.install(&part)
         {
             let shard = self.shard;
-            let index = storage.append(&mut |bytes| Record::write_part(bytes, shard, &part));
-            out.appended_to = index;
+            let index =
+                self.log(storage, out, &mut |bytes| Record::write_part(bytes, shard, &part));
             self.copying.noted_at = index;
         }
         let lacks_more =
@@ -504,15 +500,18 @@ impl Shard {
     }
 
     /// Takes back from the log what a copy has left there; in the order of the log.
-    pub(super) fn recover_copy(&mut self, record: Record) {
+    pub(super) fn recover_copy(&mut self, index: LogIndex, record: Record) {
         match record {
             Record::CutBack { to, .. } => {
                 self.commit_recovered(to);
                 self.cut_back();
             }
-            Record::Begun { start, .. } => self.reset_to(&start),
+            Record::Begun { start, .. } => {
+                self.checkpoints.begin_anew_at(index);
+                self.reset_to(&start);
+            }
             Record::History { entry, .. } => {
-                self.window.push_front(entry);
+                self.window.push_front(entry, index);
             }
             Record::Part { part, .. } => {
                 self.commit_recovered(self.window.end());

@@ -10,6 +10,8 @@
 //! uncommitted is shown, sent to another datacenter or called applied.
 //! Invariant: `committed_to <= min(persisted by all) <= end of the log`.
 
+/// Checkpoints, and recovery from one.
+mod checkpoint;
 /// Entries on their way down the chain, commits on their way up.
 mod commit;
 /// Copies of what a replica lacks that was away.
@@ -43,7 +45,10 @@ use antecede_model::{
     refusal::Refusal,
 };
 
-use self::{copy::Copying, read::Reads, request::PendingReply, settle::Settling, window::Window};
+use self::{
+    checkpoint::Checkpoints, copy::Copying, read::Reads, request::PendingReply, settle::Settling,
+    window::Window,
+};
 use crate::{
     entry::Entry,
     event::Event,
@@ -119,6 +124,8 @@ pub struct ShardOptions {
     pub part_bytes: usize,
     /// How long a replica that copies waits between two parts, so that the tail serves others first.
     pub part_pause: Duration,
+    /// Whether checkpoints are taken, for which removed keys must be remembered.
+    pub has_checkpoints: bool,
     /// A deliberate bug, for the simulator's tests only.
     pub mutations: Mutations,
 }
@@ -222,6 +229,7 @@ pub struct Shard {
     reads: Reads,
     settling: Settling,
     copying: Copying,
+    checkpoints: Checkpoints,
     /// The last entry of each session, which its next one depends on, until it is stable.
     follows: BTreeMap<(NodeId, SessionId), Timestamp>,
     pub(crate) cuts: Cuts,
@@ -280,6 +288,7 @@ impl Shard {
             reads: Reads::default(),
             settling: Settling::default(),
             copying: Copying::default(),
+            checkpoints: Checkpoints::default(),
             follows: BTreeMap::new(),
             cuts,
             outboxes: BTreeMap::new(),
@@ -291,6 +300,7 @@ impl Shard {
             scratch: Vec::new(),
         };
         replica.before = replica.before_at_start();
+        replica.forget_keys();
         replica
     }
 
@@ -533,26 +543,33 @@ impl Shard {
         let position = entry.identity.position;
         let shard = self.shard;
         let committed_to = self.committed_to;
-        let index = storage.append(&mut |bytes| {
+        let index = self.log(storage, out, &mut |bytes| {
             crate::record::Record::write_entry(bytes, shard, committed_to, &entry);
         });
-        out.appended_to = index;
         self.unpersisted.push_back((index, position));
         self.unsynced.push_back((index, position));
-        self.take(entry);
+        self.take(index, entry);
         if self.options.mutations.has(Mutation::AcknowledgeBeforePersisting) {
             self.own = Progress { persisted_to: position, synced_to: position };
         }
     }
 
     /// Takes an entry into memory, as the last of the log.
-    fn take(&mut self, entry: Entry) {
+    fn take(&mut self, index: LogIndex, entry: Entry) {
         self.hlc.witness(entry.stamp);
         self.hlc.witness(entry.visible_at);
         let line = self.lines.entry(entry.origin).or_default();
         line.received.record(entry.previous, entry.stamp);
         self.keys.add_dirty(&entry);
-        self.window.push(entry);
+        self.window.push(entry, index);
+    }
+
+    /// Holds no keys any more.
+    fn forget_keys(&mut self) {
+        self.keys = Keys::new(self.options.hash_secret);
+        if self.options.has_checkpoints {
+            self.keys.remember_removed();
+        }
     }
 
     /// A message about this shard.

@@ -135,6 +135,7 @@ impl Deployment {
             kept_bytes_max: 0,
             part_bytes: 1,
             part_pause: Duration::ZERO,
+            has_checkpoints: false,
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,
             mutations: Mutations::NONE,
@@ -148,10 +149,10 @@ impl Deployment {
             .into_iter()
             .map(|shard| (shard, Shard::new(shard, node, Arc::clone(&configuration), options)))
             .collect();
-        for record in &state.disk.records {
+        for (index, record) in (1..).map(LogIndex).zip(&state.disk.records) {
             let record = Record::read(record).unwrap();
             if let Some(shard) = record.shard() {
-                state.shards.get_mut(&shard).unwrap().recover(record);
+                state.shards.get_mut(&shard).unwrap().recover(index, record);
             }
         }
         let here = self.here(node);
@@ -750,7 +751,8 @@ mod windows {
                 match kind {
                     0 | 1 => {
                         self.log.push(entry(self.log.len() as u64 + 1, epoch));
-                        self.window.push(self.log[self.log.len() - 1].clone());
+                        let place = LogIndex(self.log.len() as u64);
+                        self.window.push(self.log[self.log.len() - 1].clone(), place);
                     }
                     2 if 0 < held => {
                         self.window.cut_front();
@@ -779,13 +781,13 @@ mod windows {
             let before = self.log[self.cut_to - 1].clone();
             let position = before.identity.position.0;
             for wrong in [entry(position + 1, 1), entry(position.saturating_sub(1), 1)] {
-                assert!(!self.window.push_front(wrong), "it does not belong there");
+                assert!(!self.window.push_front(wrong, LogIndex(1)), "it does not belong there");
             }
             let of_others = entry(position, before.identity.epoch.0 + 1);
             if self.knows_before {
-                assert!(!self.window.push_front(of_others), "it is not the one");
+                assert!(!self.window.push_front(of_others, LogIndex(1)), "it is not the one");
             }
-            assert!(self.window.push_front(before));
+            assert!(self.window.push_front(before, LogIndex(position)));
             self.cut_to -= 1;
             self.knows_before = false;
         }
@@ -798,6 +800,11 @@ mod windows {
             assert!(window.after(Position(0)).eq(held));
             assert!(window.before(window.end()).eq(held.iter().rev()));
             assert_eq!(window.front(), held.first());
+            for at in 0..=self.log.len() {
+                let first = (at.max(self.cut_to) < self.log.len()).then(|| at.max(self.cut_to) + 1);
+                let place = first.map(|first| LogIndex(first as u64));
+                assert_eq!(window.first_place_after(Position(at as u64)), place, "behind {at}");
+            }
             let bytes: usize = held.iter().map(Entry::body_bytes).sum();
             assert_eq!(window.bytes(), bytes);
             assert_eq!(window.last(), self.log.last().map(|entry| entry.identity));
@@ -836,6 +843,6 @@ mod windows {
     #[should_panic(expected = "a log has no gaps")]
     fn an_entry_with_a_gap_before_it_is_not_taken() {
         let mut window = Window::behind(Some(entry(3, 1).identity));
-        window.push(entry(5, 1));
+        window.push(entry(5, 1), LogIndex(2));
     }
 }

@@ -5,7 +5,7 @@
 
 use std::collections::VecDeque;
 
-use antecede_model::ids::Position;
+use antecede_model::ids::{LogIndex, Position};
 
 use crate::entry::{Entry, Identity};
 
@@ -13,6 +13,8 @@ use crate::entry::{Entry, Identity};
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
     entries: VecDeque<Entry>,
+    /// Where each lies in the node's log.
+    places: VecDeque<LogIndex>,
     /// The position right before the first entry that is held.
     cut_to: Position,
     /// Bytes of the bodies that are held.
@@ -58,7 +60,7 @@ impl Window {
 
     /// Bytes that the entries take, about.
     pub(crate) fn weight(&self) -> usize {
-        self.bytes + self.entries.len() * size_of::<Entry>()
+        self.bytes + self.entries.len() * (size_of::<Entry>() + size_of::<LogIndex>())
     }
 
     /// The name of the log's last entry.
@@ -90,30 +92,46 @@ impl Window {
         self.entries.range(skipped..)
     }
 
+    /// The first place in the node's log at which an entry lies that is held, and is behind a
+    /// position.
+    pub(crate) fn first_place_after(&self, position: Position) -> Option<LogIndex> {
+        let skipped = usize::try_from(position.0.saturating_sub(self.cut_to.0));
+        let skipped = skipped.unwrap_or(usize::MAX).min(self.places.len());
+        self.places.range(skipped..).min().copied() // History was written after what follows it.
+    }
+
     /// Puts an entry behind the last one.
-    pub(crate) fn push(&mut self, entry: Entry) {
+    pub(crate) fn push(&mut self, entry: Entry, place: LogIndex) {
         assert!(entry.identity.position == self.end().next(), "a log has no gaps");
         self.bytes += entry.body_bytes();
         self.last = Some(entry.identity);
+        self.places.push_back(place);
         self.entries.push_back(entry);
     }
 
-    /// Puts an entry before the first one; false if it does not belong there.
-    pub(crate) fn push_front(&mut self, entry: Entry) -> bool {
+    /// Whether an entry belongs right before the first one.
+    pub(crate) fn fits_front(&self, entry: &Entry) -> bool {
         let is_it = self.before.is_none_or(|before| before == entry.identity);
-        if !is_it || entry.identity.position != self.cut_to {
+        is_it && entry.identity.position == self.cut_to
+    }
+
+    /// Puts an entry before the first one; false if it does not belong there.
+    pub(crate) fn push_front(&mut self, entry: Entry, place: LogIndex) -> bool {
+        if !self.fits_front(&entry) {
             return false;
         }
         self.bytes += entry.body_bytes();
         self.cut_to = Position(self.cut_to.0 - 1);
         self.before = None; // Not known until the next one is put before it.
         self.entries.push_front(entry);
+        self.places.push_front(place);
         true
     }
 
     /// Lets go of the first entry.
     pub(crate) fn cut_front(&mut self) {
         let entry = self.entries.pop_front().expect("only an entry that is held is cut");
+        self.places.pop_front();
         self.bytes -= entry.body_bytes();
         self.cut_to = self.cut_to.next();
         self.before = Some(entry.identity);
@@ -123,6 +141,7 @@ impl Window {
     pub(crate) fn cut_back(&mut self, to: Position) {
         while to < self.end() && !self.entries.is_empty() {
             let entry = self.entries.pop_back().expect("there is one");
+            self.places.pop_back();
             self.bytes -= entry.body_bytes();
         }
         self.last = self.identity_at(self.end());

@@ -903,7 +903,8 @@ proptest! {
         }
         let bytes = bytes_of_record(&Record::Part { shard: ShardId(1), part: part.clone() });
         if let Ok(Record::Part { part, shard: _ }) = Record::read(&bytes) {
-            let mut keys = Keys::to_be_copied(1, &start_of_copy());
+            let mut keys = Keys::new(1);
+    keys.copy_from(&start_of_copy());
             prop_assert!(keys.install(&part));
             prop_assert_eq!(keys.frontier(), next);
             prop_assert!(keys.live_count() + keys.tombstone_count() <= part.records.len());

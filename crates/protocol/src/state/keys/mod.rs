@@ -6,7 +6,8 @@
 //! they are places in the entry's body, or stay in the record.
 //!
 //! Assumes: entries are added and committed in the order of positions, each once. After a restart
-//! all of them are committed again from the first on: what had been collected is there again.
+//! they are committed again, from the first or from a checkpoint on: what had been collected may be
+//! there again.
 //! Ensures: the newest state of a key is what its record will hold when all entries that were added
 //! are committed. Conflicts are told once, when the entry is committed.
 //! Invariant: a key with dirty states keeps its record's value until they are committed or cut.
@@ -22,8 +23,8 @@ use std::{
 };
 
 use antecede_model::{
-    clock::Timestamp, ids::Position, key::hash_of, operation::Deadline, sighting::Sighting,
-    version::Version,
+    clock::Timestamp, codec::DecodeError, ids::Position, key::hash_of, operation::Deadline,
+    sighting::Sighting, version::Version,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -36,6 +37,7 @@ use super::{
     record,
 };
 use crate::{
+    checkpointed::{Floors, StepLimits, read_records, write_records},
     copied::{Part, Start},
     entry::{Body, Change, Effect, Entry},
 };
@@ -66,6 +68,11 @@ pub struct Keys {
     committed: Position,
     /// While the keys are copied: the first hash of those that are not there yet.
     frontier: Option<u64>,
+    /// After a restart: what keys contain of the entries that are committed again.
+    floors: Floors,
+    /// Hashes of records that were collected since they were looked at for a checkpoint; none
+    /// where nobody looks.
+    removed: Option<BTreeSet<u64>>,
     index: Index,
     /// By the hash of the key. The order of the map is never observed.
     dirty: FxHashMap<u64, SmallVec<[DirtyState; 1]>>,
@@ -169,6 +176,8 @@ impl Keys {
             secret,
             committed: Position::default(),
             frontier: None,
+            floors: Floors::default(),
+            removed: None,
             index: Index::default(),
             dirty: FxHashMap::default(),
             dirty_count: 0,
@@ -184,16 +193,20 @@ impl Keys {
         }
     }
 
-    /// Keys of which none are here yet: they will be copied, in parts.
-    #[must_use]
-    pub fn to_be_copied(secret: u64, start: &Start) -> Self {
-        Self {
-            committed: start.position(),
-            frontier: Some(0),
-            shown_to: start.shown_to,
-            collected_to: start.collected_to,
-            ..Self::new(secret)
-        }
+    /// Begins, empty, to be copied: none of the keys are here yet, they follow in parts.
+    pub fn copy_from(&mut self, start: &Start) {
+        self.committed = start.position();
+        self.frontier = Some(0);
+        self.shown_to = start.shown_to;
+        self.collected_to = start.collected_to;
+    }
+
+    /// Begins, empty, from a checkpoint that has all keys, see [`Keys::load`].
+    pub fn begin_loading(&mut self, start: &Start, floors: Floors) {
+        self.committed = start.position();
+        self.floors = floors;
+        self.shown_to = start.shown_to;
+        self.collected_to = start.collected_to.max(start.shown_to);
     }
 
     /// The first hash of the keys that are still to be copied; none when all are here.
@@ -208,6 +221,58 @@ impl Keys {
     pub fn shown_and_collected_to(&self) -> (Timestamp, Timestamp) {
         let lately = self.collected.iter().map(|gone| gone.visible_at);
         (self.shown_to, lately.max().unwrap_or_default().max(self.collected_to))
+    }
+
+    /// Remembers from now on what was collected, for [`Keys::take_changes`].
+    pub fn remember_removed(&mut self) {
+        self.removed.get_or_insert_default();
+    }
+
+    /// Takes the records of one hash from a checkpoint; they do not count as changed.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are none, or of another hash.
+    pub fn load(&mut self, hash: u64, bytes: &[u8]) -> Result<(), DecodeError> {
+        for record in read_records(bytes)? {
+            let found = self.hash(record::key(record));
+            if found != hash {
+                let what = "a hash in a checkpoint";
+                return Err(DecodeError::OverLimit { what, found, limit: hash });
+            }
+            if let Err(at) = self.index.find(hash, record::key(record)) {
+                self.index.insert_unchanged(at, hash, record.into());
+                self.count_new(hash, record);
+            }
+        }
+        Ok(())
+    }
+
+    /// All keys were loaded.
+    pub fn end_loading(&mut self) {
+        self.gone.make_contiguous().sort_by_key(|gone| gone.version);
+    }
+
+    /// What has changed in keys from a hash on since it was told last, by hash in order; and the
+    /// hash to go on with (`None` at the end).
+    ///
+    /// What is told is the committed state: [`Keys::committed_to`] is the floor of these hashes.
+    pub fn take_changes(
+        &mut self,
+        from: u64,
+        limits: StepLimits,
+    ) -> (Option<u64>, Vec<(u64, Option<Vec<u8>>)>) {
+        let changed = self.index.take_changed(from, limits.looks, limits.bytes);
+        let mut hashes = changed.hashes;
+        if let Some(removed) = self.removed.as_mut().filter(|removed| !removed.is_empty()) {
+            let mut here = removed.split_off(&from);
+            let mut behind = changed.next.map(|next| here.split_off(&next)).unwrap_or_default();
+            removed.append(&mut behind);
+            hashes.extend(here);
+            hashes.sort_unstable();
+            hashes.dedup();
+        }
+        let one = |hash| (hash, write_records(self.index.with_hash(hash)));
+        (changed.next, hashes.into_iter().map(one).collect())
     }
 
     /// The committed keys from a hash on, about so many bytes of them.
@@ -240,13 +305,8 @@ impl Keys {
             if !is_of_part {
                 continue;
             }
-            let look = record::read(record);
-            let standing = Standing::of(&look);
-            let gone = if standing.is_visible { None } else { look.largest_version() };
-            self.record_bytes += record.len();
             self.index.insert(at, hash, record.clone());
-            self.count(hash, None, Some(standing));
-            self.gone.extend(gone.map(|version| Gone { hash, version }));
+            self.count_new(hash, record);
         }
         self.frontier = part.next;
         if self.frontier.is_none() {
@@ -256,9 +316,21 @@ impl Keys {
         true
     }
 
-    /// Whether a key of this hash is still to be copied.
-    fn is_to_be_copied(&self, hash: u64) -> bool {
+    /// Counts a record that has just been put into the index.
+    fn count_new(&mut self, hash: u64, record: &[u8]) {
+        let look = record::read(record);
+        let standing = Standing::of(&look);
+        let gone = if standing.is_visible { None } else { look.largest_version() };
+        self.record_bytes += record.len();
+        self.count(hash, None, Some(standing));
+        self.gone.extend(gone.map(|version| Gone { hash, version }));
+    }
+
+    /// Whether a key of this hash has no use for an entry: it contains the entry already, or will
+    /// be copied with it.
+    fn contains(&self, hash: u64, position: Position) -> bool {
         self.frontier.is_some_and(|frontier| frontier <= hash)
+            || !self.floors.is_empty() && position <= self.floors.of(hash)
     }
 
     /// The hash that orders keys here.
@@ -394,7 +466,7 @@ impl Keys {
 
     fn add_dirty_effect(&mut self, entry: &Entry, body: &Arc<[u8]>, effect: &Effect<'_>) {
         let hash = self.hash(effect.key);
-        if self.is_to_be_copied(hash) {
+        if self.contains(hash, entry.identity.position) {
             return;
         }
         let newest = self.dirty_states(hash, effect.key).next_back();
@@ -437,7 +509,7 @@ impl Keys {
         self.shown_to = self.shown_to.max(entry.visible_at);
         entry.for_each_effect(|effect| {
             let hash = self.hash(effect.key);
-            if self.is_to_be_copied(hash) {
+            if self.contains(hash, position) {
                 return;
             }
             if let Some((loser, winner)) = self.commit_effect(hash, entry, &effect).dropped {
@@ -447,6 +519,9 @@ impl Keys {
                 self.drop_dirty_to(position, hash);
             }
         });
+        if !self.floors.is_empty() && self.floors.highest() <= position {
+            self.floors = Floors::default();
+        }
     }
 
     fn commit_effect(&mut self, hash: u64, entry: &Entry, effect: &Effect<'_>) -> Merged {
@@ -570,6 +645,9 @@ impl Keys {
         let visible_at = record::read(record).visible_at;
         let Ok(at) = self.index.find(gone.hash, record::key(record)) else { return false };
         self.index.remove(at);
+        if let Some(removed) = &mut self.removed {
+            removed.insert(gone.hash);
+        }
         if self.collected.len() == COLLECTED_MAX
             && let Some(oldest) = self.collected.pop_front()
         {

@@ -398,7 +398,9 @@ impl Copying {
         let identity = entry(self.source.committed.0, version(1, 1), &[]).identity;
         let last = (self.source.committed != Position(0)).then_some(identity);
         let start = Start { last, lines: vec![], shown_to, collected_to };
-        self.copy = Some(Keys::to_be_copied(self.source.secret, &start));
+        let mut copy = Keys::new(self.source.secret);
+        copy.copy_from(&start);
+        self.copy = Some(copy);
     }
 
     fn take_part(&mut self, bytes_max: usize) {
@@ -541,7 +543,8 @@ fn a_part_does_not_write_over_what_is_newer_nor_bring_keys_of_other_hashes() {
     }
     let whole = keys.part(0, usize::MAX);
     let first_hash = keys.hash(record::key(&whole.records[0]));
-    let mut copy = Keys::to_be_copied(1, &Start::default());
+    let mut copy = Keys::new(1);
+    copy.copy_from(&Start::default());
     assert!(copy.install(&Part { next: Some(first_hash + 1), ..whole.clone() }));
     assert_eq!((copy.live_count(), copy.frontier()), (1, Some(first_hash + 1)));
     let first: Box<[u8]> = record::key(&whole.records[0]).into();
@@ -561,7 +564,8 @@ fn what_is_gone_is_collected_in_the_order_of_versions_after_a_copy() {
         replica.run(&key, Action::Delete);
     }
     let secret = replica.keys.secret;
-    let mut copy = Keys::to_be_copied(secret, &Start::default());
+    let mut copy = Keys::new(secret);
+    copy.copy_from(&Start::default());
     while let Some(from) = copy.frontier() {
         assert!(copy.install(&replica.keys.part(from, 1)));
     }
@@ -580,7 +584,8 @@ fn a_key_that_came_and_went_while_it_was_copied_has_changed() {
     let sighting = source.sighting(&source.newest(b"k"), 0);
     let (shown_to, collected_to) = source.shown_and_collected_to();
     let last = Some(set_of(1, b"other", b"v", None).identity);
-    let mut copy = Keys::to_be_copied(1, &Start { last, lines: vec![], shown_to, collected_to });
+    let mut copy = Keys::new(1);
+    copy.copy_from(&Start { last, lines: vec![], shown_to, collected_to });
     let effect = Effect { key: b"k", seen: Seen::new(), change: Change::Delete };
     let entries = [set_of(2, b"k", b"v", None), entry(3, version(3, 1), &[effect])];
     source.commit_all(&entries);

@@ -228,6 +228,7 @@ impl Deployment {
             kept_bytes_max: self.kept_bytes_max,
             part_bytes: 1,
             part_pause: Duration::ZERO,
+            has_checkpoints: false,
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,
             mutations: self.mutations,
@@ -241,8 +242,8 @@ impl Deployment {
         let make = |shard| (shard, Shard::new(shard, node, Arc::clone(&configuration), options));
         let mut shards: BTreeMap<ShardId, Shard> =
             configuration.shards_of(node).map(make).collect();
-        for (shard, record) in state.disk.records() {
-            shards.get_mut(&shard).unwrap().recover(record);
+        for (index, shard, record) in state.disk.records() {
+            shards.get_mut(&shard).unwrap().recover(index, record);
         }
         let here = self.here(node);
         for (shard, mut machine) in shards {

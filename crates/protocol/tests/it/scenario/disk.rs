@@ -123,8 +123,9 @@ impl Disk {
     }
 
     /// What a restarted node finds.
-    pub(super) fn records(&self) -> Vec<(ShardId, Record)> {
+    pub(super) fn records(&self) -> Vec<(LogIndex, ShardId, Record)> {
         let records = self.records.iter().map(|bytes| Record::read(bytes).unwrap());
-        records.filter_map(|record| Some((record.shard()?, record))).collect()
+        let numbered = (1..).map(LogIndex).zip(records);
+        numbered.filter_map(|(index, record)| Some((index, record.shard()?, record))).collect()
     }
 }
