@@ -61,8 +61,8 @@ pub enum Mutation {
     VouchWithoutWaiting,
     /// A replica may serve before it has copied all keys.
     ServeHalfCopied,
-    /// After a restart, entries that a checkpoint contains are merged into its keys again.
-    ReplayWhatIsContained,
+    /// A checkpoint says that it contains what is not committed yet.
+    FloorsBeyondCommitted,
     /// The log is cut where checkpoints allow it, whatever others still need.
     CutLogBehindWindow,
     /// A checkpoint is written before the log was synced as far as it contains it.

@@ -11,11 +11,11 @@
 use antecede_model::{
     ids::{LogIndex, ShardId},
     operation::Deadline,
-    version::Version,
 };
 use antecede_protocol::{
     chain::Shard,
     checkpointed::{CheckpointMeta, StepLimits},
+    entry::Seen,
     mutation::Mutation,
 };
 use antecede_storage::checkpoint::{CheckpointBatch, CheckpointStore};
@@ -185,13 +185,13 @@ impl World {
     }
 }
 
-/// A value with its version and deadline.
-type Found = (Vec<u8>, Option<Version>, Option<Deadline>);
+/// A value with its deadline, and the versions that it is made of.
+type Found = (Vec<u8>, Option<Deadline>, Seen);
 
 /// The newest value that a replica has of a key.
 fn newest(replica: &Shard, key: &str) -> Option<Found> {
     let look = replica.keys().newest(key.as_bytes());
-    look.value().map(|value| (value.to_vec(), look.version(), look.deadline()))
+    look.value().map(|value| (value.to_vec(), look.deadline(), look.seen()))
 }
 
 /// Often, so that a run has many.

@@ -71,7 +71,11 @@ pub const TABLE: &[Row] = &[
     leases("vouch-without-waiting", Mutation::VouchWithoutWaiting),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     leases("renew-late", Mutation::RenewLate),
-    with_checkpoints("replay-what-is-contained", Mutation::ReplayWhatIsContained, Profile::GcRace),
+    with_checkpoints(
+        "floors-beyond-committed",
+        Mutation::FloorsBeyondCommitted,
+        Profile::TailDeath,
+    ),
     with_checkpoints("cut-log-behind-window", Mutation::CutLogBehindWindow, Profile::Mixed),
     with_checkpoints("checkpoint-ahead-of-log", Mutation::CheckpointAheadOfLog, Profile::Mixed),
     with_checkpoints(

@@ -130,7 +130,11 @@ impl Shard {
         let from = under_way.next;
         let is_reset = taken.is_none() && !std::mem::replace(&mut under_way.is_begun, true);
         let (next, changes) = self.keys.take_changes(from, limits);
-        under_way.noted.meta.floors.raise(from, next, self.keys.committed_to());
+        let mut floor = self.keys.committed_to();
+        if self.options.mutations.has(Mutation::FloorsBeyondCommitted) {
+            floor = self.window.end();
+        }
+        under_way.noted.meta.floors.raise(from, next, floor);
         let noted = if let Some(next) = next {
             under_way.next = next;
             let floors = under_way.noted.meta.floors.clone();
@@ -203,13 +207,8 @@ impl Shard {
     /// Begins from a checkpoint, before anything else is read back; its keys follow.
     pub fn recover_checkpoint(&mut self, meta: CheckpointMeta) {
         self.reset_to(&meta.start);
-        let floors = if self.options.mutations.has(Mutation::ReplayWhatIsContained) {
-            Floors::default()
-        } else {
-            meta.floors.clone()
-        };
         self.forget_keys();
-        self.keys.begin_loading(&meta.start, floors);
+        self.keys.begin_loading(&meta.start, meta.floors.clone());
         self.copying = Copying::default();
         let noted = Noted { meta, needs: None };
         self.checkpoints = Checkpoints {

@@ -37,3 +37,9 @@ pub use look::Look;
 pub fn check_record(record: &[u8]) -> Result<(), antecede_model::codec::DecodeError> {
     record::check(record)
 }
+
+/// The key of a record.
+#[cfg(test)]
+pub(crate) fn key_of(record: &[u8]) -> &[u8] {
+    record::key(record)
+}

@@ -1,6 +1,9 @@
 //! Machine tests of chains and of replication between datacenters, on a network that keeps order; and
 //! the window against a plain list.
 
+/// Recovery from checkpoints.
+mod checkpoints;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use antecede_model::{
