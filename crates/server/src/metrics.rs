@@ -197,6 +197,20 @@ pub const METRICS: &[Metric] = &[
         "records",
         "The place of the last record that would survive a power loss",
     ),
+    gauge(
+        "antecede_log_cut_to",
+        &[],
+        "records",
+        "The place of the last record that was cut off since the node started",
+    ),
+    counter("antecede_checkpoints_total", &[], "checkpoints", "Checkpoints that were completed"),
+    counter("antecede_checkpoint_keys_total", &[], "keys", "Keys that checkpoints wrote"),
+    gauge(
+        "antecede_checkpoint_milliseconds",
+        &[],
+        "milliseconds",
+        "How long the last checkpoint took",
+    ),
     gauge("antecede_log_pending_bytes", &[], "bytes", "Bytes that wait to be written to the log"),
     gauge(
         "antecede_disk_full",

@@ -134,6 +134,7 @@ pub struct RunningServer {
     shaper: LinkShaper,
     clients: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
+    checkpoints: std::thread::JoinHandle<()>,
     agreement: Option<Arc<Agreement>>,
 }
 
@@ -174,6 +175,15 @@ impl Server {
             tasks.push(tokio::spawn(peer::link::keep(Arc::clone(&node), Arc::clone(link))));
         }
         node.start_replicas();
+        let of_checkpoints = Arc::clone(&node);
+        let checkpoints = std::thread::Builder::new()
+            .name("checkpoint".to_owned())
+            .spawn(move || crate::node::checkpoint::run(&of_checkpoints))
+            .map_err(|source| StartError::Io {
+                what: "start the thread of checkpoints for",
+                path: node.config.storage.folder.clone().unwrap_or_default(),
+                source,
+            })?;
         if let Some(agreement) = &agreement {
             tasks.push(tokio::spawn(control::live(Arc::clone(&node), Arc::clone(agreement))));
         }
@@ -198,6 +208,7 @@ impl Server {
             shaper,
             clients,
             tasks,
+            checkpoints,
             agreement,
         })
     }
@@ -319,7 +330,9 @@ impl RunningServer {
 
     async fn end(self) {
         self.node.sessions.kill_all();
-        let Self { node, clients, tasks, agreement, .. } = self;
+        let Self { node, clients, tasks, checkpoints, agreement, .. } = self;
+        // Waits for the batch that is being written; a panic was reported when it happened.
+        drop(tokio::task::spawn_blocking(move || checkpoints.join()).await);
         for task in tasks.iter().chain([&clients]) {
             task.abort();
         }

@@ -74,6 +74,8 @@ pub(crate) struct Telemetry {
     pub(crate) refused_connections: Counter,
     pub(crate) read_bytes: Counter,
     pub(crate) written_bytes: Counter,
+    pub(crate) checkpoints: Counter,
+    pub(crate) checkpoint_keys: Counter,
     pub(crate) flush_seconds: Histogram,
     committed: BTreeMap<DatacenterId, Counter>,
     visibility: BTreeMap<DatacenterId, Histogram>,
@@ -133,6 +135,8 @@ impl Telemetry {
             connections: counter("antecede_connections_total"),
             refused_connections: counter("antecede_refused_connections_total"),
             read_bytes: counter("antecede_client_read_bytes_total"),
+            checkpoints: counter("antecede_checkpoints_total"),
+            checkpoint_keys: counter("antecede_checkpoint_keys_total"),
             written_bytes: counter("antecede_client_written_bytes_total"),
             flush_seconds: recorder
                 .register_histogram(&key("antecede_log_flush_seconds", None), &METADATA),

@@ -278,7 +278,8 @@ fn check_body(entry: &Entry) -> Result<(), String> {
 
 /// Whether the records of a part can be taken for keys, and are the same as such.
 fn check_part(part: &Part) -> Result<(), String> {
-    let mut keys = Keys::to_be_copied(1, &Start::default());
+    let mut keys = Keys::new(1);
+    keys.copy_from(&Start::default());
     let from_the_first = Part { from: 0, ..part.clone() };
     if !keys.install(&from_the_first) || keys.frontier() != part.next {
         return Err(format!("a part is not the first of a copy: {part:?}"));

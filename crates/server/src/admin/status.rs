@@ -1,5 +1,7 @@
 //! What a node tells of itself: one picture for people and programs, and the gauges among metrics.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use serde::Serialize;
 
 use super::chains::{
@@ -76,6 +78,14 @@ pub struct LogStatus {
     pub synced_to: u64,
     /// Bytes that are not written yet, about.
     pub pending_bytes: u64,
+    /// Records up to here were cut off since the node started.
+    pub cut_to: u64,
+    /// Checkpoints since the node started.
+    pub checkpoints: u64,
+    /// Keys that they wrote.
+    pub checkpoint_keys: u64,
+    /// How long the last one took, in milliseconds.
+    pub checkpoint_ms: u64,
 }
 
 /// A link to another node.
@@ -160,10 +170,18 @@ pub(crate) fn status_of(node: &Node) -> Status {
             written_to: positions.written_to.get(),
             synced_to: positions.synced_to.get(),
             pending_bytes: node.log.pending_bytes(),
+            cut_to: count_of(&node.checkpoints.tally.cut_to),
+            checkpoints: count_of(&node.checkpoints.tally.completed),
+            checkpoint_keys: count_of(&node.checkpoints.tally.keys),
+            checkpoint_ms: count_of(&node.checkpoints.tally.last_millis),
         },
         links,
         lag: lag_of(node),
     }
+}
+
+fn count_of(counter: &AtomicU64) -> u64 {
+    counter.load(Ordering::Relaxed)
 }
 
 fn links_of(node: &Node) -> Vec<LinkStatus> {
@@ -210,6 +228,9 @@ fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatu
     if node.log.is_disk_full() {
         reasons.push("the disk is full, writes are refused".to_owned());
     }
+    if node.checkpoints.is_disk_full() {
+        reasons.push("the disk is full, the log is not cut".to_owned());
+    }
     if 0 < node.unsettled() {
         reasons.push(format!("{} shards are settling", node.unsettled()));
     }
@@ -252,9 +273,12 @@ pub(crate) fn metrics_of(node: &Node) -> String {
     set("antecede_log_synced_to", status.log.synced_to);
     set("antecede_log_pending_bytes", status.log.pending_bytes);
     set("antecede_disk_full", u64::from(status.log.disk_full));
+    set("antecede_log_cut_to", status.log.cut_to);
+    set("antecede_checkpoint_milliseconds", status.log.checkpoint_ms);
+    telemetry.checkpoints.absolute(status.log.checkpoints);
+    telemetry.checkpoint_keys.absolute(status.log.checkpoint_keys);
     let registry = &node.registry;
-    let read =
-        |counter: &std::sync::atomic::AtomicU64| counter.load(std::sync::atomic::Ordering::Relaxed);
+    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     telemetry.connections.absolute(read(&registry.connections));
     telemetry.refused_connections.absolute(read(&registry.refused));
     telemetry.read_bytes.absolute(read(&registry.read_bytes));

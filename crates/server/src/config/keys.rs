@@ -270,6 +270,14 @@ pub const KEYS: &[Key] = &[
         "",
         "How often to sync under fsync = \"interval\".",
     ),
+    key(
+        "storage.checkpoint",
+        Kind::Size,
+        Some("\"256MiB\""),
+        "",
+        "Bytes by which the log grows, or a quarter of the data if that is more, before the keys are\n\
+         written down and the log is cut: more means fewer writes, a longer log and a longer start.",
+    ),
     key("storage.segment", Kind::Size, Some("\"64MiB\""), "", "Bytes of one segment of the log."),
     key(
         "limits.maxmemory",

@@ -64,6 +64,8 @@ pub struct StorageConfig {
     pub folder: Option<PathBuf>,
     /// When written records are synced.
     pub fsync: Fsync,
+    /// Bytes by which the log grows before a checkpoint is taken, at least.
+    pub checkpoint_bytes: u64,
     /// Bytes of a segment.
     pub segment_bytes: u64,
 }

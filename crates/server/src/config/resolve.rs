@@ -329,6 +329,7 @@ fn storage(source: &Source<'_>) -> Result<StorageConfig, ConfigError> {
     Ok(StorageConfig {
         folder: source.optional_text("storage.folder").map(PathBuf::from),
         fsync,
+        checkpoint_bytes: source.size("storage.checkpoint")?,
         segment_bytes: source.size("storage.segment")?,
     })
 }

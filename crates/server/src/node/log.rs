@@ -56,6 +56,8 @@ pub(crate) struct NodeLog {
     shared: SharedLog<RealDisk>,
     is_in_memory: bool,
     max_clock_drift: Duration,
+    /// Bytes of the records that were there at the start.
+    recovered_bytes: u64,
     ceiling: AtomicU64,
     /// Copies of the log's positions that only grow.
     persisted_to: AtomicU64,
@@ -90,13 +92,14 @@ impl NodeLog {
         shared: SharedLog<RealDisk>,
         is_in_memory: bool,
         max_clock_drift: Duration,
-        ceiling: Timestamp,
+        (ceiling, recovered_bytes): (Timestamp, u64),
     ) -> Self {
         let positions = shared.positions();
         let log = Self {
             shared,
             is_in_memory,
             max_clock_drift,
+            recovered_bytes,
             ceiling: AtomicU64::new(ceiling.0),
             persisted_to: AtomicU64::new(0),
             synced_to: AtomicU64::new(0),
@@ -199,6 +202,23 @@ impl NodeLog {
                 marks.push_back((index, bytes));
             }
         }
+    }
+
+    /// Bytes of records that were appended since the node started, and those that it found.
+    pub(crate) fn total_bytes(&self) -> u64 {
+        self.recovered_bytes + self.appended_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Writes the ceiling once more, so that what lies before may be cut.
+    pub(crate) fn repeat_ceiling(&self) {
+        let ceiling = Timestamp(self.ceiling.load(Ordering::Relaxed));
+        self.append(&mut |to| Record::write_ceiling(to, ceiling));
+    }
+
+    /// Removes segments of the log whose records are all up to a place; false if that failed,
+    /// which the callback tells.
+    pub(crate) fn cut_to(&self, index: antecede_storage::LogIndex) -> bool {
+        self.shared.cut_to(index).is_ok()
     }
 
     /// Writes and syncs everything, whatever the setting; waits for the disk.

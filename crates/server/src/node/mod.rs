@@ -31,6 +31,7 @@ use antecede_protocol::{
 use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
+use self::checkpoint::Checkpoints;
 use self::current::Current;
 use self::log::{Appender, NodeLog};
 use self::mailbox::Sessions;
@@ -43,6 +44,8 @@ use crate::control::Control;
 use crate::peer::{LinkError, Links};
 use crate::telemetry::Telemetry;
 
+/// What lets the log be cut.
+pub(crate) mod checkpoint;
 /// The configuration and the lease.
 pub(crate) mod current;
 /// The log, and who waits for it.
@@ -129,6 +132,7 @@ pub(crate) struct Node {
     has_begun_empty: bool,
     replicas: Box<[Option<Mutex<Replica>>]>,
     pub(crate) log: NodeLog,
+    pub(crate) checkpoints: Checkpoints,
     pub(crate) memory: Memory,
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
@@ -245,6 +249,7 @@ impl Node {
     /// Asks all tasks of the node to end.
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
+        self.checkpoints.stop();
     }
 
     /// How long a client may be silent; zero: for ever.

@@ -1,12 +1,13 @@
 //! Starts a node: its log, its boot number, its replicas as the log left them.
 //!
 //! A folder holds `deployment` (its id, where the configuration names none), `boot` (the number of
-//! the last run) and `log/`. The boot number is written down, and synced, before the node says
+//! the last run), `checkpoint/` and `log/`. The boot number is written down, and synced, before the node says
 //! anything; it is at least the wall clock's microseconds, so that a node whose folder was emptied
 //! is still a newer run for its peers.
 
 use std::fs::File;
 use std::io::{self, Write};
+use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock, Weak};
@@ -19,6 +20,7 @@ use antecede_model::{
 };
 use antecede_protocol::{
     chain::{Input, Shard, ShardOptions},
+    checkpointed::{CheckpointMeta, RecoveryError},
     geo::cuts::CutKeeper,
     machine::Lease,
     mutation::Mutations,
@@ -27,10 +29,15 @@ use antecede_protocol::{
 use antecede_storage::{
     Identity, Log, LogIndex, Notice, OpenError, Options, RealDisk, RecoveryReport, SharedLog,
     SharedOptions,
+    checkpoint::{
+        CheckpointBatch, CheckpointError, CheckpointOptions, CheckpointStore, OpenCheckpointsError,
+        RealCheckpoints,
+    },
 };
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 
+use super::checkpoint::Checkpoints;
 use super::current::Current;
 use super::log::{NodeLog, PENDING_BYTES_MAX};
 use super::mailbox::Sessions;
@@ -62,6 +69,39 @@ pub enum StartError {
         index: LogIndex,
         /// What is wrong with it.
         source: antecede_model::codec::DecodeError,
+    },
+    /// The checkpoints cannot be opened.
+    #[error("cannot open the checkpoints")]
+    Checkpoints(#[from] OpenCheckpointsError),
+    /// A checkpoint cannot be read.
+    #[error("cannot read the checkpoint of shard {shard}")]
+    Checkpoint {
+        /// The shard.
+        shard: ShardId,
+        /// What is wrong with it.
+        source: CheckpointError,
+    },
+    /// A record of a checkpoint cannot be read by this build.
+    #[error(
+        "cannot read a record of the checkpoint of shard {shard}; was it written by a newer build?"
+    )]
+    CheckpointRecord {
+        /// The shard.
+        shard: ShardId,
+        /// What is wrong with it.
+        source: antecede_model::codec::DecodeError,
+    },
+    /// The log and the checkpoints do not belong together.
+    #[error(
+        "cannot put the checkpoints and the log in {} together; put back both as they were, or, if \
+         other nodes have the data, empty the folder: this node copies it from them then",
+        folder.display()
+    )]
+    Recovery {
+        /// The data folder.
+        folder: PathBuf,
+        /// What does not fit.
+        source: RecoveryError,
     },
     /// The member of the agreement cannot be opened.
     #[error("cannot take part in the agreement")]
@@ -109,6 +149,9 @@ pub(crate) struct Parts {
 /// What the log said at the start.
 struct Recovered {
     log: Log<RealDisk>,
+    /// Bytes of the records that were there.
+    bytes: u64,
+    checkpoints: Option<RealCheckpoints<RealDisk>>,
     replicas: Vec<Option<Shard>>,
     floor: Timestamp,
     /// Whether there was no record at all.
@@ -140,7 +183,8 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         let path = folder.unwrap_or_else(|| Path::new("memory"));
         io_error("start the log's thread for", path, source)
     })?;
-    let log = NodeLog::new(shared, is_in_memory, config.max_clock_drift, recovered.floor);
+    let found = (recovered.floor, recovered.bytes);
+    let log = NodeLog::new(shared, is_in_memory, config.max_clock_drift, found);
     let id = config.node;
     let memory = Memory::new(parts.memory_figure, config.limits.memory_bytes_max);
     let telemetry = Telemetry::new(&config);
@@ -159,6 +203,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
             .map(|shard| shard.map(|shard| Mutex::new(Replica::new(shard))))
             .collect(),
         log,
+        checkpoints: Checkpoints::new(recovered.checkpoints),
         memory,
         sessions: Sessions::starting_at(clock::wall()),
         links,
@@ -253,11 +298,15 @@ fn recover(
     };
     let Some(folder) = &config.storage.folder else {
         let (log, floor) = (Log::memory(options), Timestamp::ZERO);
-        return Ok(Recovered { log, replicas, floor, is_empty: true });
+        let checkpoints = None;
+        return Ok(Recovered { log, bytes: 0, checkpoints, replicas, floor, is_empty: true });
     };
     let path = folder.join("log");
     let disk = RealDisk::open(&path).map_err(|source| io_error("open", &path, source))?;
     let identity = Identity { deployment: deployment.0, node: config.node.to_bits() };
+    let began = clock::steady();
+    let (checkpoints, loaded) = load(folder, identity, &mut replicas)?;
+    tell_loading(config.node, loaded, began);
     let mut floor = Timestamp::ZERO;
     let mut wrong = None;
     let began = clock::steady();
@@ -267,7 +316,7 @@ fn recover(
             Ok(record) => {
                 let of = record.shard().and_then(|shard| replicas.get_mut(usize::from(shard.0)));
                 if let Some(Some(replica)) = of {
-                    replica.recover(record);
+                    replica.recover(antecede_model::ids::LogIndex(index.get()), record);
                 }
             }
             Err(source) => {
@@ -277,8 +326,64 @@ fn recover(
     if let Some(error) = wrong {
         return Err(error);
     }
+    for replica in replicas.iter_mut().flatten() {
+        let ended = replica.end_recovery();
+        ended.map_err(|source| StartError::Recovery { folder: folder.clone(), source })?;
+    }
     tell_recovery(config.node, &report, clock::steady().0.saturating_sub(began.0));
-    Ok(Recovered { log, replicas, floor, is_empty: report.records == 0 })
+    let (is_empty, bytes) = (report.records == 0 && loaded == 0, report.bytes);
+    Ok(Recovered { log, bytes, checkpoints: Some(checkpoints), replicas, floor, is_empty })
+}
+
+/// Opens the checkpoints, and gives each replica what there is of it; tells how many keys that is.
+fn load(
+    folder: &Path,
+    identity: Identity,
+    replicas: &mut [Option<Shard>],
+) -> Result<(RealCheckpoints<RealDisk>, u64), StartError> {
+    let path = folder.join("checkpoint");
+    let disk = RealDisk::open(&path).map_err(|source| io_error("open", &path, source))?;
+    let options = CheckpointOptions::usual(Arc::new(clock::LogClock));
+    let store = RealCheckpoints::open(disk, options, identity)?;
+    let mut loaded = 0;
+    let mut gone = CheckpointBatch::new();
+    let wrong = |shard| move |source| StartError::Checkpoint { shard, source };
+    let shards = store.shards().map_err(wrong(ShardId(0)))?;
+    for shard in shards {
+        let Some(Some(replica)) = replicas.get_mut(usize::from(shard.0)) else {
+            gone.reset(shard); // This node does not hold the shard any more.
+            continue;
+        };
+        let Some(meta) = store.meta(shard).map_err(wrong(shard))? else { continue };
+        let damaged = |source| StartError::CheckpointRecord { shard, source };
+        replica.recover_checkpoint(CheckpointMeta::read(&meta).map_err(damaged)?);
+        let mut damage = None;
+        let scanned = store.scan(shard, None, &mut |hash, records| {
+            loaded += 1;
+            let hash = hash.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
+            match replica.recover_records(hash, records) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(source) => {
+                    damage = Some(damaged(source));
+                    ControlFlow::Break(())
+                }
+            }
+        });
+        scanned.map_err(wrong(shard))?;
+        if let Some(damage) = damage {
+            return Err(damage);
+        }
+    }
+    if !gone.is_empty() {
+        store.write(&gone).map_err(wrong(ShardId(0)))?;
+    }
+    Ok((store, loaded))
+}
+
+fn tell_loading(node: NodeId, keys: u64, began: Steady) {
+    let took = clock::steady().0.saturating_sub(began.0);
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    info!(%node, keys, millis, "the checkpoint is read");
 }
 
 fn tell_recovery(node: NodeId, report: &RecoveryReport, took: Duration) {
