@@ -105,6 +105,9 @@ fn killed_nodes_lose_nothing_that_was_acknowledged() {
     let history = load.end();
     nodes.assert_running();
     assert!(3 <= kills, "only {kills} kills");
-    tell(&format!("{kills} kills"));
+    let checkpoints = nodes.metric("antecede_checkpoints_total");
+    let cut_to = nodes.metric("antecede_log_cut_to");
+    tell(&format!("{kills} kills, {checkpoints} checkpoints, logs cut to {cut_to} in all"));
+    assert!(9.0 <= checkpoints && 0.0 < cut_to, "{checkpoints} checkpoints, cut to {cut_to}");
     check(&stage, &history);
 }

@@ -224,7 +224,11 @@ impl Node {
     }
 }
 
+/// Little, so that a short load has many checkpoints, and logs that are cut.
+const CHECKPOINT: &str = "storage.checkpoint=64KiB";
+const SEGMENT: &str = "storage.segment=64KiB";
+
 fn serve(stage: &Stage, name: &str, file: &std::path::Path) -> Process {
-    let words = ["serve", "--config", path_text(file)];
+    let words = ["serve", "--config", path_text(file), "--set", CHECKPOINT, "--set", SEGMENT];
     Process::start(stage, &Start { name, words: &words, environment: &[] })
 }

@@ -138,14 +138,18 @@ impl CheckpointMeta {
     }
 }
 
+/// What has changed since it was told last: hashes in order, each with what [`read_records`] reads,
+/// or nothing if no key of that hash is left.
+pub type Changes = Vec<(u64, Option<Vec<u8>>)>;
+
 /// A part of a checkpoint: what has changed in some keys of a shard. Parts are written in order;
 /// those of one batch become durable together.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckpointStep {
     /// Whether everything that was written of the shard before is void.
     pub is_reset: bool,
-    /// By hash, what [`read_records`] reads; none if no key of that hash is left.
-    pub changes: Vec<(u64, Option<Vec<u8>>)>,
+    /// Keys that have changed.
+    pub changes: Changes,
     /// What the checkpoint says from now on; none while a first one is not complete.
     pub meta: Option<CheckpointMeta>,
     /// Whether the checkpoint is complete with it.

@@ -435,7 +435,7 @@ fn read_back(replicas: &mut [Option<Shard>], records: &[(u64, Record)]) -> Resul
             replica.recover(LogIndex(*index), record.clone());
         }
     }
-    let ended = replicas.iter_mut().flatten().map(Shard::end_recovery).collect::<Result<(), _>>();
+    let ended = replicas.iter_mut().flatten().try_for_each(Shard::end_recovery);
     ended.map_err(|error| error.to_string())
 }
 

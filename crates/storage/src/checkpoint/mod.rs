@@ -1,17 +1,12 @@
 //! Keeps, for each shard, its records and a meta record outside of the log, so that the log can be
 //! cut.
 //!
-//! A record is a key and a value, both opaque bytes; the meta record says up to which position of
-//! the shard's log the records stand for it, and whatever else the shard needs to go on from there.
-//! A node writes what has changed since the last time as one batch, which is durable as a whole or
-//! not there at all.
+//! A record is a key and a value, both opaque bytes; the meta record says what the records stand
+//! for, and whatever else the shard needs to go on from there (`protocol::checkpointed`). A node
+//! writes changes of any number of shards as one batch, which is durable as a whole or not there at
+//! all: metas and records are always of one moment.
 //!
-//! What changed may also be written as several batches, of which only the last has a new meta. A
-//! crash between them leaves some records newer than the meta says.
-//! Assumes: a value carries the position that it is from, and who replays the log since the meta's
-//! position skips what a value already has.
-//! Assumes: the log is cut only up to a position whose meta was written, see
-//! `CheckpointStore::write`.
+//! Assumes: the log is cut only behind what durable metas need of it.
 //!
 //! Ensures: what a write has reported is there after every crash.
 //! Ensures: a record that is not what was written is never returned: it is an error that names
@@ -46,10 +41,6 @@ pub use real::{CheckpointOptions, RealCheckpoints};
 mod simulated;
 pub use simulated::SimulatedCheckpoints;
 
-/// A thread that writes batches.
-mod writer;
-pub use writer::{CheckpointNotice, CheckpointWriter, QueueFull, WriterOptions};
-
 /// What is told of each record of a scan, in the order of keys: key and value.
 pub type Visit<'a> = &'a mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
@@ -62,7 +53,7 @@ pub trait CheckpointStore: fmt::Debug + Send + Sync + 'static {
     /// written again; after [`CheckpointError::Failed`] the process must end.
     ///
     /// Takes as long as the disk does, and longer if it is throttled: call it on a thread of its
-    /// own, see [`CheckpointWriter`].
+    /// own.
     fn write(&self, batch: &CheckpointBatch) -> Result<(), CheckpointError>;
 
     /// The shards of which there is anything, in order.
@@ -71,7 +62,6 @@ pub trait CheckpointStore: fmt::Debug + Send + Sync + 'static {
     /// The shard's meta record. Without one there is no checkpoint of the shard, though a first
     /// one may have begun: reset it before writing.
     ///
-    /// Read it before scanning: records may be newer than the meta, never older.
     fn meta(&self, shard: ShardId) -> Result<Option<Vec<u8>>, CheckpointError>;
 
     /// The value of a key.

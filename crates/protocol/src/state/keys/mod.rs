@@ -37,7 +37,7 @@ use super::{
     record,
 };
 use crate::{
-    checkpointed::{Floors, StepLimits, read_records, write_records},
+    checkpointed::{Changes, Floors, StepLimits, read_records, write_records},
     copied::{Part, Start},
     entry::{Body, Change, Effect, Entry},
 };
@@ -252,15 +252,10 @@ impl Keys {
         self.gone.make_contiguous().sort_by_key(|gone| gone.version);
     }
 
-    /// What has changed in keys from a hash on since it was told last, by hash in order; and the
-    /// hash to go on with (`None` at the end).
+    /// The hash to go on with (`None` at the end), and what has changed in keys from a hash on.
     ///
     /// What is told is the committed state: [`Keys::committed_to`] is the floor of these hashes.
-    pub fn take_changes(
-        &mut self,
-        from: u64,
-        limits: StepLimits,
-    ) -> (Option<u64>, Vec<(u64, Option<Vec<u8>>)>) {
+    pub fn take_changes(&mut self, from: u64, limits: StepLimits) -> (Option<u64>, Changes) {
         let changed = self.index.take_changed(from, limits.looks, limits.bytes);
         let mut hashes = changed.hashes;
         if let Some(removed) = self.removed.as_mut().filter(|removed| !removed.is_empty()) {

@@ -1,4 +1,4 @@
-//! Tests of checkpoints: one suite for all stores, then what only a real one or a writer can show.
+//! Tests of checkpoints: one suite for all stores, then what only a real one can show.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -6,7 +6,6 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use antecede_model::ids::ShardId;
 use antecede_storage::checkpoint::{
@@ -26,8 +25,6 @@ mod crash;
 mod every;
 /// Files of others, damage, and the bytes on disk.
 mod file;
-/// The thread that writes.
-mod writer;
 
 const FILE: &str = "records.redb";
 
@@ -277,6 +274,3 @@ impl Subject for OnSparseDisk {
 fn on_this_machine(folder: &TempDir) -> RealCheckpoints {
     open(RealDisk::open(folder.path()).unwrap())
 }
-
-/// Longer than anything here takes; a test that waits so long fails.
-const DEADLINE: Duration = Duration::from_secs(20);
