@@ -32,6 +32,8 @@ pub enum Mutation {
     MinimaWithoutShards,
     /// Tombstones are collected as soon as they are stable.
     CollectAtFirstStability,
+    /// A replica that is behind collects tombstones that are second-stable for the others.
+    CollectWhileBehind,
     /// After a restart everything up to the largest applied stamp counts as applied.
     ForgetExceptionsOnRestart,
     /// A token leaves out the session's last write.

@@ -68,6 +68,7 @@ pub const TABLE: &[Row] = &[
     managed("rejoin-with-uncommitted", Mutation::RejoinWithUncommitted, Profile::TailDeath),
     managed("copy-without-applied-sets", Mutation::CopyWithoutAppliedSets, Profile::TailDeath),
     managed("copy-without-history", Mutation::CopyWithoutHistory, Profile::ChainReplaced),
+    managed("collect-while-behind", Mutation::CollectWhileBehind, Profile::GcRace),
     leases("vouch-without-waiting", Mutation::VouchWithoutWaiting),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     leases("renew-late", Mutation::RenewLate),

@@ -6,11 +6,12 @@
 //!
 //! A tombstone is collected at *second stability*: when it has become stable, the local HLC is
 //! noted; when the stable cut of every origin has passed that, no concurrent operation can still
-//! be on its way (PITFALLS A1).
+//! be on its way (PITFALLS A1). A replica that is behind the others has such operations still before
+//! it: it collects only once it has applied everything up to then itself.
 
 use std::collections::VecDeque;
 
-use antecede_model::{clock::Timestamp, cut::Cut};
+use antecede_model::{clock::Timestamp, cut::Cut, ids::DatacenterId};
 
 use super::cuts::CUTS_EVERY;
 use crate::{
@@ -31,6 +32,8 @@ pub struct Collection {
     noted: VecDeque<(Timestamp, Cut)>,
     /// What has reached second stability.
     ready: Cut,
+    /// The logical time at which that was noted as stable.
+    ready_at: Timestamp,
 }
 
 impl Shard {
@@ -82,14 +85,28 @@ impl Shard {
         let origins = self.configuration.datacenters.keys().copied();
         let passed = self.cuts.stable.oldest(origins).unwrap_or_default();
         while self.collection.noted.front().is_some_and(|(at, _)| *at <= passed) {
-            if let Some((_, cut)) = self.collection.noted.pop_front() {
-                self.collection.ready = cut;
+            if let Some((at, cut)) = self.collection.noted.pop_front() {
+                (self.collection.ready_at, self.collection.ready) = (at, cut);
             }
         }
         if self.options.mutations.has(Mutation::CollectAtFirstStability) {
             self.collection.ready = self.cuts.stable.clone();
         }
+        if !self.has_applied_to(self.collection.ready_at) {
+            return;
+        }
         let ready = &self.collection.ready;
         self.keys.collect(|version| ready.covers(version.origin, version.timestamp), COLLECT_MAX);
+    }
+    /// Whether every operation up to a logical time is committed here. One of a datacenter that is
+    /// alone need not be: what comes later has a larger version.
+    fn has_applied_to(&self, at: Timestamp) -> bool {
+        let is_applied = |origin: &DatacenterId| {
+            let watermark = self.lines.get(origin).map(|line| line.applied.watermark());
+            self.cuts.stable.at(*origin) == Timestamp::MAX
+                || watermark.is_some_and(|watermark| at <= watermark)
+        };
+        self.options.mutations.has(Mutation::CollectWhileBehind)
+            || self.configuration.datacenters.keys().all(is_applied)
     }
 }

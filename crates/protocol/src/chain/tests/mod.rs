@@ -623,6 +623,30 @@ mod between_datacenters {
     }
 
     #[test]
+    fn a_replica_that_is_behind_collects_nothing() {
+        let mut deployment = Deployment::of(2, 1, 1);
+        deployment.put(1, "k", "v");
+        let head = deployment.replica(1, "k", 0);
+        let number = deployment.ask(head, "k", Action::Delete, &Carried::default());
+        deployment.settle();
+        assert_eq!(deployment.replies[&number].response, Response::Integer(1));
+        let shard = deployment.shard_of("k");
+        let tombstones =
+            |deployment: &Deployment| deployment.nodes[&head].shards[&shard].keys.tombstone_count();
+        // The others say that they have everything, twice: what that is has not come here yet.
+        for seconds in [1, 2] {
+            let ahead = Timestamp::from_millis(deployment.millis + seconds * 1_000);
+            let all = [(dc(1), ahead), (dc(2), ahead)];
+            let stable = Cut::of(all);
+            let cuts = Cuts { applied: stable.clone(), stable, wants_ticks: false, hlc: ahead };
+            deployment.tell(head, shard, Input::Cuts(&cuts));
+        }
+        assert_eq!(tombstones(&deployment), 1);
+        deployment.pass(5_000);
+        assert_eq!(tombstones(&deployment), 0, "it has caught up");
+    }
+
+    #[test]
     fn an_effect_is_never_seen_before_its_cause() {
         let mut deployment = Deployment::of(3, 1, 4);
         let (photo, acl) = ("{a}photo", "{b}acl");
