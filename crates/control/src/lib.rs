@@ -10,6 +10,9 @@
 /// What a store of configurations promises, and its errors.
 pub mod store;
 
+/// What a leader has heard of nodes.
+mod heard;
+
 /// The store among a few nodes of the deployment itself, by Raft.
 pub mod embedded;
 

@@ -15,12 +15,13 @@ use parking_lot::Mutex;
 use tokio::time::{sleep, timeout};
 
 use super::{
-    GroupId,
-    member::{AWAIT_LIMIT, Core, Member},
+    Backing, GroupId,
+    member::{AWAIT_LIMIT, Member},
     membership::{Change, MemberState, MembershipError},
     message::{Reply, Request},
     network::{CallError, Pool, Target},
     raft::Counted,
+    serving::Answering,
 };
 use crate::store::{
     Answer, Beat, Beats, ConfigurationStore, FACTS_BYTES_MAX, Feed, NODES_MAX, Outage, Renewal,
@@ -60,7 +61,7 @@ pub struct EmbeddedStore {
 
 #[derive(Debug)]
 struct Shared {
-    local: Option<Arc<Core>>,
+    local: Option<Arc<dyn Answering>>,
     pool: Pool,
     known: Mutex<Known>,
     request_limit: Duration,
@@ -77,7 +78,7 @@ struct Known {
 /// Whom to ask.
 #[derive(Clone, Debug)]
 enum Asked {
-    Here(Arc<Core>),
+    Here(Arc<dyn Answering>),
     There(Target),
 }
 
@@ -92,13 +93,16 @@ struct Progress {
 
 /// Whether a request may be asked again after its answer was lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Repeat {
+pub(crate) enum Repeat {
+    /// Asking twice is as good as once.
     Safe,
+    /// It might take effect twice.
     Never,
 }
 
 /// Why a request got no answer that settles it.
-enum AskError {
+#[derive(Debug)]
+pub(crate) enum AskError {
     /// It had no effect.
     Unavailable(Outage),
     /// It may have an effect.
@@ -137,19 +141,25 @@ impl EmbeddedStore {
     /// A store that asks these members over the network.
     #[must_use]
     pub fn new(options: StoreOptions) -> Self {
-        Self::with(options, None)
+        Self::with(options, None, Backing::Embedded)
     }
 
     /// A store of a node that is a member itself, and asks itself first.
     #[must_use]
     pub fn beside(options: StoreOptions, member: &Member) -> Self {
-        Self::with(options, Some(Arc::clone(member.core())))
+        let local: Arc<dyn Answering> = Arc::<super::member::Core>::clone(member.core());
+        Self::with(options, Some(local), Backing::Embedded)
     }
 
-    fn with(options: StoreOptions, local: Option<Arc<Core>>) -> Self {
+    /// A store of a node that asks `local` first, and nobody who agrees by something else.
+    pub(crate) fn with(
+        options: StoreOptions,
+        local: Option<Arc<dyn Answering>>,
+        backing: Backing,
+    ) -> Self {
         let StoreOptions { group, node, members, request_limit, attempt_limit } = options;
         let known = Mutex::new(Known { members, leader: None });
-        let pool = Pool::new(group, node);
+        let pool = Pool::new(group, node, backing);
         Self { shared: Arc::new(Shared { local, pool, known, request_limit, attempt_limit }) }
     }
 
@@ -246,7 +256,7 @@ impl EmbeddedStore {
         Err(StoreError::Unknown { outage: unfit(&reply) })
     }
 
-    async fn beat(&self, beat: Beat) -> Result<Renewal, StoreError> {
+    pub(crate) async fn beat(&self, beat: Beat) -> Result<Renewal, StoreError> {
         check_size("facts", &beat.facts, FACTS_BYTES_MAX)?;
         let (node, offered) = (beat.node, beat.boot);
         let reply = self.shared.request(&Request::Beat(beat), Repeat::Safe).await?;
@@ -263,7 +273,7 @@ impl EmbeddedStore {
         Err(StoreError::Unavailable { outage: unfit(&reply) })
     }
 
-    async fn all_beats(&self) -> Result<Beats, StoreError> {
+    pub(crate) async fn all_beats(&self) -> Result<Beats, StoreError> {
         let reply = self.shared.request(&Request::Beats, Repeat::Safe).await?;
         if let Reply::Beats(beats) = reply {
             return Ok(beats);
@@ -437,7 +447,7 @@ impl Shared {
 
     async fn attempt(&self, asked: &Asked, request: &Request) -> Result<Reply, CallError> {
         match asked {
-            Asked::Here(core) => Ok(Box::pin(core.answer(request.clone())).await),
+            Asked::Here(core) => Ok(core.answer(request.clone()).await),
             Asked::There(target) => self.pool.call(target, request).await,
         }
     }
@@ -445,7 +455,7 @@ impl Shared {
     /// Whom to ask, in this order: the one that led last, this node's own member, all others.
     fn candidates(&self) -> Vec<Asked> {
         let known = self.known.lock();
-        let own = self.local.as_ref().map(|core| core.node);
+        let own = self.local.as_ref().map(|core| core.node());
         let mut nodes: Vec<NodeId> = known.leader.into_iter().chain(own).collect();
         nodes.extend(known.members.keys().copied());
         let mut candidates: Vec<Asked> = Vec::new();
@@ -454,7 +464,7 @@ impl Shared {
                 continue;
             }
             match (&self.local, known.members.get(&node)) {
-                (Some(core), _) if core.node == node => {
+                (Some(core), _) if core.node() == node => {
                     candidates.push(Asked::Here(Arc::clone(core)));
                 }
                 (Some(_) | None, Some(address)) => {
@@ -501,7 +511,7 @@ impl Shared {
 impl Asked {
     fn node(&self) -> NodeId {
         match self {
-            Self::Here(core) => core.node,
+            Self::Here(core) => core.node(),
             Self::There(target) => target.node,
         }
     }

@@ -8,12 +8,12 @@
 //! forgotten with the term, and so is the time since when it listens. The newest boot of each node
 //! is agreed upon, so that an older one is refused by every later leader, too.
 
-use std::{collections::BTreeMap, fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
-
-use antecede_model::{
-    clock::Steady,
-    ids::{Boot, NodeId},
+use std::{
+    collections::BTreeMap, fmt, future::Future, net::SocketAddr, path::PathBuf, pin::Pin,
+    sync::Arc, time::Duration,
 };
+
+use antecede_model::{clock::Steady, ids::NodeId};
 use openraft::{
     BasicNode, ConfigError, ServerState, Snapshot,
     error::{CheckIsLeaderError, ClientWriteError, Fatal, InitializeError, RaftError},
@@ -23,16 +23,19 @@ use parking_lot::Mutex;
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
 
 use super::{
-    GroupId,
+    Backing, GroupId,
     disk::{FileError, LogFile, MemberFile, Start},
     membership::{self, Ended, MemberState, members_of},
     message::{Reply, Request},
     network::{Network, Pool},
     raft::{Command, Outcome, Raft, Timing, member_of, node_of},
-    serving,
+    serving::{self, Answering},
     state::{State, StateMachine},
 };
-use crate::store::{Beat, Beats, FACTS_BYTES_MAX, NODES_MAX, Renewal, Seen, VALUE_BYTES_MAX};
+use crate::{
+    heard::Heard,
+    store::{Beat, FACTS_BYTES_MAX, Renewal, VALUE_BYTES_MAX},
+};
 
 /// How long a member keeps a question for news before it says that there are none.
 pub(super) const AWAIT_LIMIT: Duration = Duration::from_secs(1);
@@ -143,7 +146,7 @@ impl Member {
         let failed = |source: Fatal<u64>| OpenError::Raft { node, source: Box::new(source) };
         let (machine, state) =
             StateMachine::open(Arc::clone(&file)).map_err(|error| failed((*error).into()))?;
-        let pool = Arc::new(Pool::new(group, node));
+        let pool = Arc::new(Pool::new(group, node, Backing::Embedded));
         let network = Network::new(Arc::clone(&pool));
         let open = file.watch();
         let log = LogFile::new(file);
@@ -160,7 +163,8 @@ impl Member {
             heard: Mutex::default(),
         });
         core.found(founders).await.map_err(failed)?;
-        let serving = tokio::spawn(serving::serve(Arc::clone(&core), listener));
+        let answering: Arc<dyn Answering> = Arc::<Core>::clone(&core);
+        let serving = tokio::spawn(serving::serve(answering, listener));
         Ok(Self { core, serving, open, local_address })
     }
 
@@ -219,23 +223,6 @@ impl Drop for Member {
     }
 }
 
-/// What a leader has heard in one term.
-#[derive(Debug, Default)]
-struct Heard {
-    term: u64,
-    since: Steady,
-    nodes: BTreeMap<NodeId, (Boot, Steady, Arc<[u8]>)>,
-}
-
-impl Heard {
-    /// Forgets what was heard in another term.
-    fn enter(&mut self, term: u64, now: Steady) {
-        if self.term != term {
-            *self = Self { term, since: now, nodes: BTreeMap::new() };
-        }
-    }
-}
-
 /// A member's parts, shared by those who ask.
 pub(crate) struct Core {
     pub(super) group: GroupId,
@@ -250,6 +237,24 @@ pub(crate) struct Core {
 impl fmt::Debug for Core {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Core").field("group", &self.group).field("node", &self.node).finish()
+    }
+}
+
+impl Answering for Core {
+    fn group(&self) -> GroupId {
+        self.group
+    }
+
+    fn node(&self) -> NodeId {
+        self.node
+    }
+
+    fn backing(&self) -> Backing {
+        Backing::Embedded
+    }
+
+    fn answer(&self, request: Request) -> Pin<Box<dyn Future<Output = Reply> + Send + '_>> {
+        Box::pin(self.reply_to(request))
     }
 }
 
@@ -271,8 +276,7 @@ impl Core {
         }
     }
 
-    /// Answers a request.
-    pub(super) async fn answer(&self, request: Request) -> Reply {
+    async fn reply_to(&self, request: Request) -> Reply {
         match request {
             Request::Append(append) => match self.raft.append_entries(append).await {
                 Ok(response) => Reply::Append(response),
@@ -310,6 +314,9 @@ impl Core {
             }
             Request::Beat(beat) => self.hear(beat).await,
             Request::Beats => self.beats().await,
+            Request::Leader => {
+                Reply::Leads(self.raft.metrics().borrow().current_leader.and_then(node_of))
+            }
             Request::Members => match self.confirm().await {
                 Ok(()) => Reply::Members(self.members()),
                 Err(refused) => refused,
@@ -415,48 +422,39 @@ impl Core {
             return self.not_leader();
         }
         let mut heard = self.heard.lock();
-        if term < heard.term {
+        if term < heard.term() {
             return Reply::NotLeader(None);
         }
         // It leads by now: what it heard before may be older than its term.
         heard.enter(term, (self.clock)());
-        let count = heard.nodes.len();
-        if NODES_MAX <= count && !heard.nodes.contains_key(&beat.node) {
-            return Reply::Full { what: super::raft::Counted::Nodes, count: count as u64 + 1 };
-        }
-        let last = heard
-            .nodes
-            .entry(beat.node)
-            .or_insert_with(|| (beat.boot, heard_at, Arc::clone(&beat.facts)));
-        if (last.0, last.1) <= (beat.boot, heard_at) {
-            *last = (beat.boot, heard_at, beat.facts);
+        if let Err(count) = heard.hear(beat, heard_at) {
+            return Reply::Full { what: super::raft::Counted::Nodes, count };
         }
         drop(heard);
         Reply::Renewed(Renewal { leader: self.node }, self.members())
     }
 
     /// What was heard in the term in which this member leads before and after.
+    ///
+    /// It is looked up before the majority is asked: if this process stands still in between, a
+    /// later leader may hear a node, and what was looked up after that would not know of it.
     async fn beats(&self) -> Reply {
         let Some(term) = self.leading() else { return self.not_leader() };
+        let beats = {
+            let mut heard = self.heard.lock();
+            if term < heard.term() {
+                return Reply::NotLeader(None);
+            }
+            let now = (self.clock)();
+            heard.enter(term, now);
+            heard.beats(now)
+        };
         if let Err(refused) = self.confirm().await {
             return refused;
         }
         if self.leading() != Some(term) {
             return self.not_leader();
         }
-        let mut heard = self.heard.lock();
-        if term < heard.term {
-            return Reply::NotLeader(None);
-        }
-        let now = (self.clock)();
-        heard.enter(term, now);
-        let ago = |then: Steady| now.0.saturating_sub(then.0);
-        let seen = |(node, (boot, at, facts)): (&NodeId, &(Boot, Steady, Arc<[u8]>))| {
-            (*node, Seen { boot: *boot, ago: ago(*at), facts: Arc::clone(facts) })
-        };
-        Reply::Beats(Beats {
-            since_leader: ago(heard.since),
-            nodes: heard.nodes.iter().map(seen).collect(),
-        })
+        Reply::Beats(beats)
     }
 }

@@ -13,7 +13,7 @@ use antecede_model::{
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, VoteRequest, VoteResponse};
 
 use super::{
-    GroupId,
+    Backing, GroupId,
     codec::{
         read_entry, read_expected, read_key, read_log_id, read_meta, read_stored, read_text,
         read_vote, write_entry, write_key, write_log_id, write_meta, write_stored, write_vote,
@@ -24,7 +24,7 @@ use super::{
 use crate::store::{Beat, Beats, Renewal, Revision, Seen, StoreKey, Stored};
 
 /// The form of everything here. Both sides of a connection must have the same.
-pub(crate) const VERSION: u8 = 1;
+pub(crate) const VERSION: u8 = 2;
 
 /// How a hello begins, so that no other protocol is taken for this one.
 const MAGIC: [u8; 8] = *b"antecede";
@@ -38,6 +38,7 @@ pub(crate) struct Hello {
     pub(crate) group: GroupId,
     pub(crate) from: NodeId,
     pub(crate) to: NodeId,
+    pub(crate) backing: Backing,
 }
 
 impl Hello {
@@ -48,6 +49,7 @@ impl Hello {
         writer.node(self.from);
         writer.node(self.to);
         self.group.write(&mut writer);
+        self.backing.write(&mut writer);
         bytes
     }
 
@@ -57,7 +59,9 @@ impl Hello {
         let version = reader.u8().ok()?;
         let (from, to) = (reader.node().ok()?, reader.node().ok()?);
         let group = GroupId::read(&mut reader).ok()?;
-        Some(Self { version, group, from, to })
+        // The first version did not say it, and had one only.
+        let backing = Backing::read(&mut reader).unwrap_or(Backing::Embedded);
+        Some(Self { version, group, from, to, backing })
     }
 }
 
@@ -72,6 +76,8 @@ pub(crate) enum Welcome {
     OtherMember(NodeId),
     /// The other side is of this group.
     OtherGroup(GroupId),
+    /// The other side agrees by this.
+    OtherBacking(Backing),
 }
 
 impl Welcome {
@@ -92,6 +98,10 @@ impl Welcome {
                 writer.u8(3);
                 group.write(&mut writer);
             }
+            Self::OtherBacking(backing) => {
+                writer.u8(4);
+                backing.write(&mut writer);
+            }
         }
         bytes
     }
@@ -103,6 +113,7 @@ impl Welcome {
             1 => Self::OtherVersion(reader.u8()?),
             2 => Self::OtherMember(reader.node()?),
             3 => Self::OtherGroup(GroupId::read(&mut reader)?),
+            4 => Self::OtherBacking(Backing::read(&mut reader)?),
             found => return Err(DecodeError::UnknownTag { what: "answer to a hello", found }),
         })
     }
@@ -131,6 +142,8 @@ pub(crate) enum Request {
     Members,
     /// Change the members.
     Change(Change),
+    /// Who leads, as far as the one that is asked knows.
+    Leader,
 }
 
 /// What a member answers.
@@ -168,6 +181,8 @@ pub(crate) enum Reply {
     LeaderChanged,
     /// The member has stopped, or cannot read the request.
     Stopped,
+    /// To [`Request::Leader`].
+    Leads(Option<NodeId>),
 }
 
 impl Request {
@@ -217,6 +232,7 @@ impl Request {
                 writer.u8(9);
                 change.write(&mut writer);
             }
+            Self::Leader => writer.u8(10),
         }
         bytes
     }
@@ -251,6 +267,7 @@ impl Request {
             7 => Self::Beats,
             8 => Self::Members,
             9 => Self::Change(Change::read(reader)?),
+            10 => Self::Leader,
             found => return Err(DecodeError::UnknownTag { what: "request to a member", found }),
         };
         reader.finish()?;
@@ -349,6 +366,10 @@ impl Reply {
             Self::NoMajority => writer.u8(13),
             Self::LeaderChanged => writer.u8(14),
             Self::Stopped => writer.u8(15),
+            Self::Leads(leader) => {
+                writer.u8(16);
+                writer.option(*leader, Writer::node);
+            }
         }
         bytes
     }
@@ -392,7 +413,8 @@ impl Reply {
             | Self::NotLeader(_)
             | Self::NoMajority
             | Self::LeaderChanged
-            | Self::Stopped => {}
+            | Self::Stopped
+            | Self::Leads(_) => {}
         }
     }
 
@@ -431,6 +453,7 @@ impl Reply {
             13 => Self::NoMajority,
             14 => Self::LeaderChanged,
             15 => Self::Stopped,
+            16 => Self::Leads(reader.option(Reader::node)?),
             found => return Err(DecodeError::UnknownTag { what: "answer of a member", found }),
         };
         reader.finish()?;
@@ -515,12 +538,15 @@ mod tests {
     fn a_hello_keeps_its_bytes() {
         let deployment = DeploymentId([0xab; 16]);
         let group = GroupId { deployment, datacenter: Some(DatacenterId(2)) };
-        let hello = Hello { version: VERSION, group, from: FROM, to: FROM };
+        let backing = Backing::Etcd;
+        let hello = Hello { version: VERSION, group, from: FROM, to: FROM, backing };
         let bytes = hello.encode();
         let text: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-        let golden = "616e746563656465010700000007000000abababababababababababababababab0102";
+        let golden = "616e746563656465020700000007000000abababababababababababababababab010201";
         assert_eq!(text, golden, "every version begins with such a hello");
         assert_eq!(Hello::decode(&bytes), Some(hello));
+        let first = Hello::decode(&bytes[..bytes.len() - 1]).unwrap();
+        assert_eq!(first.backing, Backing::Embedded, "the first version had one only");
         assert_eq!(Hello::decode(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), None);
     }
 

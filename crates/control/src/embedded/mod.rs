@@ -18,13 +18,13 @@ pub mod member;
 /// Who the members are, and how that changes.
 pub mod membership;
 /// What members and nodes say to each other.
-mod message;
+pub(crate) mod message;
 /// Connections to members.
-mod network;
+pub(crate) mod network;
 /// What the Raft library is told about us.
 pub mod raft;
 /// Connections from members and nodes.
-mod serving;
+pub(crate) mod serving;
 /// What the log adds up to.
 mod state;
 
@@ -48,6 +48,41 @@ pub struct GroupId {
     pub deployment: DeploymentId,
     /// The datacenter that it decides for; `None` for the whole deployment.
     pub datacenter: Option<DatacenterId>,
+}
+
+/// What keeps the agreement of a group; all nodes of a datacenter must have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Backing {
+    /// Its members, by Raft.
+    Embedded,
+    /// etcd; its nodes only listen to each other.
+    Etcd,
+}
+
+impl fmt::Display for Backing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Embedded => "embedded",
+            Self::Etcd => "etcd",
+        })
+    }
+}
+
+impl Backing {
+    fn write(self, writer: &mut Writer<'_>) {
+        writer.u8(match self {
+            Self::Embedded => 0,
+            Self::Etcd => 1,
+        });
+    }
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match reader.u8()? {
+            0 => Ok(Self::Embedded),
+            1 => Ok(Self::Etcd),
+            found => Err(DecodeError::UnknownTag { what: "store of a group", found }),
+        }
+    }
 }
 
 impl GroupId {

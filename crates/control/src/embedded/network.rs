@@ -30,7 +30,7 @@ use tokio::{
 };
 
 use super::{
-    GroupId,
+    Backing, GroupId,
     message::{Hello, Reply, Request, VERSION, Welcome},
     raft::{Types, Vote, node_of},
 };
@@ -135,12 +135,13 @@ pub(crate) struct Pool {
     group: GroupId,
     /// Who calls.
     node: NodeId,
+    backing: Backing,
     idle: Mutex<BTreeMap<Target, Vec<TcpStream>>>,
 }
 
 impl Pool {
-    pub(crate) const fn new(group: GroupId, node: NodeId) -> Self {
-        Self { group, node, idle: Mutex::new(BTreeMap::new()) }
+    pub(crate) const fn new(group: GroupId, node: NodeId, backing: Backing) -> Self {
+        Self { group, node, backing, idle: Mutex::new(BTreeMap::new()) }
     }
 
     /// Asks and waits for the answer; the caller limits the time.
@@ -192,7 +193,8 @@ impl Pool {
         let mut stream = TcpStream::connect(&target.address).await.map_err(|e| refused(&e))?;
         stream.set_nodelay(true).map_err(|error| refused(&error))?;
         let (from, to) = (self.node, target.node);
-        let hello = Hello { version: VERSION, group: self.group, from, to };
+        let (group, backing) = (self.group, self.backing);
+        let hello = Hello { version: VERSION, group, from, to, backing };
         write_frame(&mut stream, &hello.encode()).await.map_err(|error| refused(&error))?;
         let body = read_frame(&mut stream, HELLO_BYTES_MAX).await.map_err(|e| refused(&e))?;
         match Welcome::decode(&body).map_err(|error| refused(&error))? {
@@ -202,6 +204,10 @@ impl Pool {
             }
             Welcome::OtherMember(node) => Err(format!("it is member {node}, not {to}")),
             Welcome::OtherGroup(group) => Err(format!("it is of {group}, not of {}", self.group)),
+            Welcome::OtherBacking(other) => Err(format!(
+                "node {to} has control.store = \"{other}\", node {from} has \"{backing}\"; give all \
+                 nodes of a datacenter the same"
+            )),
         }
     }
 }

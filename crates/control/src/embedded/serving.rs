@@ -5,7 +5,7 @@
 //! Limits: a number of connections at once (one more is closed at once), time for the hello, for
 //! the next request, and for taking an answer.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
 
 use antecede_model::ids::NodeId;
 use tokio::{
@@ -16,8 +16,8 @@ use tokio::{
 };
 
 use super::{
-    member::Core,
-    message::{Hello, Request, VERSION, Welcome},
+    Backing, GroupId,
+    message::{Hello, Reply, Request, VERSION, Welcome},
     network::{HELLO_BYTES_MAX, read_frame, read_message, write_frame},
 };
 
@@ -36,8 +36,20 @@ const WRITE_LIMIT: Duration = Duration::from_secs(20);
 /// Pause after the machine could not accept a connection, most likely for want of descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// Who answers requests, here or over a connection.
+pub(crate) trait Answering: Send + Sync + fmt::Debug {
+    /// The group that it belongs to.
+    fn group(&self) -> GroupId;
+    /// The node that it is.
+    fn node(&self) -> NodeId;
+    /// What keeps the agreement.
+    fn backing(&self) -> Backing;
+    /// Answers a request.
+    fn answer(&self, request: Request) -> Pin<Box<dyn Future<Output = Reply> + Send + '_>>;
+}
+
 /// Accepts connections until it is dropped, and with it all of them.
-pub(super) async fn serve(core: Arc<Core>, listener: TcpListener) {
+pub(crate) async fn serve(core: Arc<dyn Answering>, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -60,13 +72,13 @@ pub(super) async fn serve(core: Arc<Core>, listener: TcpListener) {
         };
         let core = Arc::clone(&core);
         connections.spawn(async move {
-            converse(&core, stream).await;
+            converse(&*core, stream).await;
             drop(place);
         });
     }
 }
 
-async fn converse(core: &Core, mut stream: TcpStream) {
+async fn converse(core: &dyn Answering, mut stream: TcpStream) {
     let Some(from) = greet(core, &mut stream).await else { return };
     loop {
         let body = match timeout(IDLE_LIMIT, read_message(&mut stream)).await {
@@ -85,7 +97,7 @@ async fn converse(core: &Core, mut stream: TcpStream) {
             }
         };
         drop(body);
-        let reply = Box::pin(core.answer(request)).await.encode();
+        let reply = core.answer(request).await.encode();
         let written = timeout(WRITE_LIMIT, write_frame(&mut stream, &reply)).await;
         if !matches!(written, Ok(Ok(()))) {
             return;
@@ -94,15 +106,17 @@ async fn converse(core: &Core, mut stream: TcpStream) {
 }
 
 /// Finds out who calls; `None` if it calls someone else, or is none of ours.
-async fn greet(core: &Core, stream: &mut TcpStream) -> Option<NodeId> {
+async fn greet(core: &dyn Answering, stream: &mut TcpStream) -> Option<NodeId> {
     let body = timeout(HELLO_LIMIT, read_frame(stream, HELLO_BYTES_MAX)).await.ok()?.ok()?;
     let hello = Hello::decode(&body)?;
     let welcome = if hello.version != VERSION {
         Welcome::OtherVersion(VERSION)
-    } else if hello.group != core.group {
-        Welcome::OtherGroup(core.group)
-    } else if hello.to != core.node {
-        Welcome::OtherMember(core.node)
+    } else if hello.group != core.group() {
+        Welcome::OtherGroup(core.group())
+    } else if hello.to != core.node() {
+        Welcome::OtherMember(core.node())
+    } else if hello.backing != core.backing() {
+        Welcome::OtherBacking(core.backing())
     } else {
         Welcome::Accepted
     };

@@ -199,12 +199,12 @@ async fn nonsense_ends_a_connection_and_nothing_else() {
     put(&*group.store(0), &key("k"), 1).await;
     let address = group.places[0].member.as_ref().unwrap().local_address();
     let hello = |to: u16| {
-        let mut body = b"antecede\x01".to_vec();
+        let mut body = b"antecede\x02".to_vec();
         for number in [9_u16, to] {
             body.extend_from_slice(&NodeId { number, ..node(0) }.to_bits().to_le_bytes());
         }
         body.extend_from_slice(&[7; 16]);
-        body.extend_from_slice(&[1, 1]);
+        body.extend_from_slice(&[1, 1, 0]);
         frame(&body)
     };
     let other = frame(&[&[2], node(0).to_bits().to_le_bytes().as_slice()].concat());

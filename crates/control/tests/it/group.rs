@@ -1,11 +1,7 @@
 //! Members of an embedded group in one process, with a proxy before each so that it can be cut off.
-//!
-//! A proxy reads the hello of a connection to learn who calls. While the caller or the called one
-//! is cut off it passes nothing on and closes nothing, as a network does that loses packets.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    net::SocketAddr,
     sync::Arc,
     time::Duration,
 };
@@ -19,15 +15,12 @@ use antecede_model::{
     ids::{DatacenterId, DeploymentId, NodeId},
 };
 use tempfile::TempDir;
-use tokio::{
-    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::watch,
-    task::{JoinHandle, JoinSet},
-    time::sleep,
-};
+use tokio::{net::TcpListener, task::JoinSet};
 
-use crate::conformance::{Cluster, eventually};
+use crate::{
+    conformance::{Cluster, eventually},
+    wires::{Caller, Proxy, Wires},
+};
 
 /// The group of all tests.
 pub(crate) const GROUP: GroupId =
@@ -41,27 +34,13 @@ pub(crate) const TIMING: Timing = Timing {
     learn_limit: Duration::from_secs(2),
 };
 
-/// Where the caller stands in a connection's first bytes: behind length, checksum, the name of the
-/// protocol and its version.
-const CALLER_AT: usize = 4 + 4 + 8 + 1;
-
-/// The network between members.
-pub(crate) struct Wires {
-    /// The nodes that are cut off.
-    cuts: watch::Sender<BTreeSet<NodeId>>,
-    /// How long bytes take in each direction.
-    delay: Duration,
-}
-
 /// A member, running or not.
 pub(crate) struct Place {
     pub(crate) node: NodeId,
     /// Where its proxy listens.
     pub(crate) address: String,
     pub(crate) member: Option<Member>,
-    /// Where it listens itself.
-    behind: watch::Sender<Option<SocketAddr>>,
-    proxy: JoinHandle<()>,
+    proxy: Proxy,
 }
 
 /// A group of members.
@@ -86,11 +65,9 @@ impl Group {
     /// A place for one more member, with nothing running in it.
     pub(crate) async fn add_place(&mut self) -> usize {
         let node = node(self.places.len());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap().to_string();
-        let (behind, target) = watch::channel(None);
-        let proxy = tokio::spawn(accept(listener, node, target, Arc::clone(&self.wires)));
-        self.places.push(Place { node, address, member: None, behind, proxy });
+        let proxy = self.wires.proxy(node, Caller::SaysHello).await;
+        let address = proxy.address.clone();
+        self.places.push(Place { node, address, member: None, proxy });
         self.places.len() - 1
     }
 
@@ -117,7 +94,7 @@ impl Group {
     }
 
     fn settle(&mut self, place: usize, member: Member) {
-        self.places[place].behind.send_replace(Some(member.local_address()));
+        self.places[place].proxy.lead_to(Some(member.local_address()));
         self.places[place].member = Some(member);
     }
 
@@ -181,7 +158,7 @@ impl Group {
 
     /// A group without members, on a slow network.
     pub(crate) fn slow(timing: Timing, delay: Duration) -> Self {
-        let wires = Arc::new(Wires { cuts: watch::Sender::new(BTreeSet::new()), delay });
+        let wires = Arc::new(Wires::new(delay));
         Self {
             places: Vec::new(),
             stores: Vec::new(),
@@ -207,7 +184,7 @@ impl Cluster for Group {
 
     async fn leader(&self) -> usize {
         eventually("a leader", || async {
-            let cuts = self.wires.cuts.borrow().clone();
+            let cuts = self.wires.cuts();
             let reachable = self.places.iter().filter(|place| !cuts.contains(&place.node));
             let named = reachable.filter_map(|place| place.member.as_ref()?.leader());
             let named: BTreeSet<NodeId> = named.collect();
@@ -223,7 +200,7 @@ impl Cluster for Group {
 
     async fn stop(&mut self, member: usize) {
         let place = &mut self.places[member];
-        place.behind.send_replace(None);
+        place.proxy.lead_to(None);
         place.member.take().expect("it runs").stop().await;
     }
 
@@ -233,93 +210,10 @@ impl Cluster for Group {
     }
 
     fn cut(&self, member: usize) {
-        let node = self.places[member].node;
-        self.wires.cuts.send_modify(|cuts| {
-            cuts.insert(node);
-        });
+        self.wires.cut(self.places[member].node);
     }
 
     fn heal(&self) {
-        self.wires.cuts.send_modify(BTreeSet::clear);
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        for place in &self.places {
-            place.proxy.abort();
-        }
-    }
-}
-
-/// Accepts connections for a member.
-async fn accept(
-    listener: TcpListener,
-    node: NodeId,
-    behind: watch::Receiver<Option<SocketAddr>>,
-    wires: Arc<Wires>,
-) {
-    while let Ok((stream, _)) = listener.accept().await {
-        tokio::spawn(pass(stream, node, behind.clone(), Arc::clone(&wires)));
-    }
-}
-
-/// Passes bytes on, unless one side is cut off; what was cut ends when the cut ends.
-async fn pass(
-    mut near: TcpStream,
-    node: NodeId,
-    mut behind: watch::Receiver<Option<SocketAddr>>,
-    wires: Arc<Wires>,
-) -> Option<()> {
-    let mut first = [0; CALLER_AT + 4];
-    near.read_exact(&mut first).await.ok()?;
-    let caller = NodeId::from_bits(u32::from_le_bytes(*first.last_chunk::<4>()?));
-    let is_cut = |cuts: &BTreeSet<NodeId>| cuts.contains(&node) || cuts.contains(&caller);
-    let mut changes = wires.cuts.subscribe();
-    if is_cut(&wires.cuts.borrow().clone()) {
-        changes.wait_for(|cuts| !is_cut(cuts)).await.ok()?;
-        return None;
-    }
-    let target = (*behind.borrow_and_update())?;
-    let mut far = TcpStream::connect(target).await.ok()?;
-    far.set_nodelay(true).ok()?;
-    near.set_nodelay(true).ok()?;
-    far.write_all(&first).await.ok()?;
-    let was_cut = tokio::select! {
-        () = carry(near, far, wires.delay) => false,
-        _ = behind.changed() => false,
-        found = changes.wait_for(is_cut) => found.is_ok(),
-    };
-    if was_cut {
-        changes.wait_for(|cuts| !is_cut(cuts)).await.ok()?;
-    }
-    None
-}
-
-/// Passes bytes on in both directions, until one ends.
-async fn carry(near: TcpStream, far: TcpStream, delay: Duration) {
-    let (near_read, near_write) = near.into_split();
-    let (far_read, far_write) = far.into_split();
-    tokio::select! {
-        _ = carry_one_way(near_read, far_write, delay) => {}
-        _ = carry_one_way(far_read, near_write, delay) => {}
-    }
-}
-
-async fn carry_one_way(
-    mut from: impl AsyncRead + Unpin,
-    mut to: impl AsyncWrite + Unpin,
-    delay: Duration,
-) -> std::io::Result<()> {
-    let mut buffer = vec![0; 64 * 1024];
-    loop {
-        let count = from.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(());
-        }
-        if !delay.is_zero() {
-            sleep(delay).await;
-        }
-        to.write_all(&buffer[..count]).await?;
+        self.wires.heal();
     }
 }

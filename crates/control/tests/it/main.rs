@@ -7,3 +7,5 @@ mod conformance;
 mod embedded;
 /// Members with connections that can be cut.
 mod group;
+/// A network that can be cut.
+mod wires;
