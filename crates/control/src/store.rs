@@ -261,6 +261,14 @@ pub enum Outage {
         /// How it broke.
         reason: String,
     },
+    /// A member answered, and said no.
+    #[error("{address} refuses: {reason}")]
+    Refused {
+        /// Who was asked.
+        address: String,
+        /// What it said.
+        reason: String,
+    },
     /// This member has stopped, because of its disk or because it was told to.
     #[error("member {member} has stopped; look at its log and restart it")]
     Stopped {

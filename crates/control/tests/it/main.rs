@@ -5,6 +5,12 @@
 mod conformance;
 /// The embedded store: the suite, and its members.
 mod embedded;
+/// The store on etcd: the suite, and what is particular to it.
+#[cfg(feature = "etcd")]
+mod etcd;
+/// Members of etcd with nodes of ours beside them.
+#[cfg(feature = "etcd")]
+mod etcd_group;
 /// Members with connections that can be cut.
 mod group;
 /// A network that can be cut.
