@@ -61,6 +61,8 @@ pub(crate) struct Deployment {
     pub(crate) has_faults: bool,
     /// Who decides which replicas serve, as the configuration calls it.
     pub(crate) control: &'static str,
+    /// Where etcd answers, if it is asked.
+    pub(crate) endpoints: Vec<String>,
     /// Its datacenters; the first has number 1.
     pub(crate) datacenters: Vec<DatacenterPlace>,
 }
@@ -106,6 +108,10 @@ impl Deployment {
         writeln!(text, "number = {}", node + 1)?;
         writeln!(text, "\n[control]")?;
         writeln!(text, "store = {}", quoted(self.control))?;
+        if !self.endpoints.is_empty() {
+            let endpoints: Vec<String> = self.endpoints.iter().map(|it| quoted(it)).collect();
+            writeln!(text, "endpoints = [{}]", endpoints.join(", "))?;
+        }
         writeln!(text, "\n[storage]")?;
         match keeping {
             Keeping::Memory => writeln!(text, "memory = true")?,
@@ -179,6 +185,7 @@ mod tests {
             shards: Some(64),
             has_faults: true,
             control: "embedded",
+            endpoints: Vec::new(),
             datacenters: vec![
                 datacenter("eu", 7000),
                 datacenter("us", 8000),

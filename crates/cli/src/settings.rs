@@ -76,6 +76,14 @@ struct GenerateOptions {
     /// Who decides which replicas serve
     #[arg(long, value_enum, default_value = "none")]
     control: ControlChoice,
+    /// Where etcd answers, such as 127.0.0.1:2379; for --control etcd
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "HOST:PORT,...",
+        required_if_eq("control", "etcd")
+    )]
+    endpoints: Vec<String>,
     /// The folder for the files
     #[arg(long, value_name = "FOLDER", default_value = ".")]
     out: PathBuf,
@@ -91,6 +99,8 @@ enum ControlChoice {
     None,
     /// A manager, by agreement of up to three nodes of each datacenter
     Embedded,
+    /// A manager, by agreement of an etcd
+    Etcd,
 }
 
 impl ControlChoice {
@@ -99,6 +109,7 @@ impl ControlChoice {
         match self {
             Self::None => "none",
             Self::Embedded => "embedded",
+            Self::Etcd => "etcd",
         }
     }
 }
@@ -238,6 +249,7 @@ fn laid_out(options: &GenerateOptions) -> anyhow::Result<Deployment> {
         shards: options.shards,
         has_faults: options.faults,
         control: options.control.name(),
+        endpoints: options.endpoints.clone(),
         datacenters,
     })
 }
@@ -265,6 +277,7 @@ mod tests {
             shards: None,
             faults: true,
             control: ControlChoice::Embedded,
+            endpoints: Vec::new(),
             out: folder.path().join("files"),
             json: true,
         };
@@ -283,6 +296,27 @@ mod tests {
         clients.sort_unstable();
         clients.dedup();
         assert_eq!(clients.len(), 9, "every node has a port of its own");
+    }
+
+    #[test]
+    fn files_name_the_members_of_etcd() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = GenerateOptions {
+            datacenters: vec![("eu".to_owned(), 3)],
+            base_port: 7000,
+            data: folder.path().join("data"),
+            fsync: FsyncChoice::Always,
+            shards: None,
+            faults: false,
+            control: ControlChoice::Etcd,
+            endpoints: vec!["127.0.0.1:2379".to_owned()],
+            out: folder.path().join("files"),
+            json: true,
+        };
+        generate(&options).unwrap();
+        let file = folder.path().join("files/eu-2.toml");
+        let config = Config::load(&Layers::of_process(Some(&file), Vec::new()).unwrap()).unwrap();
+        assert_eq!(config.control.etcd.unwrap().endpoints, ["127.0.0.1:2379"]);
     }
 
     #[test]

@@ -57,6 +57,7 @@ impl World {
             shards: None,
             has_faults: true,
             control: "none",
+            endpoints: Vec::new(),
             datacenters: places.datacenters,
         };
         let shaper = LinkShaper::new();

@@ -8,7 +8,6 @@ use antecede_model::{
 use serde::Serialize;
 
 use crate::clock;
-use crate::config::ControlStore;
 use crate::node::Node;
 
 /// One shard's replicas in this datacenter.
@@ -96,15 +95,11 @@ pub(super) fn control_of(node: &Node) -> Option<ControlStatus> {
     if !node.config.is_managed() {
         return None;
     }
-    let store = match node.config.control.store {
-        ControlStore::None => return None,
-        ControlStore::Embedded => "embedded",
-    };
     let known = node.control.known();
     let now = clock::steady();
     let millis = |span: std::time::Duration| u64::try_from(span.as_millis()).unwrap_or(u64::MAX);
     Some(ControlStatus {
-        store,
+        store: node.config.control.store.name(),
         decides: known.leader == Some(node.id),
         leader: known.leader.map(|leader| leader.to_string()),
         reachable: known.heard_at.is_some() && known.outage.is_none(),
@@ -160,14 +155,13 @@ pub(super) fn can_lose(node: &Node, part: &Datacenter) -> Option<u64> {
     }
     let members = node.config.control_members();
     let there = members.keys().filter(|member| !part.absent.contains(member)).count();
-    Some(spare(part, members.len(), there))
+    Some(spare(part, node.config.control_needed(), there))
 }
 
-/// The same, with so many members of the agreement, and so many of them there.
-fn spare(part: &Datacenter, members: usize, there: usize) -> u64 {
+/// The same, where so many nodes that take part in the agreement are needed, and there.
+fn spare(part: &Datacenter, needed: usize, there: usize) -> u64 {
     let replicas = part.chains.iter().map(|chain| chain.serving.len()).min().unwrap_or(0);
-    let majority = members / 2 + 1;
-    replicas.saturating_sub(1).min(there.saturating_sub(majority)) as u64
+    replicas.saturating_sub(1).min(there.saturating_sub(needed)) as u64
 }
 
 #[cfg(test)]
@@ -197,8 +191,8 @@ mod tests {
     #[test]
     fn nothing_is_wrong_while_all_replicas_serve() {
         assert!(trouble_of(&part(vec![full(), full()])).is_empty());
-        assert_eq!(spare(&part(vec![full()]), 3, 3), 1, "the agreement needs two of three");
-        assert_eq!(spare(&part(vec![full()]), 5, 5), 2);
+        assert_eq!(spare(&part(vec![full()]), 2, 3), 1, "the agreement needs two of three");
+        assert_eq!(spare(&part(vec![full()]), 3, 5), 2);
         assert_eq!(spare(&part(vec![full()]), 1, 1), 0);
     }
 
@@ -217,7 +211,7 @@ mod tests {
                 "1 of 3 shards lack a replica, 1 are copied now",
             ]
         );
-        assert_eq!(spare(&there, 3, 2), 0);
+        assert_eq!(spare(&there, 2, 2), 0);
         let counts = Counts::of(&there);
         assert_eq!((counts.serving, counts.syncing, counts.dark), (5, 1, 1));
     }

@@ -21,6 +21,8 @@ pub enum Scalar {
     Integer(i64),
     /// A truth value.
     Flag(bool),
+    /// Several texts.
+    List(Vec<String>),
 }
 
 impl std::fmt::Display for Scalar {
@@ -29,6 +31,7 @@ impl std::fmt::Display for Scalar {
             Self::Text(text) => toml::Value::from(text.as_str()).fmt(f),
             Self::Integer(number) => number.fmt(f),
             Self::Flag(flag) => flag.fmt(f),
+            Self::List(texts) => toml::Value::from(texts.clone()).fmt(f),
         }
     }
 }
@@ -164,6 +167,18 @@ fn scalar(kind: Kind, value: &DeValue<'_>) -> Result<Scalar, &'static str> {
             Kind::Text | Kind::Size | Kind::Time | Kind::Address | Kind::Folder,
             DeValue::String(text),
         ) => Ok(Scalar::Text(text.to_string())),
+        (Kind::Addresses, DeValue::Array(items)) => {
+            let text = |item: &toml::Spanned<DeValue<'_>>| match item.get_ref() {
+                DeValue::String(text) => Ok(text.to_string()),
+                found @ (DeValue::Integer(_)
+                | DeValue::Float(_)
+                | DeValue::Boolean(_)
+                | DeValue::Datetime(_)
+                | DeValue::Array(_)
+                | DeValue::Table(_)) => Err(found.type_str()),
+            };
+            Ok(Scalar::List(items.iter().map(text).collect::<Result<_, _>>()?))
+        }
         (_, found) => Err(found.type_str()),
     }
 }
@@ -175,6 +190,9 @@ pub(crate) fn from_words(kind: Kind, words: &str) -> Option<Scalar> {
         Kind::Flag => words.parse().ok().map(Scalar::Flag),
         Kind::Text | Kind::Size | Kind::Time | Kind::Address | Kind::Folder => {
             Some(Scalar::Text(words.to_owned()))
+        }
+        Kind::Addresses => {
+            Some(Scalar::List(words.split(',').map(|word| word.trim().to_owned()).collect()))
         }
     }
 }

@@ -24,6 +24,8 @@ pub enum Kind {
     Address,
     /// A folder.
     Folder,
+    /// Several of `"host:port"`; separated by commas where it is no file that says so.
+    Addresses,
 }
 
 impl Kind {
@@ -38,6 +40,7 @@ impl Kind {
             Self::Time => "a time such as \"500ms\"",
             Self::Address => "an address such as \"127.0.0.1:6379\"",
             Self::Folder => "a folder in quotes",
+            Self::Addresses => "a list of addresses such as [\"127.0.0.1:2379\"]",
         }
     }
 }
@@ -187,7 +190,8 @@ pub const KEYS: &[Key] = &[
         Kind::Address,
         None,
         "\"127.0.0.1:36379\"",
-        "Where the node's member of the agreement is reached; needed for members (control.members).",
+        "Where the node is reached for the agreement; needed for members of an embedded one\n\
+         (control.members), and for at least one node of each datacenter with etcd.",
     ),
     key(
         "node.datacenter",
@@ -221,9 +225,10 @@ pub const KEYS: &[Key] = &[
         "",
         "Who decides which replicas serve. none: nobody, chains are as the settings say, and stop while\n\
          one of their nodes is away; embedded: a manager, by agreement of some nodes of the datacenter,\n\
-         so that chains go on without a node. The same on all nodes; a datacenter of one node needs none.",
+         so that chains go on without a node; etcd: the same by agreement of an etcd (control.endpoints).\n\
+         The same on all nodes; a datacenter of one node needs none.",
     )
-    .within(Bounds::Words(&["none", "embedded"])),
+    .within(Bounds::Words(&["none", "embedded", "etcd"])),
     key(
         "control.members",
         Kind::Integer,
@@ -239,6 +244,57 @@ pub const KEYS: &[Key] = &[
         None,
         "\"/var/lib/antecede\"",
         "Where a member keeps its file; absent: storage.folder.",
+    ),
+    key(
+        "control.endpoints",
+        Kind::Addresses,
+        None,
+        "[\"10.0.0.1:2379\", \"10.0.0.2:2379\", \"10.0.0.3:2379\"]",
+        "Where the members of etcd answer clients; needed for store = \"etcd\", and best near the nodes.",
+    ),
+    key(
+        "control.prefix",
+        Kind::Text,
+        Some("\"/antecede\""),
+        "",
+        "What our keys in etcd begin with; the deployment's id and the datacenter's number follow.",
+    ),
+    key(
+        "control.user",
+        Kind::Text,
+        None,
+        "\"antecede\"",
+        "Who we are to etcd, where it asks; the user reads and writes below control.prefix.",
+    ),
+    Key {
+        path: "control.password",
+        kind: Kind::Text,
+        default: None,
+        example: "\"correct horse battery staple\"",
+        doc: "The password of control.user.",
+        is_secret: true,
+        bounds: Bounds::Any,
+    },
+    key(
+        "control.ca",
+        Kind::Text,
+        None,
+        "\"/etc/antecede/etcd-ca.pem\"",
+        "File with the certificates that etcd's may be signed with; given: connections are encrypted.",
+    ),
+    key(
+        "control.certificate",
+        Kind::Text,
+        None,
+        "\"/etc/antecede/etcd-client.pem\"",
+        "File with our own certificate, where etcd asks for one.",
+    ),
+    key(
+        "control.key",
+        Kind::Text,
+        None,
+        "\"/etc/antecede/etcd-client.key\"",
+        "File with its key.",
     ),
     key(
         "storage.folder",

@@ -77,6 +77,51 @@ pub enum ControlStore {
     None,
     /// A manager, by agreement of some nodes of each datacenter.
     Embedded,
+    /// A manager, by agreement of an etcd.
+    Etcd,
+}
+
+impl ControlStore {
+    /// All, as the configuration calls them.
+    pub(crate) const NAMES: [(&'static str, Self); 3] =
+        [("none", Self::None), ("embedded", Self::Embedded), ("etcd", Self::Etcd)];
+
+    /// As the configuration calls it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Embedded => "embedded",
+            Self::Etcd => "etcd",
+        }
+    }
+}
+
+/// How an etcd is reached.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EtcdConfig {
+    /// Where its members answer.
+    pub endpoints: Vec<String>,
+    /// What our keys begin with.
+    pub prefix: String,
+    /// User and password, if it asks for them.
+    pub credentials: Option<(String, String)>,
+    /// Certificates that its own may be signed with; `None`: connections are not encrypted.
+    pub authority: Option<PathBuf>,
+    /// Our own certificate and its key.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl std::fmt::Debug for EtcdConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The password must not reach a log.
+        f.debug_struct("EtcdConfig")
+            .field("endpoints", &self.endpoints)
+            .field("prefix", &self.prefix)
+            .field("authority", &self.authority)
+            .field("identity", &self.identity)
+            .finish_non_exhaustive()
+    }
 }
 
 /// How a datacenter agrees on who serves.
@@ -88,6 +133,8 @@ pub struct ControlConfig {
     pub members: Option<u16>,
     /// Where a member keeps its file; `None`: where the log is.
     pub folder: Option<PathBuf>,
+    /// How etcd is reached; `None` where it is not asked.
+    pub etcd: Option<EtcdConfig>,
 }
 
 /// What is refused or slowed down.
@@ -335,12 +382,13 @@ impl Config {
             self.datacenters.iter().any(|there| there.id == id && 1 < there.nodes.len());
         match self.control.store {
             ControlStore::None => false,
-            ControlStore::Embedded => has_several,
+            ControlStore::Embedded | ControlStore::Etcd => has_several,
         }
     }
 
-    /// The members of the agreement of this node's datacenter, and where they are reached; none
-    /// where nobody decides.
+    /// The nodes of this node's datacenter that take part in the agreement, and where they are
+    /// reached; none where nobody decides. With an embedded agreement they are its members, with
+    /// etcd those that may listen to beats.
     #[must_use]
     pub fn control_members(&self) -> BTreeMap<NodeId, String> {
         if !self.is_managed() {
@@ -349,7 +397,12 @@ impl Config {
         let member = |(id, addresses): (NodeId, &NodeAddresses)| {
             Some((id, addresses.control.as_ref()?.clone()))
         };
-        self.nodes_here().take(self.control_member_count()).filter_map(member).collect()
+        let count = match self.control.store {
+            ControlStore::None => 0,
+            ControlStore::Embedded => self.control_member_count(),
+            ControlStore::Etcd => usize::MAX,
+        };
+        self.nodes_here().take(count).filter_map(member).collect()
     }
 
     /// How many of the first nodes of this node's datacenter agree where somebody decides.
@@ -363,13 +416,22 @@ impl Config {
         self.nodes().filter(|(id, _)| id.datacenter == self.node.datacenter)
     }
 
+    /// How many of those that take part must be there, so that somebody decides.
+    pub(crate) fn control_needed(&self) -> usize {
+        match self.control.store {
+            ControlStore::None => 0,
+            ControlStore::Embedded => self.control_members().len() / 2 + 1,
+            ControlStore::Etcd => 1,
+        }
+    }
+
     /// Where this node's member keeps its file, if it has one.
     #[must_use]
     pub fn control_folder(&self) -> Option<&Path> {
         self.control.folder.as_deref().or(self.storage.folder.as_deref())
     }
 
-    /// Where this node's member listens; `None` if it has none.
+    /// Where this node listens for the agreement; `None` if it takes no part.
     #[must_use]
     pub fn control_address(&self) -> Option<&str> {
         let is_member = self.control_members().contains_key(&self.node);

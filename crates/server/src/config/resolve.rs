@@ -16,7 +16,8 @@ use super::document::{self, Leaf, Leaves, Scalar};
 use super::error::{ConfigError, Origin, nearest};
 use super::keys::{self, Bounds, KEYS};
 use super::{
-    Config, ControlConfig, ControlStore, DatacenterConfig, Limits, NodeAddresses, StorageConfig,
+    Config, ControlConfig, ControlStore, DatacenterConfig, EtcdConfig, Limits, NodeAddresses,
+    StorageConfig,
 };
 
 /// The path without its indexes: `datacenter[0].id` becomes `datacenter[].id`.
@@ -74,7 +75,7 @@ impl Source<'_> {
     fn optional_text(&self, path: &str) -> Option<&str> {
         match &self.leaves.get(path)?.value {
             Scalar::Text(text) => Some(text),
-            Scalar::Integer(_) | Scalar::Flag(_) => None,
+            Scalar::Integer(_) | Scalar::Flag(_) | Scalar::List(_) => None,
         }
     }
 
@@ -126,7 +127,9 @@ impl Source<'_> {
                     )
                 })
             }
-            Scalar::Flag(_) => Err(self.error(path, format!("{path} wants a size"))),
+            Scalar::Flag(_) | Scalar::List(_) => {
+                Err(self.error(path, format!("{path} wants a size")))
+            }
         }
     }
 
@@ -144,7 +147,20 @@ impl Source<'_> {
     }
 
     fn address(&self, path: &str) -> Result<String, ConfigError> {
-        let text = self.text(path)?;
+        self.address_in(path, self.text(path)?)
+    }
+
+    /// The addresses of a list; none if it is not there.
+    fn addresses(&self, path: &str) -> Result<Vec<String>, ConfigError> {
+        match self.leaves.get(path).map(|leaf| &leaf.value) {
+            Some(Scalar::List(texts)) => {
+                texts.iter().map(|text| self.address_in(path, text)).collect()
+            }
+            Some(Scalar::Text(_) | Scalar::Integer(_) | Scalar::Flag(_)) | None => Ok(Vec::new()),
+        }
+    }
+
+    fn address_in(&self, path: &str, text: &str) -> Result<String, ConfigError> {
         let port = text.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
         if port.is_none() {
             let wanted = "it wants an address such as \"127.0.0.1:6379\"";
@@ -336,21 +352,50 @@ fn storage(source: &Source<'_>) -> Result<StorageConfig, ConfigError> {
 
 fn control(source: &Source<'_>) -> Result<ControlConfig, ConfigError> {
     let path = "control.store";
-    let store = match source.text(path)? {
-        "none" => ControlStore::None,
-        "embedded" => ControlStore::Embedded,
-        found => {
-            let message = format!("{path} is \"{found}\", it must be none or embedded");
-            let mut error = source.error(path, message);
-            error.suggestion = nearest(found, ["none", "embedded"]).map(str::to_owned);
-            return Err(error);
-        }
+    let found = source.text(path)?;
+    let Some((_, store)) = ControlStore::NAMES.into_iter().find(|(name, _)| *name == found) else {
+        let message = format!("{path} is \"{found}\", it must be none, embedded or etcd");
+        let mut error = source.error(path, message);
+        let names = ControlStore::NAMES.into_iter().map(|(name, _)| name);
+        error.suggestion = nearest(found, names).map(str::to_owned);
+        return Err(error);
     };
     let is_given = source.leaves.contains_key("control.members");
     Ok(ControlConfig {
         store,
         members: is_given.then(|| source.small("control.members")).transpose()?,
         folder: source.optional_text("control.folder").map(PathBuf::from),
+        etcd: (store == ControlStore::Etcd).then(|| etcd(source)).transpose()?,
+    })
+}
+
+fn etcd(source: &Source<'_>) -> Result<EtcdConfig, ConfigError> {
+    let endpoints = source.addresses("control.endpoints")?;
+    if endpoints.is_empty() {
+        let message = "control.endpoints is missing; name the members of etcd, such as \
+                       [\"127.0.0.1:2379\"]";
+        return Err(source.error("control.store", message));
+    }
+    let prefix = source.text("control.prefix")?.trim_end_matches('/').to_owned();
+    let both =
+        |one: &str, other: &str| match (source.optional_text(one), source.optional_text(other)) {
+            (Some(one), Some(other)) => Ok(Some((one.to_owned(), other.to_owned()))),
+            (None, None) => Ok(None),
+            (Some(_), None) => Err(source.error(one, format!("{one} needs {other}; set both"))),
+            (None, Some(_)) => Err(source.error(other, format!("{other} needs {one}; set both"))),
+        };
+    let identity = both("control.certificate", "control.key")?;
+    let authority = source.optional_text("control.ca").map(PathBuf::from);
+    if identity.is_some() && authority.is_none() {
+        let message = "control.certificate needs control.ca: only an encrypted connection shows it";
+        return Err(source.error("control.certificate", message));
+    }
+    Ok(EtcdConfig {
+        endpoints,
+        prefix,
+        credentials: both("control.user", "control.password")?,
+        authority,
+        identity: identity.map(|(one, other)| (PathBuf::from(one), PathBuf::from(other))),
     })
 }
 
@@ -359,6 +404,30 @@ fn check_control(source: &Source<'_>, config: &Config) -> Result<(), ConfigError
     if !config.is_managed() {
         return Ok(());
     }
+    match config.control.store {
+        ControlStore::None => Ok(()),
+        ControlStore::Embedded => check_embedded(source, config),
+        ControlStore::Etcd => check_etcd(source, config),
+    }
+}
+
+fn check_etcd(source: &Source<'_>, config: &Config) -> Result<(), ConfigError> {
+    if cfg!(not(feature = "etcd")) {
+        let message = "this build cannot ask etcd; build it with the feature etcd, or set embedded";
+        return Err(source.error("control.store", message));
+    }
+    if config.control_members().is_empty() {
+        let message = format!(
+            "no node of datacenter {} has an address for the agreement, so nobody would hear who \
+             lives; set control beside the other addresses of each node",
+            config.datacenter_name(config.node.datacenter)
+        );
+        return Err(source.error("control.store", message));
+    }
+    Ok(())
+}
+
+fn check_embedded(source: &Source<'_>, config: &Config) -> Result<(), ConfigError> {
     let count = config.nodes_here().count();
     let name = config.datacenter_name(config.node.datacenter);
     if let Some(members) = config.control.members {

@@ -245,7 +245,7 @@ fn an_agreement_that_cannot_begin_is_refused() {
     assert!(refused(&[("control.members", "2")]).contains("it must be 1, 3 or 5"));
     assert!(refused(&[("control.members", "5")]).contains("has 4 nodes"));
     let error = three(&[("control.store", "etc")]).unwrap_err();
-    assert!(error.message.contains("it must be none or embedded"));
+    assert!(error.message.contains("it must be none, embedded or etcd"));
     let deaf = file(&THREE.replace(", control = \"127.0.0.1:32\"", ""));
     let flagged = Layers { flags: flags(&[("control.store", "embedded")]), ..deaf };
     assert!(Config::load(&flagged).unwrap_err().message.contains("node 2 of datacenter east"));
@@ -255,4 +255,41 @@ fn an_agreement_that_cannot_begin_is_refused() {
     assert!(refused.message.contains("control.folder is missing"));
     let all = flags(&[("control.store", "embedded"), ("control.folder", "/tmp/agreement")]);
     assert!(Config::load(&Layers { flags: all, ..homeless }).is_ok());
+}
+
+#[test]
+fn etcd_keeps_the_agreement_if_two_lines_say_so() {
+    let etcd = |more: &[(&str, &str)]| {
+        let lines =
+            [("control.store", "etcd"), ("control.endpoints", "127.0.0.1:2379, etcd.east:2379")];
+        three(&[&lines, more].concat())
+    };
+    let config = etcd(&[]).unwrap();
+    assert!(config.is_managed());
+    let found = config.control.etcd.as_ref().unwrap();
+    assert_eq!(found.endpoints, ["127.0.0.1:2379", "etcd.east:2379"]);
+    assert_eq!((found.prefix.as_str(), &found.credentials), ("/antecede", &None));
+    assert_eq!(config.control_address(), Some("127.0.0.1:33"), "it listens to beats");
+    assert_eq!((config.control_members().len(), config.control_needed()), (3, 1));
+    let other = etcd(&[("node.number", "4")]).unwrap();
+    assert_eq!((other.control_address(), other.control_members().len()), (None, 3));
+    let named = etcd(&[("control.user", "us"), ("control.password", "sesame")]).unwrap();
+    assert_eq!(named.control.etcd.as_ref().unwrap().credentials.as_ref().unwrap().1, "sesame");
+    assert!(!format!("{named:?}").contains("sesame"));
+
+    let refused = |more: &[(&str, &str)]| etcd(more).unwrap_err().message;
+    assert!(refused(&[("control.endpoints", "here")]).contains("it wants an address"));
+    assert!(refused(&[("control.user", "us")]).contains("control.user needs control.password"));
+    assert!(refused(&[("control.key", "k")]).contains("control.key needs control.certificate"));
+    let pair = [("control.certificate", "c"), ("control.key", "k")];
+    assert!(refused(&pair).contains("needs control.ca"));
+    let error = three(&[("control.store", "etcd")]).unwrap_err();
+    assert!(error.message.contains("control.endpoints is missing"));
+    let deaf: String = THREE.replace(", control = ", ", admin = ");
+    let store = "\n[control]\nstore = \"etcd\"\nendpoints = [\"127.0.0.1:2379\"]\n";
+    let error = Config::load(&file(&format!("{deaf}{store}"))).unwrap_err();
+    assert!(error.message.contains("nobody would hear who lives"), "{error}");
+    let wrong = store.replace("\"127.0.0.1:2379\"", "2379");
+    let error = Config::load(&file(&format!("{THREE}{wrong}"))).unwrap_err();
+    assert!(error.message.contains("wants a list of addresses"), "{error}");
 }

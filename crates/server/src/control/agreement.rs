@@ -2,25 +2,30 @@
 //!
 //! A member begins a group with the members that the configuration names when its folder has never
 //! held one, and goes on from its file otherwise. A small file beside it tells that there was one:
-//! a member whose file is gone must not begin again, it could vote twice.
+//! a member whose file is gone must not begin again, it could vote twice. With etcd a node has no
+//! member; what it does there is in `etcd`.
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use antecede_control::{
-    StoreKey,
+    ConfigurationStore, StoreKey,
     embedded::{EmbeddedStore, GroupId, Member, MemberOptions, Start, StoreOptions, Timing},
 };
 use antecede_model::ids::NodeId;
+use tokio::net::TcpListener;
 use tracing::info;
 
+#[cfg(feature = "etcd")]
+use super::etcd;
 use crate::clock;
 use crate::node::{Node, StartError, open::write_file};
 
 /// How long a request to the agreement may take, all attempts together.
-const REQUEST_LIMIT: Duration = Duration::from_secs(1);
+pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(1);
 /// How long one member may take to answer: well below a lease, so that another one is asked in time.
-const ATTEMPT_LIMIT: Duration = Duration::from_millis(250);
+pub(super) const ATTEMPT_LIMIT: Duration = Duration::from_millis(250);
 /// How fast the loss of the member that leads is noticed. A leader counts as one for `silence_max`
 /// after it was heard last, and only then others wait for their own time before they stand for it:
 /// so it is replaced within 400 to 500 ms, mostly before the leases of nodes have ended.
@@ -39,88 +44,119 @@ const KEY: &str = "datacenter";
 /// A node's part in the agreement of its datacenter.
 #[derive(Debug)]
 pub(crate) struct Agreement {
-    pub(super) store: EmbeddedStore,
+    pub(super) store: Arc<dyn ConfigurationStore>,
     pub(super) key: StoreKey,
-    member: Option<Member>,
+    role: Role,
+}
+
+/// What a node does for the agreement beside asking it.
+#[derive(Debug)]
+enum Role {
+    /// Nothing.
+    Asks,
+    /// It is a member.
+    Member(Member),
+    /// It asks etcd, and may listen to beats.
+    #[cfg(feature = "etcd")]
+    Etcd(etcd::Part),
 }
 
 impl Agreement {
     /// Opens it; `None` where nobody decides.
     pub(crate) async fn open(
         node: &Node,
-        listener: Option<tokio::net::TcpListener>,
+        listener: Option<TcpListener>,
     ) -> Result<Option<Self>, StartError> {
-        let config = &node.config;
-        if !config.is_managed() {
+        if !node.config.is_managed() {
             return Ok(None);
         }
         let group = GroupId {
             deployment: node.configuration().deployment,
             datacenter: Some(node.id.datacenter),
         };
-        let members = config.control_members();
-        let member = match (listener, config.control_folder()) {
-            (Some(listener), Some(folder)) => {
-                let start = start(folder, members.clone());
-                let is_new = start != Start::Resume;
-                let path = folder.join(FILE);
-                std::fs::create_dir_all(folder).map_err(|source| StartError::Io {
-                    what: "make the folder",
-                    path: folder.to_owned(),
-                    source,
-                })?;
-                let options = MemberOptions {
-                    group,
-                    node: node.id,
-                    path,
-                    listener,
-                    start,
-                    timing: TIMING,
-                    clock: clock::steady,
-                };
-                let member = Box::pin(Member::open(options)).await?;
-                if is_new {
-                    write_file(folder, MARK, &format!("{}\n", node.id))?;
-                }
-                info!(node = %node.id, address = %member.local_address(), is_new, "a member of the agreement");
-                Some(member)
+        let (store, role) = match &node.config.control.etcd {
+            None => Box::pin(embedded(node, group, listener)).await?,
+            #[cfg(feature = "etcd")]
+            Some(config) => {
+                let (store, part) = etcd::open(node, group, config, listener)?;
+                (store, Role::Etcd(part))
             }
-            (_, _) => None,
-        };
-        let options = StoreOptions {
-            group,
-            node: node.id,
-            members,
-            request_limit: REQUEST_LIMIT,
-            attempt_limit: ATTEMPT_LIMIT,
-        };
-        let store = match &member {
-            Some(member) => EmbeddedStore::beside(options, member),
-            None => EmbeddedStore::new(options),
+            #[cfg(not(feature = "etcd"))]
+            Some(_) => unreachable!("such settings were refused"),
         };
         let key = StoreKey::new(KEY).expect("the key is short");
-        Ok(Some(Self { store, key, member }))
+        Ok(Some(Self { store, key, role }))
     }
 
-    /// Whether this node's member leads, as far as it knows.
+    /// Whether this node decides, as far as it knows.
     pub(crate) fn leads(&self) -> bool {
-        self.member.as_ref().is_some_and(|member| member.leader() == Some(member.node()))
+        match &self.role {
+            Role::Asks => false,
+            Role::Member(member) => member.leader() == Some(member.node()),
+            #[cfg(feature = "etcd")]
+            Role::Etcd(part) => part.leads(),
+        }
     }
 
-    /// Waits until this node's member cannot go on; for ever without one.
+    /// Waits until this node's part cannot go on; for ever where there is nothing that could fail.
     pub(super) async fn failed(&self) -> String {
-        match &self.member {
-            Some(member) => member.failed().await,
-            None => std::future::pending().await,
+        match &self.role {
+            Role::Asks => std::future::pending().await,
+            Role::Member(member) => member.failed().await,
+            #[cfg(feature = "etcd")]
+            Role::Etcd(part) => part.failed().await,
         }
     }
 
     /// Stops the member, if there is one.
     pub(crate) async fn stop(self) {
-        if let Some(member) = self.member {
+        if let Role::Member(member) = self.role {
             member.stop().await;
         }
     }
+}
+
+/// The embedded store, with this node's member if it has one.
+async fn embedded(
+    node: &Node,
+    group: GroupId,
+    listener: Option<TcpListener>,
+) -> Result<(Arc<dyn ConfigurationStore>, Role), StartError> {
+    let config = &node.config;
+    let members = config.control_members();
+    let options = StoreOptions {
+        group,
+        node: node.id,
+        members: members.clone(),
+        request_limit: REQUEST_LIMIT,
+        attempt_limit: ATTEMPT_LIMIT,
+    };
+    let (Some(listener), Some(folder)) = (listener, config.control_folder()) else {
+        return Ok((Arc::new(EmbeddedStore::new(options)), Role::Asks));
+    };
+    let start = start(folder, members);
+    let is_new = start != Start::Resume;
+    let path = folder.join(FILE);
+    std::fs::create_dir_all(folder).map_err(|source| StartError::Io {
+        what: "make the folder",
+        path: folder.to_owned(),
+        source,
+    })?;
+    let member = MemberOptions {
+        group,
+        node: node.id,
+        path,
+        listener,
+        start,
+        timing: TIMING,
+        clock: clock::steady,
+    };
+    let member = Box::pin(Member::open(member)).await?;
+    if is_new {
+        write_file(folder, MARK, &format!("{}\n", node.id))?;
+    }
+    info!(node = %node.id, address = %member.local_address(), is_new, "a member of the agreement");
+    Ok((Arc::new(EmbeddedStore::beside(options, &member)), Role::Member(member)))
 }
 
 /// How the member of a folder begins.

@@ -12,7 +12,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use antecede_control::{Beat, ConfigurationStore, StoreError};
+use antecede_control::{Beat, StoreError};
 use antecede_model::{clock::Steady, configuration::Datacenter, ids::Epoch};
 use antecede_protocol::{
     machine::Lease,

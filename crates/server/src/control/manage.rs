@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use antecede_control::{Beats, ConfigurationStore, StoreError};
+use antecede_control::{Beats, StoreError};
 use antecede_model::{
     configuration::{Configuration, Datacenter},
     ids::{Epoch, NodeId},

@@ -29,6 +29,9 @@ use crate::node::Node;
 
 /// The member and the way to the agreement.
 pub(crate) mod agreement;
+/// The way to an agreement that etcd keeps.
+#[cfg(feature = "etcd")]
+mod etcd;
 /// What nodes tell of their replicas.
 pub(crate) mod facts;
 /// The lease of this node.

@@ -106,6 +106,14 @@ pub enum StartError {
     /// The member of the agreement cannot be opened.
     #[error("cannot take part in the agreement")]
     Agreement(#[from] antecede_control::embedded::OpenError),
+    /// etcd cannot be asked with such settings.
+    #[cfg(feature = "etcd")]
+    #[error("cannot ask etcd")]
+    Etcd(#[from] antecede_control::etcd::OptionsError),
+    /// The node cannot listen to beats.
+    #[cfg(feature = "etcd")]
+    #[error("cannot take part in the agreement")]
+    Listener(#[from] antecede_control::etcd::OpenError),
     /// A file or thread cannot be had.
     #[error("cannot {what} {}", path.display())]
     Io {
@@ -449,7 +457,7 @@ fn deployment(config: &Config, folder: Option<&Path>) -> Result<DeploymentId, St
     };
     let Some(folder) = folder else { return Ok(drawn()) };
     let path = folder.join("deployment");
-    if let Some(text) = read(&path)? {
+    if let Some(text) = read_file(&path)? {
         let number = u128::from_str_radix(text.trim(), 16).map_err(|_| StartError::Damaged {
             path: path.clone(),
             found: text.trim().to_owned(),
@@ -467,7 +475,7 @@ fn next_boot(folder: Option<&Path>) -> Result<Boot, StartError> {
     let now = clock::wall().0;
     let Some(folder) = folder else { return Ok(Boot(now)) };
     let path = folder.join("boot");
-    let last = match read(&path)? {
+    let last = match read_file(&path)? {
         None => 0,
         Some(text) => text.trim().parse::<u64>().map_err(|_| StartError::Damaged {
             path: path.clone(),
@@ -480,7 +488,8 @@ fn next_boot(folder: Option<&Path>) -> Result<Boot, StartError> {
     Ok(Boot(boot))
 }
 
-fn read(path: &Path) -> Result<Option<String>, StartError> {
+/// The text of a small file; `None` if it is not there.
+pub(crate) fn read_file(path: &Path) -> Result<Option<String>, StartError> {
     match std::fs::read_to_string(path) {
         Ok(text) => Ok(Some(text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
