@@ -427,6 +427,10 @@ impl Shared {
                 let members = self.known.lock().members.len();
                 not_done(Outage::Unreachable { members, last: format!("{address}: {reason}") })
             }
+            Err(CallError::OtherBacking { address, reason }) => {
+                self.forget_leader(asked.node());
+                not_done(Outage::Refused { address, reason })
+            }
             Err(CallError::Lost { address, reason }) => {
                 self.forget_leader(asked.node());
                 Verdict::InDoubt(Outage::ConnectionLost { address, reason })

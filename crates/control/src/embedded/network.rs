@@ -120,6 +120,24 @@ pub(crate) enum CallError {
     /// It was sent, and no answer came.
     #[error("{address} did not answer: {reason}")]
     Lost { address: String, reason: String },
+    /// It was not sent, since the other side agrees by something else.
+    #[error("{address} cannot be asked: {reason}")]
+    OtherBacking { address: String, reason: String },
+}
+
+/// Why a connection is of no use.
+#[derive(Debug)]
+enum Unusable {
+    /// Whatever it is.
+    Because(String),
+    /// The other side agrees by something else.
+    OtherBacking(String),
+}
+
+impl<E: std::error::Error> From<E> for Unusable {
+    fn from(error: E) -> Self {
+        Self::Because(error.to_string())
+    }
 }
 
 /// Who is called, and where.
@@ -155,8 +173,15 @@ impl Pool {
             Some(stream) => stream,
             None => timeout(CONNECT_LIMIT, self.open(target))
                 .await
-                .unwrap_or_else(|_| Err(format!("no welcome came within {CONNECT_LIMIT:?}")))
-                .map_err(|reason| CallError::NotSent { address: address(), reason })?,
+                .unwrap_or_else(|_| {
+                    Err(Unusable::Because(format!("no welcome came within {CONNECT_LIMIT:?}")))
+                })
+                .map_err(|unusable| match unusable {
+                    Unusable::Because(reason) => CallError::NotSent { address: address(), reason },
+                    Unusable::OtherBacking(reason) => {
+                        CallError::OtherBacking { address: address(), reason }
+                    }
+                })?,
         };
         let lost = |reason: String| CallError::Lost { address: address(), reason };
         let sent = write_frame(&mut stream, &request.encode()).await;
@@ -188,27 +213,30 @@ impl Pool {
         }
     }
 
-    async fn open(&self, target: &Target) -> Result<TcpStream, String> {
-        let refused = |error: &dyn std::error::Error| error.to_string();
-        let mut stream = TcpStream::connect(&target.address).await.map_err(|e| refused(&e))?;
-        stream.set_nodelay(true).map_err(|error| refused(&error))?;
+    async fn open(&self, target: &Target) -> Result<TcpStream, Unusable> {
+        let mut stream = TcpStream::connect(&target.address).await?;
+        stream.set_nodelay(true)?;
         let (from, to) = (self.node, target.node);
         let (group, backing) = (self.group, self.backing);
         let hello = Hello { version: VERSION, group, from, to, backing };
-        write_frame(&mut stream, &hello.encode()).await.map_err(|error| refused(&error))?;
-        let body = read_frame(&mut stream, HELLO_BYTES_MAX).await.map_err(|e| refused(&e))?;
-        match Welcome::decode(&body).map_err(|error| refused(&error))? {
-            Welcome::Accepted => Ok(stream),
-            Welcome::OtherVersion(version) => {
-                Err(format!("it speaks version {version} of the protocol, this build {VERSION}"))
+        write_frame(&mut stream, &hello.encode()).await?;
+        let body = read_frame(&mut stream, HELLO_BYTES_MAX).await?;
+        Err(match Welcome::decode(&body)? {
+            Welcome::Accepted => return Ok(stream),
+            Welcome::OtherVersion(version) => Unusable::Because(format!(
+                "it speaks version {version} of the protocol, this build {VERSION}"
+            )),
+            Welcome::OtherMember(node) => {
+                Unusable::Because(format!("it is member {node}, not {to}"))
             }
-            Welcome::OtherMember(node) => Err(format!("it is member {node}, not {to}")),
-            Welcome::OtherGroup(group) => Err(format!("it is of {group}, not of {}", self.group)),
-            Welcome::OtherBacking(other) => Err(format!(
+            Welcome::OtherGroup(other) => {
+                Unusable::Because(format!("it is of {other}, not of {group}"))
+            }
+            Welcome::OtherBacking(other) => Unusable::OtherBacking(format!(
                 "node {to} has control.store = \"{other}\", node {from} has \"{backing}\"; give all \
                  nodes of a datacenter the same"
             )),
-        }
+        })
     }
 }
 
@@ -265,7 +293,7 @@ impl Peer {
         };
         match timeout(limit, self.pool.call(target, &request)).await {
             Ok(Ok(reply)) => Ok(reply),
-            Ok(Err(error @ CallError::NotSent { .. })) => {
+            Ok(Err(error @ (CallError::NotSent { .. } | CallError::OtherBacking { .. }))) => {
                 Err(PeerError::Unreachable(AnyError::new(&error)))
             }
             Ok(Err(error @ CallError::Lost { .. })) => {

@@ -44,7 +44,7 @@ use crate::{
     embedded::{
         Backing, GroupId, MemberState,
         message::{Reply, Request},
-        network::{Pool, Target},
+        network::{CallError, Pool, Target},
         raft::Counted,
         serving::{self, Answering},
     },
@@ -66,6 +66,9 @@ pub struct ListenerOptions {
     pub listener: TcpListener,
     /// All nodes that may listen, and where they are reached; this one is among them.
     pub listeners: BTreeMap<NodeId, String>,
+    /// So many of these nodes could decide among themselves if they had an embedded agreement.
+    /// Where as many say that they do, this node does not lead.
+    pub rivals: usize,
     /// How long a leader may be silent until another one takes over.
     pub silence: Duration,
     /// The steady clock, which goes on while the machine sleeps.
@@ -96,7 +99,7 @@ impl Listener {
     /// # Errors
     /// When the socket is gone.
     pub fn open(options: ListenerOptions) -> Result<Self, OpenError> {
-        let ListenerOptions { etcd, node, listener, listeners, silence, clock } = options;
+        let ListenerOptions { etcd, node, listener, listeners, rivals, silence, clock } = options;
         let address = listener.local_addr();
         let local_address = address.map_err(|source| OpenError { node, source })?;
         let core = Arc::new(Core {
@@ -104,6 +107,7 @@ impl Listener {
             etcd,
             node,
             listeners,
+            rivals,
             silence,
             clock,
             state: Mutex::new(State { answered: clock(), ..State::default() }),
@@ -161,6 +165,19 @@ struct State {
     known: Option<Claim>,
     /// When the leader last said that it leads, or was found to be another one.
     answered: Steady,
+    /// When the others were last asked what they know.
+    asked: Steady,
+    /// Whether it may not lead, because of others that have another agreement.
+    is_barred: bool,
+}
+
+/// What the other listeners say.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Others {
+    /// One has had an answer of the leader lately.
+    hear_leader: bool,
+    /// So many have another agreement.
+    rivals: usize,
 }
 
 /// Who took the key `leader`, in which term.
@@ -182,6 +199,7 @@ struct Core {
     etcd: Etcd,
     node: NodeId,
     listeners: BTreeMap<NodeId, String>,
+    rivals: usize,
     silence: Duration,
     clock: fn() -> Steady,
     pool: Pool,
@@ -375,15 +393,12 @@ impl Core {
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         while 1 < Arc::strong_count(&self) {
             rounds.tick().await;
-            let (held, known, answered) = {
+            let (held, known, answered, asked) = {
                 let state = self.state.lock();
-                (state.held, state.known, state.answered)
+                (state.held, state.known, state.answered, state.asked)
             };
             if held.is_some() {
-                // Mostly somebody has asked already.
-                if self.silence < (self.clock)().0.saturating_sub(answered.0) {
-                    drop(self.confirm().await);
-                }
+                self.look_around(answered, asked).await;
                 continue;
             }
             if let Some(claim) = known
@@ -394,6 +409,21 @@ impl Core {
                 continue;
             }
             self.stand_in().await;
+        }
+    }
+
+    /// While it leads: sees from time to time that it still does, and that it may.
+    async fn look_around(self: &Arc<Self>, answered: Steady, asked: Steady) {
+        let now = (self.clock)();
+        let is_due = |last: Steady| self.silence < now.0.saturating_sub(last.0);
+        if is_due(answered) {
+            drop(self.confirm().await); // Mostly somebody has asked already.
+        }
+        if is_due(asked) {
+            self.state.lock().asked = now;
+            if self.is_barred(self.others(self.node).await) {
+                self.state.lock().held = None;
+            }
         }
     }
 
@@ -410,16 +440,18 @@ impl Core {
             }
             now.0.saturating_sub(state.answered.0)
         };
-        match found {
-            Some(claim) if claim.leader == self.node => {} // Of an earlier run, or without an answer.
-            Some(claim) => {
-                let wait = self.silence + self.rank(Some(claim.leader)) * self.silence / 2;
-                if silent < wait || self.answers_others(claim.leader).await {
-                    return;
-                }
-            }
-            None if silent < self.rank(None) * self.silence / 2 => return,
-            None => {}
+        let wait = match found {
+            // Of an earlier run, or of a swap without an answer.
+            Some(claim) if claim.leader == self.node => Duration::ZERO,
+            Some(claim) => self.silence + self.rank(Some(claim.leader)) * self.silence / 2,
+            None => self.rank(None) * self.silence / 2,
+        };
+        if silent < wait {
+            return;
+        }
+        let others = self.others(found.map_or(self.node, |claim| claim.leader)).await;
+        if others.hear_leader || self.is_barred(others) {
+            return;
         }
         self.take(stored.map(|stored| stored.revision)).await;
     }
@@ -437,7 +469,15 @@ impl Core {
         let mut heard = Heard::default();
         heard.enter(term, now);
         let known = Some(Claim { leader: self.node, term });
-        *state = State { held: Some(term), heard, boots: BTreeMap::new(), known, answered: now };
+        *state = State {
+            held: Some(term),
+            heard,
+            boots: BTreeMap::new(),
+            known,
+            answered: now,
+            asked: now,
+            is_barred: false,
+        };
         drop(state);
         tracing::info!(node = %self.node, term, "this node listens to beats");
     }
@@ -449,33 +489,45 @@ impl Core {
         u32::try_from(count).unwrap_or(u32::MAX)
     }
 
-    async fn ask(&self, node: NodeId, request: &Request) -> Option<Reply> {
+    async fn ask(&self, node: NodeId, request: &Request) -> Option<Result<Reply, CallError>> {
         let address = self.listeners.get(&node)?.clone();
         let target = Target { node, address };
-        timeout(self.silence / 2, self.pool.call(&target, request)).await.ok()?.ok()
+        timeout(self.silence / 2, self.pool.call(&target, request)).await.ok()
     }
 
     async fn says_it_leads(&self, leader: NodeId) -> bool {
-        matches!(self.ask(leader, &Request::Members).await, Some(Reply::Members(_)))
+        matches!(self.ask(leader, &Request::Members).await, Some(Ok(Reply::Members(_))))
     }
 
-    /// Whether another listener has had an answer of the leader lately.
-    async fn answers_others(self: &Arc<Self>, leader: NodeId) -> bool {
+    /// What the listeners say beside this one and the leader.
+    async fn others(self: &Arc<Self>, leader: NodeId) -> Others {
         let mut asking = JoinSet::new();
-        for node in self.listeners.keys().copied() {
-            if node != leader && node != self.node {
-                let core = Arc::clone(self);
-                asking.spawn(async move { core.ask(node, &Request::Leader).await });
-            }
+        for node in self.listeners.keys().copied().filter(|node| *node != self.node) {
+            let core = Arc::clone(self);
+            asking.spawn(async move { (node, core.ask(node, &Request::Leader).await) });
         }
+        let mut others = Others::default();
         while let Some(answer) = asking.join_next().await {
-            if let Ok(Some(Reply::Leads(Some(found)))) = answer
-                && found == leader
-            {
-                return true;
+            match answer {
+                Ok((_, Some(Err(CallError::OtherBacking { .. })))) => others.rivals += 1,
+                Ok((node, Some(Ok(Reply::Leads(found))))) => {
+                    others.hear_leader |= node != leader && found == Some(leader);
+                }
+                Ok((_, _)) | Err(_) => {}
             }
         }
-        false
+        others
+    }
+
+    /// Whether others may decide beside this node.
+    fn is_barred(&self, others: Others) -> bool {
+        let is_barred = 0 < self.rivals && self.rivals <= others.rivals;
+        let was_barred = std::mem::replace(&mut self.state.lock().is_barred, is_barred);
+        if is_barred && !was_barred {
+            let (node, nodes) = (self.node, others.rivals);
+            tracing::error!(%node, nodes, "other nodes of this datacenter have an embedded agreement: this one decides nothing beside them; give all nodes the same control.store");
+        }
+        is_barred
     }
 }
 

@@ -10,7 +10,7 @@ use std::{
 
 use antecede_control::{
     Beat, ConfigurationStore, Outage, Revision, StoreError,
-    embedded::{EmbeddedStore, StoreOptions},
+    embedded::{EmbeddedStore, Member, MemberOptions, Start, StoreOptions},
     etcd::{ConnectOptions, Credentials, Etcd, EtcdOptions, EtcdStore, OptionsError, Tls},
 };
 use antecede_model::ids::Boot;
@@ -19,7 +19,7 @@ use tokio::{net::TcpListener, time::timeout};
 use crate::{
     conformance::{self, Cluster, DEADLINE, data_node, eventually, key, put},
     etcd_group::{EtcdGroup, PREFIX, can_run, connect_options, free_port},
-    group::{GROUP, node},
+    group::{GROUP, TIMING, node, steady},
 };
 
 macro_rules! suite {
@@ -206,6 +206,43 @@ async fn nodes_that_agree_by_something_else_are_told_so() {
     let error = store.read(&key("k")).await.unwrap_err().to_string();
     let said = "node 1.1 has control.store = \"etcd\", node 1.9 has \"embedded\"";
     assert!(error.contains(said), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nobody_leads_beside_others_that_could_decide_among_themselves() {
+    if !can_run() {
+        return;
+    }
+    let mut group = EtcdGroup::start(3).await;
+    let leader = group.leader().await;
+    let store = group.store(leader);
+    eventually("beats", || async { store.beats().await.ok() }).await;
+    let folder = tempfile::tempdir().unwrap();
+    let members: BTreeMap<_, _> =
+        (0..3).map(|place| (node(place), group.listener_address(place))).collect();
+    let mut strays = Vec::new();
+    for place in (0..3).filter(|place| *place != leader) {
+        let options = MemberOptions {
+            group: GROUP,
+            node: node(place),
+            path: folder.path().join(place.to_string()),
+            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            start: Start::Create { members: members.clone() },
+            timing: TIMING,
+            clock: steady,
+        };
+        let stray = Member::open(options).await.unwrap();
+        group.replace_listener(place, stray.local_address());
+        strays.push(stray);
+        if strays.len() == 1 {
+            assert!(store.beats().await.is_ok(), "one of three decides nothing");
+        }
+    }
+    eventually("it leads no more", || async { store.beats().await.err() }).await;
+    for stray in strays {
+        stray.stop().await;
+    }
+    eventually("it leads again", || async { store.beats().await.ok() }).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

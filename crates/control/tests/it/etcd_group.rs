@@ -149,6 +149,7 @@ impl EtcdGroup {
             node,
             listener,
             listeners: self.listeners(),
+            rivals: 2,
             silence: SILENCE,
             clock: steady,
         };
@@ -210,6 +211,13 @@ impl EtcdGroup {
     /// Where the listener of a machine is reached.
     pub(crate) fn listener_address(&self, member: usize) -> String {
         self.machines[member].before_listener.address.clone()
+    }
+
+    /// Puts something else in the place of a machine's listener.
+    pub(crate) fn replace_listener(&mut self, member: usize, by: SocketAddr) {
+        let machine = &mut self.machines[member];
+        machine.listener = None;
+        machine.before_listener.lead_to(Some(by));
     }
 
     /// Calls a member's interface for people and scripts.

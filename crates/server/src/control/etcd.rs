@@ -73,9 +73,18 @@ pub(crate) fn open(
         request_limit: REQUEST_LIMIT,
         attempt_limit: ATTEMPT_LIMIT,
     };
+    let rivals = node.config.control_member_count() / 2 + 1;
     let listener = listener.map(|listener| {
         let (etcd, node, clock) = (etcd.clone(), node.id, clock::steady);
-        Listener::open(ListenerOptions { etcd, node, listener, listeners, silence: SILENCE, clock })
+        Listener::open(ListenerOptions {
+            etcd,
+            node,
+            listener,
+            listeners,
+            rivals,
+            silence: SILENCE,
+            clock,
+        })
     });
     let listener = listener.transpose()?;
     let store: Arc<dyn ConfigurationStore> = match &listener {
