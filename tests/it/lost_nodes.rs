@@ -12,20 +12,20 @@ use tests::resp::request;
 use tests::{Client, Reply, Stage, eventually, settings, tell};
 
 /// Few enough keys that sessions meet on them.
-const LOAD: Rate = Rate { operations: 600, keys: 200 };
+pub(crate) const LOAD: Rate = Rate { operations: 600, keys: 200 };
 
 /// Keys that are written to see whether all chains take writes; they lie in many shards.
 const PROBES: usize = 64;
 
 /// How long writes may stand still when a node is killed. Usually it is one to two seconds; rarely
 /// about seven, when a request waits for its time-out: then the promised five are not kept.
-const PAUSE_MAX: Duration = Duration::from_secs(15);
+pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(15);
 
 /// How long a node that returns may take until its chains are whole.
-const JOIN_PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const JOIN_PATIENCE: Duration = Duration::from_secs(30);
 
 /// How long a load goes on between two kills.
-const CALM_SPAN: Duration = Duration::from_millis(1000);
+pub(crate) const CALM_SPAN: Duration = Duration::from_millis(1000);
 
 /// How long a node is stopped: longer than it takes to be given up.
 const STOP_SPAN: Duration = Duration::from_secs(3);
@@ -35,7 +35,7 @@ fn probe(number: usize) -> String {
 }
 
 /// Writes every probe, each again until it succeeds.
-fn write_probes(node: &Node, value: &str) {
+pub(crate) fn write_probes(node: &Node, value: &str) {
     let mut client = node.client();
     for number in 0..PROBES {
         let key = probe(number);
@@ -52,7 +52,7 @@ fn write_probes(node: &Node, value: &str) {
 }
 
 /// Reads every probe at a node; a refusal is no answer, a chain that changes gives some.
-fn assert_probes(node: &Node, value: &str) {
+pub(crate) fn assert_probes(node: &Node, value: &str) {
     let mut client = node.client();
     for number in 0..PROBES {
         let key = probe(number);
@@ -65,7 +65,7 @@ fn assert_probes(node: &Node, value: &str) {
 }
 
 /// Waits until all nodes know chains of which every replica serves.
-fn await_whole(nodes: &Nodes, replicas: usize) {
+pub(crate) fn await_whole(nodes: &Nodes, replicas: usize) {
     for node in &nodes.all {
         let what = format!("the chains of {} are whole", node.name);
         eventually(&what, JOIN_PATIENCE, || {
@@ -75,7 +75,7 @@ fn await_whole(nodes: &Nodes, replicas: usize) {
 }
 
 /// What every history of such a load must hold, lest the judge had nothing to do.
-fn check(stage: &Stage, history: &Path) -> Content {
+pub(crate) fn check(stage: &Stage, history: &Path) -> Content {
     let content = Content::of(history);
     tell(&format!("{content:?}"));
     let seconds = settings::load_duration().as_secs();
@@ -90,7 +90,12 @@ fn check(stage: &Stage, history: &Path) -> Content {
 }
 
 /// Kills a node, waits until writes go on everywhere, and starts it again; how long they stood.
-fn kill_and_measure(stage: &Stage, nodes: &mut Nodes, place: usize, survivor: usize) -> Duration {
+pub(crate) fn kill_and_measure(
+    stage: &Stage,
+    nodes: &mut Nodes,
+    place: usize,
+    survivor: usize,
+) -> Duration {
     nodes.all[place].crash();
     let since = Deadline::after(PAUSE_MAX);
     write_probes(&nodes.all[survivor], &format!("without {place}"));

@@ -7,6 +7,8 @@
 mod demo;
 /// One datacenter on a desk: durable, ends well, refuses what is wrong.
 mod dev;
+/// The agreement is kept by an etcd.
+mod etcd;
 /// Nine processes under load and faults, judged.
 mod faults;
 /// A disk that is full and has room again.

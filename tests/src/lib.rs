@@ -14,6 +14,8 @@ pub mod binary;
 pub mod demo;
 /// One datacenter of one node.
 pub mod dev;
+/// An etcd of one member.
+pub mod etcd;
 /// Questions to admin ports.
 pub mod http;
 /// What is recorded of a load, and what the judge says of it.

@@ -57,7 +57,7 @@ impl Nodes {
     /// If they are not.
     #[must_use]
     pub fn start(stage: &Stage, datacenters: &[(&str, u16)]) -> Self {
-        Self::start_with(stage, datacenters, "none")
+        Self::start_with(stage, datacenters, &["--control", "none"])
     }
 
     /// The same with managers that decide who serves, by agreement of the datacenters' nodes.
@@ -66,10 +66,19 @@ impl Nodes {
     /// If they are not ready.
     #[must_use]
     pub fn start_managed(stage: &Stage, datacenters: &[(&str, u16)]) -> Self {
-        Self::start_with(stage, datacenters, "embedded")
+        Self::start_with(stage, datacenters, &["--control", "embedded"])
     }
 
-    fn start_with(stage: &Stage, datacenters: &[(&str, u16)], control: &str) -> Self {
+    /// The same by agreement of an etcd.
+    ///
+    /// # Panics
+    /// If they are not ready.
+    #[must_use]
+    pub fn start_on_etcd(stage: &Stage, datacenters: &[(&str, u16)], etcd: &str) -> Self {
+        Self::start_with(stage, datacenters, &["--control", "etcd", "--endpoints", etcd])
+    }
+
+    fn start_with(stage: &Stage, datacenters: &[(&str, u16)], control: &[&str]) -> Self {
         let count: u16 = datacenters.iter().map(|(_, count)| count).sum();
         let offsets: Vec<u16> =
             (0..count).flat_map(|node| [node, 100 + node, 200 + node, 300 + node]).collect();
@@ -78,7 +87,7 @@ impl Nodes {
             datacenters.iter().map(|(name, count)| format!("{name}:{count}")).collect();
         let names = names.join(",");
         let (data, files) = (stage.path("data"), stage.path("files"));
-        let words = [
+        let mut words = vec![
             "config",
             "generate",
             "--datacenters",
@@ -90,12 +99,11 @@ impl Nodes {
             "--fsync",
             "always",
             "--faults",
-            "--control",
-            control,
             "--out",
             path_text(&files),
             "--json",
         ];
+        words.extend(control);
         let written = binary::answer_of(stage, &words);
         let written: Value = serde_json::from_str(&written).expect("what was written is JSON");
         let written = written.as_array().expect("it is a list");
@@ -167,6 +175,18 @@ impl Node {
             name,
             file,
         }
+    }
+
+    /// Replaces a line of its configuration file; counts from the next start.
+    ///
+    /// # Panics
+    /// If there is no such line.
+    pub fn replace_line(&self, line: &str, by: &str) {
+        let text = std::fs::read_to_string(&self.file).expect("its file can be read");
+        assert!(text.lines().any(|found| found == line), "{line} is not in\n{text}");
+        let lines = text.lines().map(|found| if found == line { by } else { found });
+        let text: Vec<&str> = lines.collect();
+        std::fs::write(&self.file, text.join("\n")).expect("its file can be written");
     }
 
     /// Waits until it serves clients.
