@@ -52,16 +52,35 @@ pub(crate) const REDIS: Need = Need {
     install: &[INSTALL_REDIS],
 };
 
-/// Debian starts the server when it is installed. `policy-rc.d` is Debian's own way to say no, so
-/// nothing has to be stopped afterwards. A machine that has such a policy keeps its own.
-const INSTALL_REDIS: &str = "set -e; \
-    policy=/usr/sbin/policy-rc.d; \
-    if [ ! -e $policy ]; then \
-        printf '#!/bin/sh\\nexit 101\\n' > $policy; chmod +x $policy; trap 'rm -f $policy' EXIT; \
-    fi; \
-    export DEBIAN_FRONTEND=noninteractive; \
-    apt-get update -qq; \
-    apt-get install -y -qq --no-install-recommends redis-server redis-tools";
+pub(crate) const ETCD: Need = Need {
+    name: "etcd-server (Debian, 3.4)",
+    probe: &["etcd", "--version"],
+    install: &[INSTALL_ETCD],
+};
+
+/// Installs packages of Debian that hold servers. Debian starts a server when it is installed;
+/// `policy-rc.d` is Debian's own way to say no, so nothing has to be stopped afterwards. A machine
+/// that has such a policy keeps its own.
+macro_rules! install_servers {
+    ($packages:literal) => {
+        concat!(
+            "set -e; ",
+            "policy=/usr/sbin/policy-rc.d; ",
+            "if [ ! -e $policy ]; then ",
+            "printf '#!/bin/sh\\nexit 101\\n' > $policy; chmod +x $policy; ",
+            "trap 'rm -f $policy' EXIT; ",
+            "fi; ",
+            "export DEBIAN_FRONTEND=noninteractive; ",
+            "apt-get update -qq; ",
+            "apt-get install -y -qq --no-install-recommends ",
+            $packages
+        )
+    };
+}
+
+const INSTALL_REDIS: &str = install_servers!("redis-server redis-tools");
+
+const INSTALL_ETCD: &str = install_servers!("etcd-server");
 
 pub(crate) const PYTHON_VENV: Need = Need {
     name: "virtual environments of Python",
@@ -88,6 +107,7 @@ const NEEDS: &[&Need] = &[
     &CLIPPY,
     &NEXTEST,
     &REDIS,
+    &ETCD,
     &PYTHON_VENV,
     &REDIS_CLIENT_OF_PYTHON,
     &REDIS_CLIENTS_OF_NODE,
