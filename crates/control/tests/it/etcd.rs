@@ -14,6 +14,7 @@ use antecede_control::{
     etcd::{ConnectOptions, Credentials, Etcd, EtcdOptions, EtcdStore, OptionsError, Tls},
 };
 use antecede_model::ids::Boot;
+use rustix::process::Signal;
 use tokio::{net::TcpListener, time::timeout};
 
 use crate::{
@@ -74,6 +75,27 @@ async fn beats_in_quiet_times_write_nothing_to_etcd() {
     assert_eq!(changes(&group).await, before);
     store.heartbeat(Beat { boot: Boot(2), ..beat(10) }).await.unwrap();
     assert_eq!(changes(&group).await, before + 1, "a new boot is written");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_told_of_beats_was_looked_up_before_etcd_was_asked() {
+    if !can_run() {
+        return;
+    }
+    let group = EtcdGroup::start(1).await;
+    let store = group.store(0);
+    let beat = Beat { node: data_node(10), boot: Boot(1), facts: Arc::from(*b"f") };
+    eventually("a beat", || async { store.heartbeat(beat.clone()).await.ok() }).await;
+    store.heartbeat(beat.clone()).await.unwrap();
+    let span = Duration::from_secs(1);
+    group.signal(0, Signal::STOP);
+    let begun = steady().0;
+    let asking = tokio::spawn(async move { store.beats().await });
+    eventually("a while", || async { (span < steady().0 - begun).then_some(()) }).await;
+    group.signal(0, Signal::CONT);
+    let beats = asking.await.unwrap().unwrap();
+    let ago = beats.nodes[&beat.node].ago;
+    assert!(ago < span, "another leader may have heard it since: {ago:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -18,6 +18,7 @@ use antecede_control::{
     etcd::{ConnectOptions, Etcd, EtcdOptions, EtcdStore, Listener, ListenerOptions},
 };
 use antecede_model::ids::NodeId;
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -211,6 +212,13 @@ impl EtcdGroup {
     /// Where the listener of a machine is reached.
     pub(crate) fn listener_address(&self, member: usize) -> String {
         self.machines[member].before_listener.address.clone()
+    }
+
+    /// Stops a member where it is, or lets it go on.
+    pub(crate) fn signal(&self, member: usize, signal: Signal) {
+        let process = self.machines[member].process.as_ref().expect("it runs");
+        let id = Pid::from_raw(process.id().try_into().unwrap()).unwrap();
+        kill_process(id, signal).unwrap();
     }
 
     /// Puts something else in the place of a machine's listener.
