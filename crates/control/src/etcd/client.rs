@@ -90,6 +90,17 @@ impl EtcdStore {
         }
     }
 
+    /// What came of a question to a listener. Where none leads because etcd does not answer, that
+    /// is what a person has to hear.
+    fn told<T>(&self, answer: Result<T, StoreError>) -> Result<T, StoreError> {
+        match (answer, self.etcd.outage()) {
+            (Err(StoreError::Unavailable { .. }), Some(outage)) => {
+                Err(StoreError::Unavailable { outage })
+            }
+            (answer, _) => answer,
+        }
+    }
+
     /// Feeds a watch until it is dropped.
     async fn feed(self, key: StoreKey, feed: Feed) {
         let name = Name::Of(key);
@@ -146,10 +157,10 @@ impl ConfigurationStore for EtcdStore {
     }
 
     fn heartbeat(&self, beat: Beat) -> Answer<'_, Renewal> {
-        Box::pin(self.beats.beat(beat))
+        Box::pin(async { self.told(self.beats.beat(beat).await) })
     }
 
     fn beats(&self) -> Answer<'_, Beats> {
-        Box::pin(self.beats.all_beats())
+        Box::pin(async { self.told(self.beats.all_beats().await) })
     }
 }

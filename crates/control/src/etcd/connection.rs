@@ -127,6 +127,8 @@ pub(super) struct Connections {
     credentials: Option<Credentials>,
     token: Mutex<Option<MetadataValue<Ascii>>>,
     cluster: Mutex<Option<u64>>,
+    /// Why the last request got no answer; `None` if it got one.
+    outage: Mutex<Option<Outage>>,
     request_limit: Duration,
     attempt_limit: Duration,
 }
@@ -191,6 +193,7 @@ impl Connections {
             credentials,
             token: Mutex::new(None),
             cluster: Mutex::new(cluster),
+            outage: Mutex::new(None),
             request_limit: options.request_limit,
             attempt_limit: options.attempt_limit,
         })
@@ -199,6 +202,11 @@ impl Connections {
     /// The number of the cluster, once it is known.
     pub(super) fn cluster(&self) -> Option<u64> {
         *self.cluster.lock()
+    }
+
+    /// Why etcd does not answer; `None` while it does.
+    pub(super) fn outage(&self) -> Option<Outage> {
+        self.outage.lock().clone()
     }
 
     /// Asks until a member has answered, for as long as a request may take.
@@ -215,7 +223,7 @@ impl Connections {
         let limit = self.request_limit;
         let mut progress = Progress::default();
         let asking = Box::pin(self.ask_all(path, request, repeat, &mut progress));
-        match timeout(limit, asking).await {
+        let answer = match timeout(limit, asking).await {
             Ok(answer) => answer,
             Err(_) if progress.is_out && repeat == Repeat::Never => {
                 Err(AskError::Unknown(Outage::TimedOut { limit }))
@@ -223,7 +231,12 @@ impl Connections {
             Err(_) => {
                 Err(AskError::Unavailable(progress.last.unwrap_or(Outage::TimedOut { limit })))
             }
-        }
+        };
+        *self.outage.lock() = match &answer {
+            Ok(_) => None,
+            Err(AskError::Unknown(outage) | AskError::Unavailable(outage)) => Some(outage.clone()),
+        };
+        answer
     }
 
     async fn ask_all<Q, A>(

@@ -22,7 +22,7 @@ use crate::{
         GroupId,
         client::{AskError, Repeat},
     },
-    store::{Revision, StoreKey, Stored},
+    store::{Outage, Revision, StoreKey, Stored},
 };
 
 /// A group's place in an etcd. Cheap to clone.
@@ -92,6 +92,11 @@ impl Etcd {
     #[must_use]
     pub fn prefix(&self) -> &str {
         &self.prefix
+    }
+
+    /// Why etcd does not answer; `None` while it does.
+    pub(super) fn outage(&self) -> Option<Outage> {
+        self.connections.outage()
     }
 
     /// Reads a key, linearizable.

@@ -198,7 +198,8 @@ async fn who_cannot_be_asked_is_named_with_the_reason() {
     });
     let read = store.read(&key("k")).await.unwrap_err();
     let swapped = store.compare_and_swap(&key("k"), None, Arc::from(*b"x")).await.unwrap_err();
-    for error in [read, swapped] {
+    let beats = store.beats().await.unwrap_err();
+    for error in [read, swapped, beats] {
         let StoreError::Unavailable { outage: Outage::Unreachable { last, .. } } = &error else {
             panic!("{error}")
         };
