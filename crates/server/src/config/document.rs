@@ -137,11 +137,11 @@ pub(crate) fn suggestion(pattern: &str) -> Option<String> {
     if let Some(found) = nearest(pattern, KEYS.iter().map(|key| key.path)) {
         return Some(found.to_owned());
     }
-    // The right name in the wrong table.
+    // The right name in the wrong table; of several the later one, which more people need.
     let last = |path: &str| path.rsplit('.').next().map(str::to_owned);
     let name = last(pattern)?;
     KEYS.iter()
-        .find(|key| last(key.path).as_deref() == Some(name.as_str()))
+        .rfind(|key| last(key.path).as_deref() == Some(name.as_str()))
         .map(|key| key.path.to_owned())
 }
 
