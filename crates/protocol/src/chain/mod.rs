@@ -41,7 +41,7 @@ use antecede_model::{
     clock::{Hlc, Steady, Timestamp},
     configuration::Configuration,
     cut::Cut,
-    ids::{Boot, DatacenterId, Epoch, LogIndex, NodeId, Position, SessionId, ShardId},
+    ids::{Boot, DatacenterId, Epoch, LogIndex, NodeId, Position, RequestId, SessionId, ShardId},
     refusal::Refusal,
 };
 
@@ -226,6 +226,8 @@ pub struct Shard {
     /// Up to where `durable` of the lines was counted.
     durable_to: Position,
     pending: VecDeque<PendingReply>,
+    /// The last reads that were handed on to the head of this epoch.
+    handed_on: VecDeque<RequestId>,
     reads: Reads,
     settling: Settling,
     copying: Copying,
@@ -285,6 +287,7 @@ impl Shard {
             committed_to: Position(0),
             durable_to: Position(0),
             pending: VecDeque::new(),
+            handed_on: VecDeque::new(),
             reads: Reads::default(),
             settling: Settling::default(),
             copying: Copying::default(),

@@ -3,7 +3,9 @@
 //! A write is evaluated once, at the head, against the newest state, also dirty; what goes into
 //! the log is its effect (passive replication). Its reply leaves at the commit, and so does a reply
 //! without an effect that was computed from dirty state (PITFALLS A6). A write that reaches another
-//! replica is handed on to the head.
+//! replica is refused: whoever sent it knows of another configuration, and the head that this
+//! replica knows may be the one that is gone. A read that needs the head is handed on to it, and
+//! refused when the epoch ends before it can be known that it was answered.
 //!
 //! Ensures: a stamp exceeds every own stamp and tick in the log, everything that the write depends
 //! on or supersedes, and the session's logical time.
@@ -29,6 +31,10 @@ use crate::{
     mutation::Mutation,
     state::{self, Executed, NewEffect},
 };
+
+/// Reads that were handed on to the head and are remembered until the epoch ends. Those before them
+/// are answered by then, or their sessions wait for their time-out.
+const HANDED_ON_MAX: usize = 64;
 
 /// A reply that waits for a commit.
 #[derive(Debug)]
@@ -147,14 +153,16 @@ impl Shard {
             self.read(here, id, operation, carried, (storage, out));
         } else if self.neighbours.is_head() {
             self.evaluate_at_head(here, id, operation, carried, (storage, out));
-        } else {
+        } else if operation.is_read() {
             self.hand_to_head(id, operation, carried, out);
+        } else {
+            self.refuse(id, Refusal::Settling { shard: self.shard }, out);
         }
     }
 
-    /// Hands a request on to the head; the head answers the session itself.
+    /// Hands a read on to the head; the head answers the session itself.
     pub(super) fn hand_to_head(
-        &self,
+        &mut self,
         id: RequestId,
         operation: &ShardOperation<'_>,
         carried: &Carried,
@@ -170,6 +178,18 @@ impl Shard {
         carried.place = Place::Head;
         let request = Request { id, operation: bytes, carried };
         out.early(head, self.message(Body::Request(request)));
+        if self.handed_on.len() == HANDED_ON_MAX {
+            self.handed_on.pop_front();
+        }
+        self.handed_on.push_back(id);
+    }
+
+    /// The head of the epoch that has ended may have taken reads with it; whoever has got an answer
+    /// does not wait for this one.
+    pub(super) fn give_up_handed_on(&mut self, out: &mut Outputs) {
+        for id in std::mem::take(&mut self.handed_on) {
+            self.refuse(id, Refusal::Settling { shard: self.shard }, out);
+        }
     }
 
     /// Why a write cannot be taken now, if it cannot.

@@ -418,6 +418,7 @@ impl Shard {
         if !was_head || !self.neighbours.is_head() {
             self.give_up_replies(out);
         }
+        self.give_up_handed_on(out);
         self.copying.begin_again();
         if !self.neighbours.is_member {
             self.settling = Settling::default();

@@ -51,6 +51,7 @@ stories! {
         power_loss_of_the_chain
         promise_lost_on_the_way_to_a_new_tail
         promise_of_an_earlier_run
+        read_handed_to_a_head_that_dies
         replica_is_back_within_the_kept_log
         reply_without_effect_waits
         restarted_run_has_no_right

@@ -474,12 +474,15 @@ mod within_a_datacenter {
     }
 
     #[test]
-    fn a_write_that_reaches_another_replica_is_handed_to_the_head() {
+    fn a_write_that_reaches_another_replica_is_refused_and_not_handed_to_a_head_that_may_be_gone() {
         let mut chain = Deployment::of(1, 3, 1);
-        let tail = chain.replica(1, "k", 2);
+        let (head, tail) = (chain.replica(1, "k", 0), chain.replica(1, "k", 2));
+        chain.crash(head);
         let number = chain.ask(tail, "k", set("v"), &Carried::default());
-        chain.settle();
-        assert_eq!(chain.replies[&number].response, Response::Ok);
+        let Response::Refused(refusal) = chain.replies[&number].response else {
+            panic!("{:?}", chain.replies[&number]);
+        };
+        assert!(refusal.was_not_tried(), "the session may hand it over again: {refusal}");
     }
 
     #[test]
