@@ -109,6 +109,24 @@ impl Refusal {
         }
     }
 
+    /// Whether it says that no replica has looked at the request, and that this may pass by itself:
+    /// the same request may be handed over again.
+    #[must_use]
+    pub const fn was_not_tried(&self) -> bool {
+        match self {
+            Self::Unreachable { .. } | Self::Settling { .. } | Self::NoLease { .. } => true,
+            Self::Busy { .. }
+            | Self::NotYet { .. }
+            | Self::UnknownOutcome
+            | Self::OutOfMemory
+            | Self::DiskFull
+            | Self::CrossShard
+            | Self::WrongType
+            | Self::TooLarge
+            | Self::Drift { .. } => false,
+        }
+    }
+
     /// The label that metrics count it under.
     #[must_use]
     pub const fn label(&self) -> &'static str {

@@ -78,6 +78,12 @@ pub const METRICS: &[Metric] = &[
         "requests",
         "Requests that were not served, by reason",
     ),
+    counter(
+        "antecede_overdue_requests_total",
+        &[],
+        "requests",
+        "Requests to a shard that nobody answered in time; their answers were lost",
+    ),
     counter("antecede_connections_total", &[], "connections", "Client connections taken"),
     counter("antecede_refused_connections_total", &[], "connections", "Client connections refused"),
     gauge("antecede_connected_clients", &[], "connections", "Client connections now"),

@@ -12,7 +12,7 @@ use antecede_model::{
     ids::{DatacenterId, NodeId},
     refusal::Refusal,
 };
-use antecede_protocol::event::Event;
+use antecede_protocol::{event::Event, session::Overdue};
 use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder, Unit};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
@@ -85,6 +85,7 @@ pub(crate) struct Telemetry {
     drift_millis: Gauge,
     stale: Counter,
     dropped_bodies: Counter,
+    overdue: Counter,
     diverged: Counter,
     refusals: Mutex<BTreeMap<&'static str, Counter>>,
     commands: Mutex<BTreeMap<&'static str, Counter>>,
@@ -149,6 +150,7 @@ impl Telemetry {
                 .register_gauge(&key("antecede_clock_drift_milliseconds", None), &METADATA),
             stale: counter("antecede_stale_messages_total"),
             dropped_bodies: counter("antecede_dropped_bodies_total"),
+            overdue: counter("antecede_overdue_requests_total"),
             diverged: counter("antecede_diverged_total"),
             refusals: Mutex::default(),
             commands: Mutex::default(),
@@ -203,6 +205,13 @@ impl Telemetry {
                 self.recorder.register_counter(&key, &METADATA)
             })
             .increment(1);
+    }
+
+    /// Counts a request that nobody has answered in time.
+    pub(crate) fn overdue(&self, node: &Node, overdue: &Overdue) {
+        let Overdue { shard, to, place, waited } = *overdue;
+        self.overdue.increment(1);
+        debug!(node = %node.id, %shard, %to, ?place, ?waited, "a request was not answered in time");
     }
 
     /// Sets a gauge that is read when somebody asks.

@@ -61,6 +61,12 @@ impl Taps {
 
     /// Takes note of a reply.
     pub fn reply(&mut self, id: RequestId, reply: &Reply) {
+        if let Response::Refused(refusal) = reply.response
+            && refusal.was_not_tried()
+        {
+            self.requests.remove(&id.number); // The session may ask again, as another request.
+            return;
+        }
         let Some(tap) = self.requests.get_mut(&id.number) else { return };
         let wrote =
             reply.wrote.map(|write| Version { timestamp: write.stamp, origin: write.origin });
@@ -115,6 +121,15 @@ impl Requests for Handing<'_> {
         let fresh = self.node.log.fresh.len();
         if !self.node.tell(self.now, shard, Input::Request(request)) {
             return Handover::NoLink;
+        }
+        if let Some((id, reply)) = self.node.out.replies.last()
+            && *id == request.id
+            && let Response::Refused(refusal) = reply.response
+            && refusal.was_not_tried()
+        {
+            self.node.out.replies.pop();
+            self.taps.requests.remove(&request.id.number);
+            return Handover::Refused(refusal);
         }
         if self.node.out.replies.iter().any(|(id, _)| *id == request.id) {
             return Handover::UnderWay;

@@ -6,7 +6,8 @@
 //! order of the commands.
 //!
 //! A write whose answer is lost is refused with an unknown outcome and changes nothing of the
-//! context; a read is sent to another replica. Answers to requests that are no longer open are
+//! context; a read is sent to another replica; what no replica has looked at is held for a while and
+//! handed over again (`hold`). Answers to requests that are no longer open are
 //! ignored: each sending has a number of its own.
 //!
 //! Assumes, of heads: a write depends on what it supersedes (`seen`), on what else it read, on
@@ -19,6 +20,7 @@
 
 /// What a client asks.
 pub mod command;
+mod hold;
 mod part;
 mod past;
 mod route;
@@ -100,6 +102,8 @@ pub enum Handover {
     Stamped(Timestamp),
     /// There is no link to that node: the request went nowhere.
     NoLink,
+    /// A replica on this node has refused it before it was evaluated; no answer will be told.
+    Refused(Refusal),
 }
 
 /// Where a session hands over its requests: to replicas on its own node at once, to others by
@@ -113,11 +117,27 @@ pub trait Requests {
     fn send(&mut self, to: NodeId, message: Message);
 }
 
+/// A request that a session gave up because nobody has answered it in time: whoever had it should
+/// have said so before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overdue {
+    /// The shard.
+    pub shard: ShardId,
+    /// The replica that it was handed to.
+    pub to: NodeId,
+    /// Which replica it was for.
+    pub place: Place,
+    /// How long it has waited, also at other replicas before.
+    pub waited: Duration,
+}
+
 /// What a session wants told and done.
 #[derive(Debug, Default)]
 pub struct Answers {
     /// Answers to commands, in the order of the commands.
     pub ready: Vec<Response>,
+    /// Requests that nobody has answered in time.
+    pub overdue: Vec<Overdue>,
     /// When the session wants to be woken at the latest, if at all; set anew by every input.
     pub wake: Option<Steady>,
 }
@@ -376,10 +396,13 @@ impl Session {
         let place = self.place_of(shard, kind);
         let chain = view.configuration.chain(self.node.datacenter, shard);
         let to = self.replica_of(chain, shard, place);
-        // Behind another read it may have to be read again, at another node it may get lost.
-        let is_kept = kind == Kind::Read
-            && self.course != Some(Course::Log)
-            && (to != self.node || !self.parts.is_empty());
+        // Behind another read it may have to be read again; at another node it may get lost, or be
+        // refused before it was looked at.
+        let is_kept = if kind == Kind::Read {
+            self.course != Some(Course::Log) && (to != self.node || !self.parts.is_empty())
+        } else {
+            to != self.node && self.parts.is_empty()
+        };
         let part = Part {
             number: 0,
             shard,
@@ -391,6 +414,7 @@ impl Session {
             bytes: is_kept.then(|| encoded(operation)),
             made: view.now.steady,
             attempts: 0,
+            pauses: 0,
             mark: self.past.mark(),
             stamp: None,
         };
@@ -432,7 +456,15 @@ impl Session {
                         part.to = next;
                         continue;
                     }
-                    part.state = State::Answered(unreachable(part.shard));
+                    let refusal = Refusal::Unreachable { shard: part.shard };
+                    part.state = self.refused_at_once(view, &mut part, refusal, operation);
+                }
+                Handover::Refused(refusal) => {
+                    if let Some(next) = next_replica(&part, chain) {
+                        part.to = next;
+                        continue;
+                    }
+                    part.state = self.refused_at_once(view, &mut part, refusal, operation);
                 }
             }
             break;
@@ -476,6 +508,11 @@ impl Session {
             return;
         }
         let Some(at) = self.open_part(id.number) else { return };
+        if let Response::Refused(refusal) = reply.response
+            && self.goes_on_after(view, at, refusal, requests)
+        {
+            return;
+        }
         let part = &self.parts[at];
         self.past.answered(id.number, part.mark, &reply, view.stable);
         if self.course == Some(Course::Reads) && at + 1 < self.parts.len() {
@@ -540,11 +577,22 @@ impl Session {
     fn on_wake(&mut self, view: &View<'_>, requests: &mut dyn Requests, out: &mut Answers) {
         out.ready.extend(self.look_after_waiting(view, requests));
         let now = view.now.steady;
+        self.try_held_again(view, requests);
+        // A replica that has left its chain answers nobody any more.
+        let (datacenter, configuration) = (self.node.datacenter, view.configuration);
+        let has_left = |part: &Part| {
+            let chain = configuration.chain(datacenter, part.shard);
+            part.state == State::UnderWay && !chain.contains(&part.to)
+        };
+        self.give_up(view, requests, has_left);
         if self.wake.is_none_or(|wake| now < wake) {
             return;
         }
         let timeout = self.options.request_timeout;
-        self.give_up(view, requests, |part| part.is_open() && due(part, timeout) <= now);
+        let is_late = |part: &Part| part.is_open() && !part.is_held() && due(part, timeout) <= now;
+        let late = self.parts.iter().filter(|part| is_late(part) && part.number != 0);
+        out.overdue.extend(late.map(|part| part.overdue(now)));
+        self.give_up(view, requests, is_late);
         let dues = self.parts.iter().filter(|part| part.is_open()).map(|part| self.due(part));
         self.wake = dues.min();
     }
@@ -559,7 +607,6 @@ impl Session {
     ) {
         let lost: Vec<usize> =
             (0..self.parts.len()).filter(|at| is_lost(&self.parts[*at])).collect();
-        let now = view.now.steady;
         for at in &lost {
             if self.parts[*at].kind != Kind::Read {
                 self.past.lost(self.parts[*at].number);
@@ -571,12 +618,7 @@ impl Session {
             if part.kind != Kind::Read {
                 continue;
             }
-            let chain = view.configuration.chain(self.node.datacenter, part.shard);
-            let is_in_time = now < after(part.made, self.options.request_timeout);
-            let next = replica_after(chain, part.to)
-                .filter(|_| is_in_time && part.bytes.is_some())
-                .filter(|_| usize::from(part.attempts) < chain.len());
-            match next {
+            match self.next_for_read(view, part) {
                 None => self.answer(at, unreachable(self.parts[at].shard)),
                 Some(next) => self.move_read(at, next, view, requests),
             }
@@ -618,7 +660,7 @@ impl Session {
     ) {
         while let Some(first) = self.parts.front_mut() {
             match &mut first.state {
-                State::UnderWay => return,
+                State::UnderWay | State::Held(_) => return,
                 State::Waiting => {
                     let part = self.parts.front().expect("it was there");
                     self.tally.remove(part);
@@ -701,8 +743,11 @@ fn next_replica(part: &Part, chain: &[NodeId]) -> Option<NodeId> {
     replica_after(chain, part.to).filter(|_| may_move)
 }
 
-/// When an open part has taken too long where it is.
+/// When an open part has taken too long where it is, or is handed over again.
 fn due(part: &Part, timeout: Duration) -> Steady {
+    if let State::Held(held) = &part.state {
+        return held.again_at;
+    }
     let may_move = part.place == Place::Anywhere && part.bytes.is_some() && part.attempts <= 1;
     after(part.made, if may_move { timeout / 2 } else { timeout })
 }

@@ -11,7 +11,7 @@ use antecede_model::{
     response::Response,
 };
 
-use super::{command::Gather, past::Mark};
+use super::{Overdue, command::Gather, hold::Held, past::Mark};
 use crate::message::Place;
 
 /// What a request may do, and so what may follow it before it is answered.
@@ -45,6 +45,8 @@ pub(super) enum State {
     Waiting,
     /// A replica has it.
     UnderWay,
+    /// No replica has looked at it; it is handed over again.
+    Held(Held),
     /// It is answered.
     Answered(Response),
 }
@@ -74,6 +76,8 @@ pub(super) struct Part {
     pub(super) made: Steady,
     /// How many replicas it was sent to.
     pub(super) attempts: u8,
+    /// How often it was held.
+    pub(super) pauses: u8,
     /// What it carried.
     pub(super) mark: Mark,
     /// The stamp of the write that it made on this node, not committed yet.
@@ -94,6 +98,7 @@ impl Part {
             bytes: None,
             made,
             attempts: 0,
+            pauses: 0,
             mark: Mark::default(),
             stamp: None,
         }
@@ -101,6 +106,16 @@ impl Part {
 
     pub(super) const fn is_open(&self) -> bool {
         !matches!(self.state, State::Answered(_))
+    }
+
+    pub(super) const fn is_held(&self) -> bool {
+        matches!(self.state, State::Held(_))
+    }
+
+    /// What is told of it when nobody has answered it in time.
+    pub(super) fn overdue(&self, now: Steady) -> Overdue {
+        let waited = now.0.saturating_sub(self.made.0);
+        Overdue { shard: self.shard, to: self.to, place: self.place, waited }
     }
 
     /// Whether nothing that is not implied by it may follow before it is answered.

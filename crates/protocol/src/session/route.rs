@@ -118,6 +118,9 @@ impl Session {
 
     /// Whether a request may be handed over while others are open.
     pub(super) fn flows(&self, view: &View<'_>, shard: ShardId, kind: Kind) -> bool {
+        if self.holds_back() {
+            return false;
+        }
         if self.options.mutations.has(Mutation::NoWaitInPipelines) {
             return true;
         }

@@ -290,8 +290,9 @@ impl Session {
         let id = self.request_id(number);
         let carried = self.past.carry(false, Place::Tail, view.stable);
         let request = LocalRequest { id, operation: &operation, carried };
-        if requests.request(tail, wait.shard, request) != Handover::NoLink {
-            wait.asked = Some((number, tail));
+        match requests.request(tail, wait.shard, request) {
+            Handover::UnderWay | Handover::Stamped(_) => wait.asked = Some((number, tail)),
+            Handover::NoLink | Handover::Refused(_) => {} // It is asked again.
         }
         None
     }

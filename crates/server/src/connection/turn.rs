@@ -463,6 +463,9 @@ impl Conversation {
     fn absorb(&mut self) {
         loop {
             self.wake_at = self.answers.wake;
+            for overdue in self.answers.overdue.drain(..) {
+                self.node.telemetry.overdue(&self.node, &overdue);
+            }
             for response in self.answers.ready.drain(..) {
                 if let Response::Refused(refusal) = &response {
                     self.node.telemetry.refused(refusal);

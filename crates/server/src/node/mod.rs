@@ -20,6 +20,7 @@ use antecede_model::{
     clock::{Now, Steady, Timestamp},
     configuration::Configuration,
     ids::{Boot, LogIndex, NodeId, RequestId, ShardId},
+    response::Response,
 };
 use antecede_protocol::{
     chain::{Cuts, Input, Shard, Watermarks},
@@ -355,6 +356,14 @@ impl Node {
         let stamp =
             if before < end { replica.shard.entry_at(end) } else { None }.map(|entry| entry.stamp);
         self.follow_log(shard, &mut replica, work);
+        if let Some((answered, reply)) = work.replies.last()
+            && *answered == id
+            && let Response::Refused(refusal) = reply.response
+            && refusal.was_not_tried()
+        {
+            work.replies.pop();
+            return Handover::Refused(refusal);
+        }
         match stamp {
             Some(stamp) if work.replies.iter().all(|(answered, _)| *answered != id) => {
                 Handover::Stamped(stamp)

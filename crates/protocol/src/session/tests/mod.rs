@@ -1,5 +1,7 @@
 //! Tests of the session against a small imitation of shards.
 
+/// What was refused before it was looked at.
+mod hold;
 /// Answers are in order, the pipeline rule, places, retries.
 mod order;
 /// What joins the context and what requests carry of it.
@@ -31,7 +33,7 @@ use antecede_model::{
 use smallvec::SmallVec;
 
 use super::{
-    Answers, Handover, Requests, Session, SessionInput, SessionOptions, View,
+    Answers, Handover, Overdue, Requests, Session, SessionInput, SessionOptions, View,
     command::{Command, Gather},
 };
 use crate::{
@@ -71,6 +73,8 @@ struct Around {
     unlinked: BTreeSet<NodeId>,
     /// Stamps for writes that are handed to this node, if it tells them.
     stamps: Option<u64>,
+    /// How many requests a replica on this node refuses without a look.
+    refusals: u32,
     here: NodeId,
 }
 
@@ -78,6 +82,10 @@ impl Requests for Around {
     fn request(&mut self, to: NodeId, shard: ShardId, request: LocalRequest<'_>) -> Handover {
         if self.unlinked.contains(&to) {
             return Handover::NoLink;
+        }
+        if to == self.here && 0 < self.refusals {
+            self.refusals -= 1;
+            return Handover::Refused(Refusal::Settling { shard });
         }
         let mut operation = Vec::new();
         request.operation.write(&mut Writer::new(&mut operation));
@@ -136,6 +144,7 @@ impl Scene {
                 sent: Vec::new(),
                 unlinked: BTreeSet::new(),
                 stamps: None,
+                refusals: 0,
                 here: node(1),
             },
             configuration,
@@ -224,6 +233,10 @@ fn key(shard: u16, number: usize) -> Vec<u8> {
     let count = ShardCount::new(4).unwrap();
     let keys = (0..).map(|at| format!("k{at}").into_bytes());
     keys.filter(|key| count.shard_of(key) == ShardId(shard)).nth(number).unwrap()
+}
+
+fn one(operation: Operation<'_>) -> Command<'_> {
+    Command::One(operation)
 }
 
 fn set<'a>(key: &'a [u8], value: &'a [u8]) -> Operation<'a> {

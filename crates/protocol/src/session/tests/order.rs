@@ -4,10 +4,6 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn one(operation: Operation<'_>) -> Command<'_> {
-    Command::One(operation)
-}
-
 #[test]
 fn answers_leave_in_the_order_of_the_commands() {
     let mut scene = Scene::elsewhere();
@@ -399,12 +395,14 @@ mod losses {
         let key = key(0, 0);
         scene.around.unlinked.insert(node(2));
         scene.take(&one(set(&key, b"v")));
+        scene.after(2_500);
         assert_eq!(scene.answers(), [UNREACHABLE]);
         let read = scene.ask(&one(get(&key)));
         assert_eq!(read.to, node(3));
         scene.reply(&read, plain(&read, Response::Nil));
         scene.around.unlinked.insert(node(3));
         scene.take(&one(get(&key)));
+        scene.after(2_500);
         assert_eq!(scene.answers(), [Response::Nil, UNREACHABLE]);
     }
 
@@ -416,9 +414,13 @@ mod losses {
         assert_eq!(scene.out.wake, Some(Steady(Duration::from_secs(5))));
         scene.after(4_999);
         assert_eq!(scene.answers(), []);
+        assert_eq!(scene.out.overdue, []);
         scene.after(1);
         assert_eq!(scene.answers(), [UNKNOWN]);
         assert_eq!(scene.out.wake, None);
+        let waited = Duration::from_secs(5);
+        let (shard, to, place) = (ShardId(0), node(2), Place::Head);
+        assert_eq!(scene.out.overdue, [Overdue { shard, to, place, waited }]);
     }
 
     #[test]
