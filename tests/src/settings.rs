@@ -5,6 +5,7 @@
 //! | `ANTECEDE_BINARY` | the binary that is tested |
 //! | `CARGO_TARGET_DIR` | where cargo builds, if not in `target` |
 //! | `ANTECEDE_TEST_SECONDS` | how long loads with faults last; the gate's is short |
+//! | `ANTECEDE_TEST_KILLS` | how many nodes are killed at least, in as many loads as that takes |
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -50,4 +51,15 @@ pub fn load_duration() -> Duration {
         text.parse().unwrap_or_else(|_| panic!("ANTECEDE_TEST_SECONDS={text} is no number"))
     });
     Duration::from_secs(seconds)
+}
+
+/// How many nodes a test that measures pauses kills at least.
+///
+/// # Panics
+/// If the environment says something that is no number.
+#[must_use]
+pub fn kills() -> usize {
+    variable("ANTECEDE_TEST_KILLS").map_or(1, |text| {
+        text.parse().unwrap_or_else(|_| panic!("ANTECEDE_TEST_KILLS={text} is no number"))
+    })
 }
