@@ -8,6 +8,8 @@
 //! The other side sends a byte now and then, so that silence means that it is gone.
 //!
 //! Ensures: frames leave in the order in which their messages were pushed.
+//! Ensures: an answer to a node that counts this one as heard is sent, or that node sees its
+//! connection end: answers are taken from before this node says hello.
 //! Limits: `queued_bytes_max`; what is beyond is dropped and counted, and its sender will say it
 //! again.
 
@@ -106,6 +108,9 @@ struct State {
     spare: Vec<u8>,
     /// The connection, once both sides have agreed.
     stream: Option<Arc<TcpStream>>,
+    /// Whether a connection is being agreed upon: the other side may count it before this one does,
+    /// and ask for something.
+    is_opening: bool,
     is_writing: bool,
     /// The socket was full; the task waits until it is not.
     is_blocked: bool,
@@ -221,7 +226,9 @@ impl Link {
         let mut state = self.state.lock();
         let before = state.frames.len();
         let has_room = state.queued_bytes + before < self.options.queued_bytes_max;
-        if state.stream.is_none() || !has_room || state.frames.push(message).is_err() {
+        let is_open =
+            state.stream.is_some() || state.is_opening && matches!(message, Message::Reply(..));
+        if !is_open || !has_room || state.frames.push(message).is_err() {
             drop(state);
             self.options.counters.dropped.increment(1);
             return false;
@@ -355,14 +362,21 @@ impl State {
         }
     }
 
-    fn connect(&mut self, stream: Arc<TcpStream>, boot: Boot) {
+    /// Takes answers from now on.
+    fn open(&mut self) {
         self.disconnect();
+        self.is_opening = true;
+    }
+
+    fn connect(&mut self, stream: Arc<TcpStream>, boot: Boot) {
+        self.is_opening = false;
         self.stream = Some(stream);
         self.boot = boot;
     }
 
     fn disconnect(&mut self) {
         self.stream = None;
+        self.is_opening = false;
         self.queue.clear();
         self.queued_bytes = 0;
         self.is_blocked = false;
@@ -384,6 +398,8 @@ pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
                 pause = PAUSE_MIN;
                 let stream = Arc::new(stream);
                 link.state.lock().connect(Arc::clone(&stream), hello.boot);
+                link.flush(); // What was pushed meanwhile.
+                link.pump();
                 *link.since.lock() = Some(clock::steady());
                 let error = watch(&link, &stream).await;
                 *link.since.lock() = None;
@@ -391,7 +407,10 @@ pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
                 node.sessions.link_lost(link.node());
                 error
             }
-            Err(error) => error,
+            Err(error) => {
+                link.state.lock().disconnect();
+                error
+            }
         };
         if node.is_stopping() {
             return;
@@ -418,6 +437,7 @@ async fn dial(node: &Node, link: &Link) -> Result<(TcpStream, Hello), LinkError>
     let attempt = async {
         let mut stream = TcpStream::connect(link.address()).await?;
         stream.set_nodelay(true)?;
+        link.state.lock().open();
         let hello = shake_hands(node, &mut stream).await?;
         let (found, wanted) = (hello.node, link.node());
         if found != wanted {
