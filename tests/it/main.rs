@@ -23,3 +23,5 @@ mod lost_nodes;
 mod metadata;
 /// A client that many use from Rust.
 mod redis_rs;
+/// Nodes are restarted one by one, and nobody notices much.
+mod rolling_restart;

@@ -77,6 +77,8 @@ pub enum Mutation {
     UnknownIsExpired,
     /// A manager gives up on a node before its right to serve has run out.
     ExpireBeforeLease,
+    /// A node that leaves says so while it still answers.
+    LeaveWithLease,
 }
 
 /// Which deliberate bug is switched on, if any.

@@ -302,6 +302,14 @@ impl RunningServer {
         Ok(())
     }
 
+    /// Leaves its chains, where managers decide who serves; to be followed by
+    /// [`RunningServer::shutdown`]. Clients are served meanwhile.
+    pub async fn leave(&self) {
+        if self.agreement.is_some() {
+            Box::pin(control::leave(&self.node)).await;
+        }
+    }
+
     /// Stops: takes no new connections, lets what is under way end, and syncs the log.
     pub async fn shutdown(self) {
         info!(node = %self.node.id, "stopping");

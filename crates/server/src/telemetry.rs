@@ -211,7 +211,7 @@ impl Telemetry {
     pub(crate) fn overdue(&self, node: &Node, overdue: &Overdue) {
         let Overdue { shard, to, place, waited } = *overdue;
         self.overdue.increment(1);
-        debug!(node = %node.id, %shard, %to, ?place, ?waited, "a request was not answered in time");
+        info!(node = %node.id, %shard, %to, ?place, ?waited, "a request was not answered in time");
     }
 
     /// Sets a gauge that is read when somebody asks.

@@ -80,6 +80,8 @@ pub(crate) struct Beat {
     misfits: Vec<(ShardId, NodeId)>,
     /// Whether its run began with an empty log.
     is_emptied: bool,
+    /// Whether it is about to stop, and answers nobody any more.
+    is_leaving: bool,
 }
 
 impl ControlPlane {
@@ -119,6 +121,8 @@ impl ControlPlane {
         let fresh = self.heard.values().filter(|heard| heard.beat.epoch == self.part.epoch);
         let emptied = self.heard.iter().filter(|(_, heard)| heard.beat.is_emptied);
         facts.emptied = emptied.map(|(node, _)| *node).collect();
+        let leaving = self.heard.iter().filter(|(_, heard)| heard.beat.is_leaving);
+        facts.leaving = leaving.map(|(node, _)| *node).collect();
         let (mut caught_up, mut misfits) = (BTreeSet::new(), BTreeSet::new());
         for heard in fresh {
             caught_up.extend(heard.beat.caught_up.iter().copied());
@@ -165,6 +169,7 @@ impl World {
             caught_up: facts(antecede_protocol::chain::Shard::caught_up),
             misfits: facts(antecede_protocol::chain::Shard::misfit),
             is_emptied: node.began_empty,
+            is_leaving: node.leave.is_some_and(|leave| leave.is_said()),
         };
         if let Some(at) = self.crosses_to_control(place.node) {
             self.queue.add(at, Happening::Hear(place, Box::new(beat)));
@@ -211,7 +216,8 @@ impl World {
             node.reconfigure(self.now, &Arc::new(next));
         }
         let node = &self.nodes[place.node];
-        let has_place = part.boots.get(&node.id) == Some(&node.boot);
+        let is_silent = node.leave.is_some_and(|leave| leave.is_silent());
+        let has_place = part.boots.get(&node.id) == Some(&node.boot) && !is_silent;
         if node.epoch() == part.epoch && has_place {
             let is_late = !node.here(self.now).may_serve();
             if is_late && !self.plan.mutations.has(Mutation::RenewLate) {

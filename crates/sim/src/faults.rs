@@ -143,6 +143,11 @@ pub enum FaultKind {
         /// Of which node.
         node: NodeId,
     },
+    /// A node is asked to stop: it leaves its chains, ends, and starts again later.
+    Leave {
+        /// The node.
+        node: NodeId,
+    },
     /// A node dies for ever, and a new epoch of its datacenter goes on without it.
     Remove {
         /// The node.
@@ -187,7 +192,26 @@ pub fn draw_control(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
     for _ in 0..chance.below(4) {
         faults.extend(changing_hands(chance, &nodes));
     }
+    for _ in 0..chance.below(4) {
+        faults.extend(leaving(chance, &nodes));
+    }
     faults
+}
+
+/// One node is asked to stop, or all of a datacenter are, one soon after the other.
+fn leaving(chance: &mut Chance, nodes: &[NodeId]) -> Vec<Fault> {
+    let at = Moment(chance.between(2 * SECOND, ACTIVE.0 - 4 * SECOND));
+    let first = chance.pick(nodes);
+    let are_all = chance.per_mille(150);
+    let asked = nodes
+        .iter()
+        .filter(|node| **node == first || are_all && node.datacenter == first.datacenter);
+    let fault = |node: &NodeId| Fault {
+        at: at.after(chance.below(400) * MILLI),
+        lasts: chance.between(1, 2000) * MILLI,
+        kind: FaultKind::Leave { node: *node },
+    };
+    asked.map(fault).collect()
 }
 
 /// Draws nodes that fall silent, alone or while another manager takes over.
@@ -212,6 +236,9 @@ pub fn draw_silences(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
                 faults.push(Fault { at: again, lasts: SECOND, kind });
             }
         }
+    }
+    for _ in 0..chance.between(4, 8) {
+        faults.extend(leaving(chance, &nodes));
     }
     faults
 }

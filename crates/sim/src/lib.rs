@@ -36,6 +36,9 @@ mod control;
 /// What nodes write down so that their logs can be cut.
 pub mod checkpoints;
 
+/// How nodes leave their chains before they stop.
+pub mod leave;
+
 /// A crash at every output of a short script.
 pub mod script;
 

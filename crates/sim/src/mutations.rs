@@ -86,6 +86,7 @@ pub const TABLE: &[Row] = &[
     ),
     leases("unknown-is-expired", Mutation::UnknownIsExpired),
     leases("expire-before-lease", Mutation::ExpireBeforeLease),
+    leases("leave-with-lease", Mutation::LeaveWithLease),
 ];
 
 /// The row of a name.

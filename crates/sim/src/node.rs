@@ -11,7 +11,7 @@ use std::{
 };
 
 use antecede_model::{
-    clock::Timestamp,
+    clock::{Steady, Timestamp},
     configuration::Configuration,
     ids::{Boot, Epoch, LogIndex, NodeId, SessionId, ShardId},
     refusal::Refusal,
@@ -20,6 +20,7 @@ use antecede_protocol::{
     chain::{Cuts, Input, Shard, ShardOptions},
     geo::cuts::{CutInput, CutKeeper},
     machine::{Here, Lease, Outputs, Persisted, Storage},
+    mutation::Mutation,
     record::Record,
 };
 use antecede_storage::{Identity, Log, Options, SimulatedDisk, checkpoint::SimulatedCheckpoints};
@@ -28,6 +29,7 @@ use crate::{
     checkpoints::Batch,
     connection::Connection,
     faults::Trigger,
+    leave::Leave,
     moment::{Moment, NodeClock},
     plan::Durability,
     world::Arrival,
@@ -139,7 +141,7 @@ pub struct Node {
     /// What its machines want done.
     pub out: Outputs,
     /// Machines that want to be woken.
-    pub wakes: Vec<(ShardId, antecede_model::clock::Steady)>,
+    pub wakes: Vec<(ShardId, Steady)>,
     /// Its sessions.
     pub connections: BTreeMap<SessionId, Connection>,
     /// The last number given to a session.
@@ -156,6 +158,8 @@ pub struct Node {
     pub is_cut_from_control: bool,
     /// Until when it may answer.
     pub lease_until: Lease,
+    /// How far it has come with leaving, if it was asked to stop.
+    pub leave: Option<Leave>,
     /// What it knows of the deployment.
     pub configuration: Arc<Configuration>,
     /// Whether a flush of the log is under way.
@@ -223,6 +227,7 @@ impl Node {
             paused_until: Moment::default(),
             is_cut_from_control: false,
             lease_until: Lease::Unbounded,
+            leave: None,
             configuration,
             is_flushing: false,
             unsynced: BTreeMap::new(),
@@ -348,18 +353,21 @@ impl Node {
         self.unsynced.clear();
         self.is_flushing = false;
         self.trigger = None;
+        self.leave = None;
         self.inbox.clear();
     }
 
     /// Where and when the machines run.
     #[must_use]
     pub fn here(&self, now: Moment) -> Here {
+        let is_mutated = self.options.mutations.has(Mutation::LeaveWithLease);
+        let is_silent = self.leave.is_some_and(|leave| leave.is_silent()) && !is_mutated;
         Here {
             node: self.id,
             boot: self.boot,
             now: self.clock.at(now),
             hlc_floor: self.hlc_floor,
-            lease_until: self.lease_until,
+            lease_until: if is_silent { Lease::Until(Steady::default()) } else { self.lease_until },
         }
     }
 

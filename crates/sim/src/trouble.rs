@@ -39,6 +39,7 @@ impl World {
                 self.nodes[place].clock.offset_micros = to_millis * 1000;
             }
             FaultKind::Remove { node } => self.remove(node),
+            FaultKind::Leave { node } => self.ask_to_leave(node, fault.lasts),
             FaultKind::NewManager { datacenter } => self.new_manager(datacenter),
             FaultKind::Pause { node } => {
                 let place = self.place_of(node);
@@ -78,6 +79,7 @@ impl World {
             | FaultKind::ClockJump { .. }
             | FaultKind::NewManager { .. }
             | FaultKind::Pause { .. }
+            | FaultKind::Leave { .. }
             | FaultKind::Remove { .. } => {}
         }
         self.forget_missing_links();
@@ -130,6 +132,7 @@ impl World {
             | FaultKind::ClockJump { .. }
             | FaultKind::NewManager { .. }
             | FaultKind::Pause { .. }
+            | FaultKind::Leave { .. }
             | FaultKind::Remove { .. } => {}
         }
     }
@@ -254,6 +257,8 @@ impl World {
             if !node.is_up {
                 let at = self.now.after(self.chance.below(300 * MILLI));
                 self.queue.add(at, Happening::Start(place));
+            } else if node.leave.is_some() {
+                self.crash(place, false, 0); // Whoever waits for it has waited long enough.
             }
         }
         self.forget_missing_links();

@@ -108,6 +108,8 @@ pub(crate) enum Happening {
     WriteBack(Place, Told),
     /// A node is told that this holds.
     WrittenBack(Place, Steady),
+    /// A node that was asked to stop looks how far it has come.
+    Leave(Place),
     /// A manager looks at what it has heard.
     Manage(DatacenterId),
     /// A decision reaches the register of a datacenter, made when that had this revision.
@@ -398,6 +400,7 @@ impl World {
             Happening::Renew(place, told) => self.renew(place, told),
             Happening::WriteBack(place, told) => self.write_back(place, &told),
             Happening::WrittenBack(place, sent) => self.written_back(place, sent),
+            Happening::Leave(place) => self.go_on_leaving(place),
             Happening::Manage(datacenter) => self.manage(datacenter),
             Happening::Decide(datacenter, behind, decision) => {
                 self.decide(datacenter, behind, &decision);
@@ -420,6 +423,7 @@ impl World {
             | Happening::LinkLost(place, _)
             | Happening::Configure(place, _)
             | Happening::Beat(place)
+            | Happening::Leave(place)
             | Happening::Renew(place, _)
             | Happening::WrittenBack(place, _) => place.node,
             Happening::Turn(client) => self.place_of(self.clients.get(client)?.node),

@@ -182,6 +182,11 @@ pub(crate) async fn await_ready(
 
 async fn until_asked(server: RunningServer) -> anyhow::Result<ExitCode> {
     ending::asked().await;
+    // Whoever asks twice does not want to wait.
+    tokio::select! {
+        () = server.leave() => {}
+        () = ending::asked() => {}
+    }
     server.shutdown().await;
     Ok(ExitCode::SUCCESS)
 }

@@ -450,6 +450,12 @@ impl Shard {
         self.follows.retain(|_, stamp| !stable.covers(own, *stamp));
     }
 
+    /// Whether somebody waits for a commit to be answered.
+    #[must_use]
+    pub fn has_open_replies(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// After a change of epoch nobody knows here what became of what was not committed.
     pub(super) fn give_up_replies(&mut self, out: &mut Outputs) {
         self.follows.clear();

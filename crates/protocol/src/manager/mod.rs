@@ -10,6 +10,10 @@
 //! | syncing | offline | serving once it has caught up | offline, to copy anew | stays |
 //! | offline | stays | syncing, if the chain serves and nobody else syncs | as left | stays |
 //!
+//! A node that leaves has said that it is about to stop, and that it answers nobody any more. A
+//! serving or syncing replica of it goes offline as if it had expired, but the last one that could
+//! serve stays; it begins nothing.
+//!
 //! A serving replica whose log its neighbour cannot mend, or whose node came back with an empty log,
 //! goes offline, to copy anew; where nobody else who has all serves, the chain goes dark and waits. A chain takes a new epoch when those that serve, or their runs, change; what
 //! changes in one chain does not disturb the others.
@@ -27,6 +31,8 @@
 //! and have caught up, until all replicas serve.
 //! Not here: which node replaces one that stays away, and moving shards.
 
+/// When a node that is asked to stop may do so.
+pub mod leaving;
 #[cfg(test)]
 mod tests;
 
@@ -80,6 +86,9 @@ pub struct Facts {
     /// Serving replicas whose log their neighbour cannot mend: it lacks more than the neighbour
     /// still has. They have not answered anybody in this epoch.
     pub misfits: BTreeSet<(ShardId, NodeId)>,
+    /// Nodes that are about to stop: they have given up their right to serve for the rest of their
+    /// run before they said so. What they have stays in their chains until others go on without.
+    pub leaving: BTreeSet<NodeId>,
 }
 
 impl Facts {
@@ -93,8 +102,9 @@ impl Facts {
         self.life(node) == Life::Expired
     }
 
+    /// Whether a node lives and is to stay.
     fn is_alive(&self, node: NodeId) -> bool {
-        matches!(self.life(node), Life::Alive(_))
+        matches!(self.life(node), Life::Alive(_)) && !self.leaving.contains(&node)
     }
 }
 
@@ -115,6 +125,13 @@ pub enum Change {
     },
     /// A replica leaves its chain, because its node has expired.
     Shortened {
+        /// The chain.
+        shard: ShardId,
+        /// Who leaves.
+        node: NodeId,
+    },
+    /// A replica leaves its chain, because its node is about to stop.
+    Left {
         /// The chain.
         shard: ShardId,
         /// Who leaves.
@@ -170,7 +187,7 @@ pub enum Change {
         /// The new tail.
         node: NodeId,
     },
-    /// A replica does not copy any more: its node has expired, or runs anew.
+    /// A replica does not copy any more: its node has expired, is about to stop, or runs anew.
     GaveUp {
         /// The chain.
         shard: ShardId,
@@ -186,6 +203,9 @@ impl fmt::Display for Change {
             Self::Started { node, boot } => write!(f, "node {node} runs, as run {boot}"),
             Self::Shortened { shard, node } => {
                 write!(f, "shard {shard} goes on without {node}, which was silent for too long")
+            }
+            Self::Left { shard, node } => {
+                write!(f, "shard {shard} goes on without {node}, which is about to stop")
             }
             Self::Misfit { shard, node } => write!(
                 f,
@@ -214,7 +234,10 @@ impl fmt::Display for Change {
                 write!(f, "{node} holds all of shard {shard} and is its tail")
             }
             Self::GaveUp { shard, node } => {
-                write!(f, "{node} copies shard {shard} no more: it was silent, or has restarted")
+                write!(
+                    f,
+                    "{node} copies shard {shard} no more: it was silent, stops, or has restarted"
+                )
             }
         }
     }
@@ -323,7 +346,8 @@ impl Step<'_> {
         next
     }
 
-    /// Takes out of a chain who has expired, has lost its log, or cannot agree with the others.
+    /// Takes out of a chain who has expired, leaves, has lost its log, or cannot agree with the
+    /// others.
     ///
     /// As long as somebody is left who has all, that is all there is to it. Else the chain waits for
     /// those that had all when they were heard last; and where there is nobody like that, those that
@@ -332,7 +356,13 @@ impl Step<'_> {
         let shard = self.shard;
         let is_misfit = |node: &NodeId| self.facts.misfits.contains(&(shard, *node));
         let is_wanting = |node: &NodeId| is_misfit(node) || self.emptied.contains(node);
-        let is_gone = |node: &NodeId| self.facts.has_expired(*node);
+        let leaves = |node: &NodeId| self.facts.leaving.contains(node);
+        let has_all = |node: &NodeId| !self.facts.has_expired(*node) && !is_wanting(node);
+        // Where all that have everything leave, one of them stays in the chain to the end.
+        let stays = next.serving.iter().rev().copied().find(|node| has_all(node));
+        let stays = stays.filter(|_| next.serving.iter().filter(|node| has_all(node)).all(leaves));
+        let is_leaving = |node: &NodeId| leaves(node) && stays != Some(*node);
+        let is_gone = |node: &NodeId| self.facts.has_expired(*node) || is_leaving(node);
         let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);
         let is_dark = !next.serving.iter().any(is_left);
         if is_dark && next.serving.iter().all(is_wanting) {
@@ -348,6 +378,8 @@ impl Step<'_> {
             } else if !is_gone(&node) {
                 next.serving.push(node);
                 continue;
+            } else if is_leaving(&node) && !self.facts.has_expired(node) {
+                (Waiting::Offline, Change::Left { shard, node })
             } else if is_dark {
                 (Waiting::LastServing, Change::Dark { shard, node })
             } else {
@@ -396,12 +428,13 @@ impl Step<'_> {
         }
     }
 
-    /// Ends the copying of nodes that are gone, or that have lost what they held in memory.
+    /// Ends the copying of nodes that are gone or leave, or that have lost what they held in memory.
     fn give_up(&self, next: &mut Chain, changes: &mut Vec<Change>) {
         let shard = self.shard;
         let syncing: Vec<NodeId> = next.waiting_as(Waiting::Syncing).collect();
         for node in syncing {
-            if self.facts.has_expired(node) || self.restarted.contains(&node) {
+            let is_gone = self.facts.has_expired(node) || self.facts.leaving.contains(&node);
+            if is_gone || self.restarted.contains(&node) {
                 next.waiting.insert(node, Waiting::Offline);
                 changes.push(Change::GaveUp { shard, node });
             }

@@ -103,6 +103,60 @@ fn expired_replica_leaves_and_the_others_keep_their_order() {
     }
 }
 
+/// The same nodes, of which these leave.
+fn leaving(of: &Configuration, lives: [Life; NODES as usize], numbers: &[u16]) -> Facts {
+    Facts { leaving: numbers.iter().map(|number| node(*number)).collect(), ..facts(of, lives) }
+}
+
+#[test]
+fn replica_of_a_node_that_leaves_goes_offline_and_stays_there() {
+    let old = with(&[3, 2, 1], &[]);
+    let (next, changes) = decided(&old, &leaving(&old, [alive(1); 3], &[3]));
+    assert!(is(&next, &[2, 1], &[(3, Waiting::Offline)]), "{next:?}");
+    assert_eq!(next.epoch, old.epoch(HERE).next());
+    assert_eq!(changes, [Change::Left { shard: SHARD, node: node(3) }]);
+    let old = with(&[2, 1], &[(3, Waiting::Offline)]);
+    let still_there = leaving(&old, [alive(1); 3], &[3]);
+    assert_eq!(next_configuration(&old, HERE, &still_there), None, "it does not begin to copy");
+    let (next, _) = decided(&old, &leaving(&old, [alive(1), alive(1), alive(2)], &[]));
+    assert!(is(&next, &[2, 1], &[(3, Waiting::Syncing)]), "its next run does: {next:?}");
+}
+
+#[test]
+fn copying_ends_on_a_node_that_leaves() {
+    let old = with(&[1, 2], &[(3, Waiting::Syncing)]);
+    let mut known = leaving(&old, [alive(1); 3], &[3]);
+    known.caught_up = BTreeSet::from([(SHARD, node(3))]);
+    let (next, changes) = decided(&old, &known);
+    assert!(is(&next, &[1, 2], &[(3, Waiting::Offline)]), "{next:?}");
+    assert_eq!(changes, [Change::GaveUp { shard: SHARD, node: node(3) }]);
+}
+
+#[test]
+fn one_that_could_serve_stays_although_it_leaves() {
+    let old = with(&[1], &[(2, Waiting::Offline), (3, Waiting::Offline)]);
+    let known = leaving(&old, [alive(1), EXPIRED, EXPIRED], &[1]);
+    let next = next_configuration(&old, HERE, &known).expect("two are gone").configuration;
+    assert!(is(chain(&next), &[1], &[(2, Waiting::Offline), (3, Waiting::Offline)]));
+    let old = with(&[1, 2, 3], &[]);
+    let (next, _) = decided(&old, &leaving(&old, [alive(1); 3], &[1, 2, 3]));
+    assert!(is(&next, &[3], &[(1, Waiting::Offline), (2, Waiting::Offline)]), "{next:?}");
+    let (next, _) = decided(&old, &leaving(&old, [alive(1), alive(1), EXPIRED], &[1, 2]));
+    assert!(is(&next, &[2], &[(1, Waiting::Offline), (3, Waiting::Offline)]), "{next:?}");
+}
+
+#[test]
+fn dark_chain_does_not_begin_with_a_node_that_leaves() {
+    let waiting = [(1, Waiting::LastServing), (2, Waiting::LastServing), (3, Waiting::Offline)];
+    let old = without(&[3], &[], &waiting);
+    let known = leaving(&old, [alive(1), alive(1), EXPIRED], &[1]);
+    let (next, _) = decided(&old, &known);
+    assert!(is(&next, &[2], &[(1, Waiting::Offline), (3, Waiting::Offline)]), "{next:?}");
+    let known = leaving(&old, [alive(1), EXPIRED, EXPIRED], &[1]);
+    let next = next_configuration(&old, HERE, &known).expect("another is gone").configuration;
+    assert!(is(chain(&next), &[], &waiting), "{:?}", chain(&next));
+}
+
 #[test]
 fn unknown_replica_keeps_a_chain_from_going_dark() {
     let old = with(&[1, 2], &[(3, Waiting::Offline)]);
@@ -394,6 +448,10 @@ fn reasons_name_the_chain_and_the_node() {
     let node = node(2);
     for (change, wanted) in [
         (Change::Misfit { shard: SHARD, node }, "shard 0 goes on without 1.2, whose log lacks"),
+        (
+            Change::Left { shard: SHARD, node },
+            "shard 0 goes on without 1.2, which is about to stop",
+        ),
         (Change::Dark { shard: SHARD, node }, "shard 0 is not served: 1.2, one of its last"),
         (Change::GaveUp { shard: SHARD, node }, "1.2 copies shard 0 no more"),
     ] {
@@ -401,18 +459,26 @@ fn reasons_name_the_chain_and_the_node() {
     }
 }
 
-/// What happens to the nodes between two decisions: life, whether what copies has caught up, whose
-/// log does not fit, and who has lost its log.
-#[expect(clippy::type_complexity, reason = "a tuple that proptest makes is taken apart at once")]
-fn moments() -> impl Strategy<Value = Vec<([Life; NODES as usize], bool, Option<u16>, Option<u16>)>>
-{
+/// What happens to the nodes between two decisions.
+#[derive(Clone, Debug)]
+struct Moment {
+    lives: [Life; NODES as usize],
+    /// Whether what copies has caught up.
+    has_caught_up: bool,
+    /// Whose log does not fit, who has lost its log, and who leaves.
+    oddities: [Option<u16>; 3],
+}
+
+fn moments() -> impl Strategy<Value = Vec<Moment>> {
     let life = prop_oneof![
         Just(Life::Unknown),
         Just(Life::Expired),
         (1_u64..5).prop_map(|boot| Life::Alive(Boot(boot))),
     ];
-    let one = || prop::option::weighted(0.2, 1..=NODES);
-    prop::collection::vec((prop::array::uniform3(life), any::<bool>(), one(), one()), 0..40)
+    let one = prop::option::weighted(0.2, 1..=NODES);
+    let moment = (prop::array::uniform3(life), any::<bool>(), prop::array::uniform3(one))
+        .prop_map(|(lives, has_caught_up, oddities)| Moment { lives, has_caught_up, oddities });
+    prop::collection::vec(moment, 0..40)
 }
 
 /// Decides once; says what is wrong with the decision, by the states before it.
@@ -427,7 +493,7 @@ fn decide(old: &Configuration, facts: &Facts) -> Option<Configuration> {
     let is_known = |node: &NodeId| {
         let may_have_all =
             !facts.misfits.contains(&(SHARD, *node)) && !facts.emptied.contains(node);
-        may_have_all && (facts.is_alive(*node) || facts.life(*node) == UNKNOWN)
+        may_have_all && !facts.has_expired(*node)
     };
     let went_dark = !before.serving.is_empty() && !is_lit;
     assert!(!went_dark || !before.serving.iter().any(is_known), "{before:?} is dark by choice");
@@ -445,6 +511,7 @@ fn decide(old: &Configuration, facts: &Facts) -> Option<Configuration> {
     }
     for node in before.serving.iter().filter(|node| !after.serving.contains(node)) {
         let has_reason = facts.has_expired(*node)
+            || facts.leaving.contains(node)
             || facts.misfits.contains(&(SHARD, *node))
             || facts.emptied.contains(node);
         assert!(has_reason, "{node} was taken out without a reason: {after:?}");
@@ -462,8 +529,9 @@ proptest! {
     fn chains_survive_what_happens_and_heal(moments in moments()) {
         let mut configuration = with(&[2, 1, 3], &[]);
         let mut boots = [1_u64; NODES as usize];
-        for (lives, has_caught_up, misfit, emptied) in moments {
+        for Moment { lives, has_caught_up, oddities: [misfit, emptied, leaves] } in moments {
             let mut known = facts(&configuration, lives);
+            known.leaving.extend(leaves.map(node));
             known.emptied.extend(emptied.map(node));
             known.misfits.extend(misfit.map(|number| (SHARD, node(number))));
             for (life, boot) in lives.iter().zip(&mut boots) {

@@ -297,6 +297,14 @@ pub const KEYS: &[Key] = &[
         "File with its key.",
     ),
     key(
+        "control.leave_timeout",
+        Kind::Time,
+        Some("\"10s\""),
+        "",
+        "How long a node that is asked to stop may take until other nodes serve what it has served; then\n\
+         it stops anyway.",
+    ),
+    key(
         "storage.folder",
         Kind::Folder,
         None,

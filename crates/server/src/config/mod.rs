@@ -135,6 +135,8 @@ pub struct ControlConfig {
     pub folder: Option<PathBuf>,
     /// How etcd is reached; `None` where it is not asked.
     pub etcd: Option<EtcdConfig>,
+    /// How long a node that is asked to stop may take until others serve what it serves.
+    pub leave_timeout: Duration,
 }
 
 /// What is refused or slowed down.

@@ -366,6 +366,7 @@ fn control(source: &Source<'_>) -> Result<ControlConfig, ConfigError> {
         members: is_given.then(|| source.small("control.members")).transpose()?,
         folder: source.optional_text("control.folder").map(PathBuf::from),
         etcd: (store == ControlStore::Etcd).then(|| etcd(source)).transpose()?,
+        leave_timeout: source.time("control.leave_timeout")?,
     })
 }
 

@@ -28,6 +28,8 @@ pub(crate) struct NodeFacts {
     pub(crate) caught_up: Vec<(ShardId, NodeId)>,
     /// Replicas whose log cannot be brought together with this node's.
     pub(crate) misfits: Vec<(ShardId, NodeId)>,
+    /// Whether its present run is about to stop, and has given up its right to serve.
+    pub(crate) is_leaving: bool,
 }
 
 impl NodeFacts {
@@ -59,6 +61,9 @@ impl NodeFacts {
                 writer.node(*node);
             }
         }
+        if self.is_leaving {
+            writer.flag(true); // Left out else: what an earlier build does not know.
+        }
         bytes.into()
     }
 
@@ -66,12 +71,17 @@ impl NodeFacts {
     pub(crate) fn decoded(bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(bytes);
         let fact = |reader: &mut Reader<'_>| Ok((reader.shard()?, reader.node()?));
-        let facts = Self {
+        let mut facts = Self {
             epoch: Epoch(reader.number()?),
             has_begun_empty: reader.flag()?,
             caught_up: reader.list("replicas that have caught up", fact)?,
             misfits: reader.list("replicas that do not fit", fact)?,
+            is_leaving: false,
         };
+        let has_more = reader.finish().is_err();
+        if has_more {
+            facts.is_leaving = reader.flag()?;
+        }
         reader.finish()?;
         Ok(facts)
     }
@@ -105,5 +115,9 @@ mod tests {
         assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
         assert_eq!(facts.caught_up.len(), FACTS_MAX);
         assert!(NodeFacts::decoded(&bytes[..bytes.len() - 1]).is_err());
+        facts.is_leaving = true;
+        let bytes = facts.encoded();
+        assert!(bytes.len() <= FACTS_BYTES_MAX, "{} bytes", bytes.len());
+        assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
     }
 }

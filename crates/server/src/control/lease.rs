@@ -7,6 +7,8 @@
 //! back, unchanged. That makes a new revision: a decision that was made from an older one can take
 //! effect no more, and one from this revision rests on a look at beats after this one.
 //!
+//! A node that leaves has given its lease up, and takes none any more.
+//!
 //! Assumes: a manager reads the state before it looks at beats, and swaps only what it has read.
 
 use std::sync::Arc;
@@ -31,7 +33,10 @@ pub(super) async fn keep(node: &Arc<Node>, agreement: &Agreement) {
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut misfit: Option<Epoch> = None;
     while !node.is_stopping() {
-        rounds.tick().await;
+        tokio::select! {
+            _ = rounds.tick() => {}
+            () = node.control.hurry.notified() => {}
+        }
         let sent = clock::steady();
         let had_lease = node.has_lease(sent);
         match Box::pin(renew(node, agreement, sent)).await {
@@ -76,7 +81,7 @@ async fn renew(
     if !take_over(node, &part) {
         return Ok(Renewed::DoesNotFit(part.epoch));
     }
-    if part.boots.get(&node.id) != Some(&node.boot) {
+    if part.boots.get(&node.id) != Some(&node.boot) || node.current.has_given_up_lease() {
         return Ok(Renewed::NotYet);
     }
     if !node.has_lease(clock::steady()) {

@@ -87,6 +87,9 @@ fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
         if told.has_begun_empty {
             facts.emptied.insert(*node); // It is so for the whole run, whatever the epoch.
         }
+        if told.is_leaving {
+            facts.leaving.insert(*node); // And this to its end.
+        }
         if told.epoch == part.epoch {
             caught_up.extend(told.caught_up);
             misfits.extend(told.misfits);
@@ -106,6 +109,7 @@ fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
             }
             Change::Started { .. } => info!(node = %node.id, %epoch, "decided: {change}"),
             Change::Shortened { .. }
+            | Change::Left { .. }
             | Change::Misfit { .. }
             | Change::Emptied { .. }
             | Change::Relit { .. }
@@ -179,5 +183,9 @@ mod tests {
         told.has_begun_empty = true;
         let facts = facts_of(&part(), &heard(&told));
         assert_eq!(facts.emptied, BTreeSet::from([node(1)]), "in whatever epoch");
+        assert!(facts.leaving.is_empty(), "{facts:?}");
+        told.is_leaving = true;
+        let facts = facts_of(&part(), &heard(&told));
+        assert_eq!(facts.leaving, BTreeSet::from([node(1)]), "in whatever epoch");
     }
 }

@@ -5,6 +5,9 @@
 //! from the moment before it spoke. On the node whose member of the agreement leads, a manager looks
 //! at what was heard and decides (`antecede_protocol::manager`) what holds next.
 //!
+//! A node that is asked to stop gives up its right first and says that it leaves (`leave`), so that
+//! others take over without waiting for its silence.
+//!
 //! While the agreement cannot be reached a node goes on until its lease ends, and refuses then.
 //!
 //! Assumes: the agreement keeps what `antecede_control::store` promises.
@@ -13,6 +16,7 @@
 //! Limits: a node reads its datacenter's whole part with each beat, some 20 bytes a shard.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use antecede_model::{
     clock::Steady,
@@ -21,9 +25,11 @@ use antecede_model::{
     ids::NodeId,
 };
 use parking_lot::Mutex;
+use tokio::sync::Notify;
 use tracing::{error, info, warn};
 
 use self::agreement::Agreement;
+pub(crate) use self::leave::leave;
 use crate::clock;
 use crate::node::Node;
 
@@ -36,6 +42,8 @@ mod etcd;
 pub(crate) mod facts;
 /// The lease of this node.
 mod lease;
+/// How this node goes out of its chains before it stops.
+mod leave;
 /// Decisions, while this node's member leads.
 mod manage;
 
@@ -43,6 +51,10 @@ mod manage;
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     known: Mutex<Known>,
+    /// Whether this node says that it is about to stop.
+    is_leaving: AtomicBool,
+    /// Asks for a beat at once.
+    hurry: Notify,
 }
 
 /// The agreement as it was last seen.
@@ -62,6 +74,17 @@ impl Control {
     /// What is known.
     pub(crate) fn known(&self) -> Known {
         self.known.lock().clone()
+    }
+
+    /// Whether this node says that it is about to stop.
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.is_leaving.load(Ordering::Acquire)
+    }
+
+    /// Says from now on that this node is about to stop; after it has given up its lease.
+    fn say_leaving(&self) {
+        self.is_leaving.store(true, Ordering::Release);
+        self.hurry.notify_one();
     }
 
     fn on_heard(&self, node: &Node, leader: NodeId, sent: Steady) {

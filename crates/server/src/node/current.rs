@@ -7,7 +7,7 @@
 //! Invariant: the epochs of a configuration that is taken are not below those of the one before.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use antecede_model::{clock::Steady, configuration::Configuration};
@@ -25,6 +25,8 @@ pub(crate) struct Current {
     version: AtomicU64,
     /// The end of the lease in nanoseconds of the steady clock.
     lease_until: AtomicU64,
+    /// Whether the node will never answer again, whatever lease it gets.
+    has_given_up: AtomicBool,
 }
 
 /// A reader's copy of the configuration.
@@ -41,6 +43,7 @@ impl Current {
             configuration: RwLock::new(configuration),
             version: AtomicU64::new(0),
             lease_until: AtomicU64::new(0),
+            has_given_up: AtomicBool::new(false),
         };
         current.lease_until.store(nanos_of(lease), Ordering::Release);
         current
@@ -74,10 +77,23 @@ impl Current {
 
     /// Until when the node may answer.
     pub(crate) fn lease(&self) -> Lease {
+        if self.has_given_up_lease() {
+            return Lease::Until(Steady::default());
+        }
         match self.lease_until.load(Ordering::Acquire) {
             UNBOUNDED => Lease::Unbounded,
             nanos => Lease::Until(Steady(Duration::from_nanos(nanos))),
         }
+    }
+
+    /// Ends the lease, and every later one. Whoever looks at a replica afterwards finds it without.
+    pub(crate) fn give_up_lease(&self) {
+        self.has_given_up.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether it was given up.
+    pub(crate) fn has_given_up_lease(&self) -> bool {
+        self.has_given_up.load(Ordering::SeqCst)
     }
 
     /// Lets the node answer until then, or longer if it may.
@@ -137,6 +153,9 @@ mod tests {
         current.extend_lease(at(700));
         current.extend_lease(at(500));
         assert_eq!(current.lease(), Lease::Until(at(700)));
+        current.give_up_lease();
+        current.extend_lease(at(900));
+        assert_eq!(current.lease(), Lease::Until(Steady::default()), "for ever");
         let fixed = Current::new(Arc::new(configuration()), Lease::Unbounded);
         fixed.extend_lease(at(700));
         assert_eq!(fixed.lease(), Lease::Unbounded);

@@ -299,6 +299,9 @@ impl Node {
         if self.is_stopping() {
             return Some("it is stopping".to_owned());
         }
+        if self.current.has_given_up_lease() {
+            return Some("it leaves its chains, to stop".to_owned());
+        }
         if !self.has_lease(clock::steady()) {
             return Some("it has no lease".to_owned());
         }

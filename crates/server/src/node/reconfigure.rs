@@ -46,6 +46,7 @@ impl Node {
         let configuration = self.configuration();
         let mut facts =
             NodeFacts::of(configuration.epoch(self.id.datacenter), self.has_begun_empty);
+        facts.is_leaving = self.control.is_leaving();
         for shard in self.shards() {
             let told = |of: fn(&Shard) -> Option<NodeId>| self.look(shard, of).flatten();
             let named = |node: NodeId| -> (ShardId, NodeId) { (shard, node) };

@@ -1,0 +1,78 @@
+//! Takes this node out of its chains before it stops, so that nobody has to find it silent.
+//!
+//! The node serves on while it is the only one that serves some shard and another node may still
+//! take over. Then it gives up its right to serve, lets the writes that its heads have taken be
+//! committed and answered, and only then says that it leaves. So its roles have ended before anybody
+//! can be given them, and whoever decides need not wait for a lease to run out.
+//!
+//! Meanwhile its replicas take part in commits, and its clients are served by other nodes. It has
+//! left when the configuration that it knows gives it nothing to serve.
+//!
+//! Limits: nobody waits longer than `control.leave_timeout`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use antecede_model::clock::Steady;
+use antecede_protocol::{chain::Shard, manager::leaving};
+use tracing::{info, warn};
+
+use crate::clock;
+use crate::node::Node;
+
+/// How often a node that leaves looks how far it has come.
+const LOOK_EVERY: Duration = Duration::from_millis(10);
+/// How long replies of its heads may wait for their commits: longer only while a chain stands still.
+const COMMIT_LIMIT: Duration = Duration::from_millis(500);
+
+/// Leaves all chains; returns when that is done, has become pointless, or takes too long.
+pub(crate) async fn leave(node: &Arc<Node>) {
+    let since = clock::steady();
+    let until = Steady(since.0 + node.config.control.leave_timeout);
+    info!(node = %node.id, "this node leaves its chains");
+    if !wait(until, || !is_needed(node)).await {
+        warn!(node = %node.id, "this node stops although some shards are served by no other one");
+        return;
+    }
+    node.current.give_up_lease();
+    let answered = Steady(until.0.min(clock::steady().0 + COMMIT_LIMIT));
+    wait(answered, || !has_open_replies(node)).await;
+    node.control.say_leaving();
+    if wait(until, || has_left(node)).await {
+        let took = clock::steady().0.saturating_sub(since.0);
+        info!(node = %node.id, ?took, "this node has left its chains");
+    } else {
+        warn!(node = %node.id, "this node stops although it has not left its chains");
+    }
+}
+
+/// Looks until it is so; whether it was in time.
+async fn wait(until: Steady, mut is_so: impl FnMut() -> bool) -> bool {
+    loop {
+        if is_so() {
+            return true;
+        }
+        if until <= clock::steady() {
+            return false;
+        }
+        tokio::time::sleep(LOOK_EVERY).await;
+    }
+}
+
+fn is_needed(node: &Node) -> bool {
+    let configuration = node.configuration();
+    configuration
+        .datacenter(node.id.datacenter)
+        .is_some_and(|part| leaving::is_needed(part, node.id))
+}
+
+fn has_left(node: &Node) -> bool {
+    let configuration = node.configuration();
+    configuration.datacenter(node.id.datacenter).is_none_or(|part| leaving::is_out(part, node.id))
+}
+
+/// Whether a head of this node has taken a write that is not answered yet. No other comes: each
+/// replica is asked after the lease was given up.
+fn has_open_replies(node: &Node) -> bool {
+    node.shards().any(|shard| node.look(shard, Shard::has_open_replies).unwrap_or_default())
+}
