@@ -32,6 +32,10 @@ const PAUSE_MIN: Duration = Duration::from_millis(5);
 /// The longest.
 const PAUSE_MAX: Duration = Duration::from_millis(40);
 
+/// How long a replica that has left its chain may still take to answer: what it has said before is on
+/// its way.
+const GONE_AFTER: Duration = Duration::from_millis(500);
+
 /// Why a part is held, and until when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Held {
@@ -126,6 +130,19 @@ impl Session {
         replica_after(chain, part.to)
             .filter(|_| is_in_time && part.bytes.is_some())
             .filter(|_| usize::from(part.attempts) < chain.len())
+    }
+
+    /// Takes note of replicas that have left their chains while they have a part.
+    pub(super) fn note_departures(&mut self, view: &View<'_>) {
+        let gone_at = after(view.now.steady, GONE_AFTER);
+        for part in &mut self.parts {
+            let chain = view.configuration.chain(self.node.datacenter, part.shard);
+            if part.state == State::UnderWay && part.gone_at.is_none() && !chain.contains(&part.to)
+            {
+                part.gone_at = Some(gone_at);
+                self.wake = Some(self.wake.map_or(gone_at, |wake| wake.min(gone_at)));
+            }
+        }
     }
 
     /// Hands over again what is held, when it is due or the chain has another epoch.

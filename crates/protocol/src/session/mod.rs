@@ -415,6 +415,7 @@ impl Session {
             made: view.now.steady,
             attempts: 0,
             pauses: 0,
+            gone_at: None,
             mark: self.past.mark(),
             stamp: None,
         };
@@ -438,6 +439,7 @@ impl Session {
         loop {
             part.number = self.next_number();
             part.attempts = part.attempts.saturating_add(1);
+            part.gone_at = None;
             part.mark = self.past.mark();
             let id = self.request_id(part.number);
             let carried = self.past.carry(part.kind != Kind::Read, part.place, view.stable);
@@ -578,12 +580,8 @@ impl Session {
         out.ready.extend(self.look_after_waiting(view, requests));
         let now = view.now.steady;
         self.try_held_again(view, requests);
-        // A replica that has left its chain answers nobody any more.
-        let (datacenter, configuration) = (self.node.datacenter, view.configuration);
-        let has_left = |part: &Part| {
-            let chain = configuration.chain(datacenter, part.shard);
-            part.state == State::UnderWay && !chain.contains(&part.to)
-        };
+        self.note_departures(view);
+        let has_left = |part: &Part| part.gone_at.is_some_and(|gone_at| gone_at <= now);
         self.give_up(view, requests, has_left);
         if self.wake.is_none_or(|wake| now < wake) {
             return;
@@ -749,5 +747,6 @@ fn due(part: &Part, timeout: Duration) -> Steady {
         return held.again_at;
     }
     let may_move = part.place == Place::Anywhere && part.bytes.is_some() && part.attempts <= 1;
-    after(part.made, if may_move { timeout / 2 } else { timeout })
+    let due = after(part.made, if may_move { timeout / 2 } else { timeout });
+    part.gone_at.map_or(due, |gone_at| due.min(gone_at))
 }

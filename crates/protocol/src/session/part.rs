@@ -78,6 +78,8 @@ pub(super) struct Part {
     pub(super) attempts: u8,
     /// How often it was held.
     pub(super) pauses: u8,
+    /// When nobody waits for the replica that has it any more, since that has left its chain.
+    pub(super) gone_at: Option<Steady>,
     /// What it carried.
     pub(super) mark: Mark,
     /// The stamp of the write that it made on this node, not committed yet.
@@ -99,6 +101,7 @@ impl Part {
             made,
             attempts: 0,
             pauses: 0,
+            gone_at: None,
             mark: Mark::default(),
             stamp: None,
         }

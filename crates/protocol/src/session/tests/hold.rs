@@ -138,7 +138,31 @@ fn a_request_at_a_replica_that_has_left_its_chain_is_not_waited_for() {
     assert_eq!(scene.answers(), [], "it may still be answered");
     decide(&mut scene, &[3]);
     scene.after(0);
+    assert_eq!(scene.answers(), [], "its answer may be on its way");
+    assert_eq!(scene.out.wake, Some(Steady(Duration::from_millis(500))));
+    scene.after(499);
+    assert_eq!(scene.answers(), []);
+    scene.after(1);
     assert_eq!(scene.answers(), [UNKNOWN]);
+    assert_eq!(scene.out.overdue, []);
     scene.reply(&write, wrote(&write, 9));
     assert_eq!(scene.answers(), []);
+}
+
+#[test]
+fn what_a_replica_refuses_while_it_leaves_goes_to_the_next_head() {
+    let mut scene = Scene::elsewhere();
+    let key = key(0, 0);
+    let write = scene.ask(&one(set(&key, b"v")));
+    decide(&mut scene, &[3]);
+    scene.after(0);
+    let refusal = Response::Refused(Refusal::NoLease { shard: ShardId(0) });
+    scene.reply(&write, plain(&write, refusal));
+    scene.after(5);
+    let again = scene.around.asked.last().unwrap().clone();
+    assert_eq!(again.to, node(3));
+    scene.after(600);
+    assert_eq!(scene.answers(), [], "the new head is waited for");
+    scene.reply(&again, wrote(&again, 9));
+    assert_eq!(scene.answers(), [Response::Ok]);
 }
