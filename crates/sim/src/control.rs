@@ -216,8 +216,7 @@ impl World {
             node.reconfigure(self.now, &Arc::new(next));
         }
         let node = &self.nodes[place.node];
-        let is_silent = node.leave.is_some_and(|leave| leave.is_silent());
-        let has_place = part.boots.get(&node.id) == Some(&node.boot) && !is_silent;
+        let has_place = part.boots.get(&node.id) == Some(&node.boot) && !node.is_silent();
         if node.epoch() == part.epoch && has_place {
             let is_late = !node.here(self.now).may_serve();
             if is_late && !self.plan.mutations.has(Mutation::RenewLate) {

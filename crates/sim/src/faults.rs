@@ -198,7 +198,8 @@ pub fn draw_control(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
     faults
 }
 
-/// One node is asked to stop, or all of a datacenter are, one soon after the other.
+/// One node is asked to stop, or all of a datacenter are, one soon after the other; it may hear
+/// nothing of those that decide soon after it was asked.
 fn leaving(chance: &mut Chance, nodes: &[NodeId]) -> Vec<Fault> {
     let at = Moment(chance.between(2 * SECOND, ACTIVE.0 - 4 * SECOND));
     let first = chance.pick(nodes);
@@ -211,7 +212,12 @@ fn leaving(chance: &mut Chance, nodes: &[NodeId]) -> Vec<Fault> {
         lasts: chance.between(1, 2000) * MILLI,
         kind: FaultKind::Leave { node: *node },
     };
-    asked.map(fault).collect()
+    let mut faults: Vec<Fault> = asked.map(fault).collect();
+    if chance.per_mille(500) {
+        let at = at.after(chance.below(400) * MILLI);
+        faults.push(Fault { at, lasts: SECOND, kind: FaultKind::CutControl { node: first } });
+    }
+    faults
 }
 
 /// Draws nodes that fall silent, alone or while another manager takes over.

@@ -360,15 +360,24 @@ impl Node {
     /// Where and when the machines run.
     #[must_use]
     pub fn here(&self, now: Moment) -> Here {
-        let is_mutated = self.options.mutations.has(Mutation::LeaveWithLease);
-        let is_silent = self.leave.is_some_and(|leave| leave.is_silent()) && !is_mutated;
         Here {
             node: self.id,
             boot: self.boot,
             now: self.clock.at(now),
             hlc_floor: self.hlc_floor,
-            lease_until: if is_silent { Lease::Until(Steady::default()) } else { self.lease_until },
+            lease_until: if self.is_silent() {
+                Lease::Until(Steady::default())
+            } else {
+                self.lease_until
+            },
         }
+    }
+
+    /// Whether it has given up its right to serve, to leave.
+    #[must_use]
+    pub fn is_silent(&self) -> bool {
+        let is_mutated = self.options.mutations.has(Mutation::LeaveWithLease);
+        self.leave.is_some_and(|leave| leave.is_silent()) && !is_mutated
     }
 
     /// The epoch of its datacenter, as it knows it.
