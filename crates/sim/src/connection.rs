@@ -132,7 +132,7 @@ impl Requests for Handing<'_> {
             return Handover::Refused(refusal);
         }
         if self.node.out.replies.iter().any(|(id, _)| *id == request.id) {
-            return Handover::UnderWay;
+            return Handover::Answered;
         }
         match stamp_of(&self.node.log.fresh[fresh..]) {
             Some(stamp) => Handover::Stamped(stamp),

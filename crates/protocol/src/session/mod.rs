@@ -102,6 +102,8 @@ pub enum Handover {
     Stamped(Timestamp),
     /// There is no link to that node: the request went nowhere.
     NoLink,
+    /// A replica on this node has answered it; the answer will be told.
+    Answered,
     /// A replica on this node has refused it before it was evaluated; no answer will be told.
     Refused(Refusal),
 }
@@ -445,7 +447,14 @@ impl Session {
             let carried = self.past.carry(part.kind != Kind::Read, part.place, view.stable);
             let request = LocalRequest { id, operation, carried };
             match requests.request(part.to, part.shard, request) {
-                Handover::UnderWay => part.state = State::UnderWay,
+                Handover::Answered => part.state = State::UnderWay,
+                Handover::UnderWay => {
+                    part.state = State::UnderWay;
+                    // It waits for the tail's word, and may be refused instead.
+                    if part.kind == Kind::Read && self.course == Some(Course::Reads) {
+                        part.bytes.get_or_insert_with(|| encoded(operation));
+                    }
+                }
                 // A read may make the head log that a key has expired, which is no write of ours.
                 Handover::Stamped(_) if part.kind == Kind::Read => part.state = State::UnderWay,
                 Handover::Stamped(stamp) => {

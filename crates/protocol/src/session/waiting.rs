@@ -291,7 +291,9 @@ impl Session {
         let carried = self.past.carry(false, Place::Tail, view.stable);
         let request = LocalRequest { id, operation: &operation, carried };
         match requests.request(tail, wait.shard, request) {
-            Handover::UnderWay | Handover::Stamped(_) => wait.asked = Some((number, tail)),
+            Handover::UnderWay | Handover::Answered | Handover::Stamped(_) => {
+                wait.asked = Some((number, tail))
+            }
             Handover::NoLink | Handover::Refused(_) => {} // It is asked again.
         }
         None

@@ -8,13 +8,16 @@
 //! Meanwhile its replicas take part in commits, and its clients are served by other nodes. It has
 //! left when the configuration that it knows gives it nothing to serve.
 //!
-//! Limits: nobody waits longer than `control.leave_timeout`.
+//! Limits: nobody waits longer than `control.leave_timeout`, or for an agreement that is silent.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use antecede_model::clock::Steady;
-use antecede_protocol::{chain::Shard, manager::leaving};
+use antecede_protocol::{
+    chain::Shard,
+    manager::{BEAT_EVERY, leaving},
+};
 use tracing::{info, warn};
 
 use crate::clock;
@@ -25,12 +28,18 @@ const LOOK_EVERY: Duration = Duration::from_millis(10);
 /// How long replies of its heads may wait for their commits: longer only while a chain stands still.
 const COMMIT_LIMIT: Duration = Duration::from_millis(500);
 
+/// How long a node that has left stays for the others to learn of it.
+const LINGER: Duration = BEAT_EVERY.saturating_mul(3);
+/// After how long a silence of the agreement a node does not wait for its decisions: it has no lease
+/// then, and a change of its leader would be over.
+const CUT_OFF_AFTER: Duration = Duration::from_secs(2);
+
 /// Leaves all chains; returns when that is done, has become pointless, or takes too long.
 pub(crate) async fn leave(node: &Arc<Node>) {
     let since = clock::steady();
     let until = Steady(since.0 + node.config.control.leave_timeout);
     info!(node = %node.id, "this node leaves its chains");
-    if !wait(until, || !is_needed(node)).await {
+    if !wait(until, || !is_needed(node) || is_cut_off(node)).await {
         warn!(node = %node.id, "this node stops although some shards are served by no other one");
         return;
     }
@@ -38,9 +47,11 @@ pub(crate) async fn leave(node: &Arc<Node>) {
     let answered = Steady(until.0.min(clock::steady().0 + COMMIT_LIMIT));
     wait(answered, || !has_open_replies(node)).await;
     node.control.say_leaving();
-    if wait(until, || has_left(node)).await {
+    if wait(until, || has_left(node) || is_cut_off(node)).await && has_left(node) {
         let took = clock::steady().0.saturating_sub(since.0);
         info!(node = %node.id, ?took, "this node has left its chains");
+        // The others hear of it with their next beats, perhaps from the member beside this node.
+        tokio::time::sleep(LINGER).await;
     } else {
         warn!(node = %node.id, "this node stops although it has not left its chains");
     }
@@ -64,6 +75,13 @@ fn is_needed(node: &Node) -> bool {
     configuration
         .datacenter(node.id.datacenter)
         .is_some_and(|part| leaving::is_needed(part, node.id))
+}
+
+/// Whether the agreement has been silent for so long that nothing will be decided: this node serves
+/// nobody then, and nobody can take over.
+fn is_cut_off(node: &Node) -> bool {
+    let heard_at = node.control.known().heard_at.unwrap_or(node.started.steady);
+    CUT_OFF_AFTER <= clock::steady().0.saturating_sub(heard_at.0)
 }
 
 fn has_left(node: &Node) -> bool {

@@ -361,17 +361,21 @@ impl Node {
         self.follow_log(shard, &mut replica, work);
         if let Some((answered, reply)) = work.replies.last()
             && *answered == id
-            && let Response::Refused(refusal) = reply.response
-            && refusal.was_not_tried()
         {
-            work.replies.pop();
-            return Handover::Refused(refusal);
+            if let Response::Refused(refusal) = reply.response
+                && refusal.was_not_tried()
+            {
+                work.replies.pop();
+                return Handover::Refused(refusal);
+            }
+            return Handover::Answered;
         }
         match stamp {
             Some(stamp) if work.replies.iter().all(|(answered, _)| *answered != id) => {
                 Handover::Stamped(stamp)
             }
-            Some(_) | None => Handover::UnderWay,
+            Some(_) => Handover::Answered,
+            None => Handover::UnderWay,
         }
     }
 

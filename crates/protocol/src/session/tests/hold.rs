@@ -166,3 +166,17 @@ fn what_a_replica_refuses_while_it_leaves_goes_to_the_next_head() {
     scene.reply(&again, wrote(&again, 9));
     assert_eq!(scene.answers(), [Response::Ok]);
 }
+
+#[test]
+fn a_read_on_this_node_that_waits_for_the_tail_is_not_lost_with_the_lease() {
+    let mut scene = Scene::of_three();
+    let key = key(1, 0);
+    let first = scene.ask(&one(get(&key)));
+    assert_eq!(first.to, node(1));
+    let refusal = Response::Refused(Refusal::NoLease { shard: ShardId(1) });
+    scene.reply(&first, plain(&first, refusal));
+    let second = scene.around.asked.last().unwrap().clone();
+    assert_eq!((second.to, &second.operation), (node(3), &first.operation));
+    scene.reply(&second, found(&second, HERE, 7));
+    assert_eq!(scene.answers(), [Response::Integer(7)]);
+}
