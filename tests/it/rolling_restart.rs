@@ -96,7 +96,7 @@ fn stop_under_calls(nodes: &mut Nodes, place: usize) -> Vec<Seen> {
     });
     let own = seen.remove(place);
     assert!(own.is_closed, "the node has ended: {own:?}");
-    assert_eq!(own.errors, [String::new(); 0], "its own clients see a closed connection only");
+    assert_eq!(own.errors, Vec::<String>::new(), "its own clients see a closed connection only");
     seen
 }
 
@@ -112,7 +112,7 @@ fn nodes_that_are_restarted_one_by_one_cost_a_short_pause_and_no_error() {
             break;
         }
         for seen in stop_under_calls(&mut nodes, place) {
-            assert_eq!(seen.errors, [String::new(); 0], "after {} calls", seen.calls);
+            assert_eq!(seen.errors, Vec::<String>::new(), "after {} calls", seen.calls);
             assert!(!seen.is_closed, "of a node that stays");
             pauses.push(seen.longest);
         }
