@@ -292,7 +292,7 @@ impl Session {
         let request = LocalRequest { id, operation: &operation, carried };
         match requests.request(tail, wait.shard, request) {
             Handover::UnderWay | Handover::Answered | Handover::Stamped(_) => {
-                wait.asked = Some((number, tail))
+                wait.asked = Some((number, tail));
             }
             Handover::NoLink | Handover::Refused(_) => {} // It is asked again.
         }
