@@ -34,6 +34,8 @@ pub mod process;
 pub mod resp;
 /// What the environment says.
 pub mod settings;
+/// A small disk that can be filled.
+pub mod small_disk;
 /// A folder, and a turn on this machine.
 pub mod stage;
 
@@ -43,6 +45,7 @@ pub use nodes::Nodes;
 pub use patience::{eventually, watch};
 pub use process::Process;
 pub use resp::{Client, Reply};
+pub use small_disk::SmallDisk;
 pub use stage::Stage;
 
 /// Prints what was measured, for whoever looks at a run.

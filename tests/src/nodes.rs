@@ -28,6 +28,7 @@ pub struct Node {
     /// Its process.
     pub process: Process,
     file: PathBuf,
+    environment: Vec<(String, String)>,
 }
 
 /// All nodes of a deployment.
@@ -57,7 +58,7 @@ impl Nodes {
     /// If they are not.
     #[must_use]
     pub fn start(stage: &Stage, datacenters: &[(&str, u16)]) -> Self {
-        Self::start_with(stage, datacenters, &["--control", "none"])
+        Self::start_with(stage, datacenters, &["--control", "none"], &[])
     }
 
     /// The same with managers that decide who serves, by agreement of the datacenters' nodes.
@@ -66,7 +67,22 @@ impl Nodes {
     /// If they are not ready.
     #[must_use]
     pub fn start_managed(stage: &Stage, datacenters: &[(&str, u16)]) -> Self {
-        Self::start_with(stage, datacenters, &["--control", "embedded"])
+        Self::start_with(stage, datacenters, &["--control", "embedded"], &[])
+    }
+
+    /// The same with something added to the environment of each node; `control` is `none` or
+    /// `embedded`.
+    ///
+    /// # Panics
+    /// If they are not ready.
+    #[must_use]
+    pub fn start_in(
+        stage: &Stage,
+        datacenters: &[(&str, u16)],
+        control: &str,
+        environment: &[(&str, &str)],
+    ) -> Self {
+        Self::start_with(stage, datacenters, &["--control", control], environment)
     }
 
     /// The same by agreement of an etcd.
@@ -75,10 +91,15 @@ impl Nodes {
     /// If they are not ready.
     #[must_use]
     pub fn start_on_etcd(stage: &Stage, datacenters: &[(&str, u16)], etcd: &str) -> Self {
-        Self::start_with(stage, datacenters, &["--control", "etcd", "--endpoints", etcd])
+        Self::start_with(stage, datacenters, &["--control", "etcd", "--endpoints", etcd], &[])
     }
 
-    fn start_with(stage: &Stage, datacenters: &[(&str, u16)], control: &[&str]) -> Self {
+    fn start_with(
+        stage: &Stage,
+        datacenters: &[(&str, u16)],
+        control: &[&str],
+        environment: &[(&str, &str)],
+    ) -> Self {
         let count: u16 = datacenters.iter().map(|(_, count)| count).sum();
         let offsets: Vec<u16> =
             (0..count).flat_map(|node| [node, 100 + node, 200 + node, 300 + node]).collect();
@@ -108,7 +129,7 @@ impl Nodes {
         let written: Value = serde_json::from_str(&written).expect("what was written is JSON");
         let written = written.as_array().expect("it is a list");
         assert_eq!(written.len(), usize::from(count), "a file for each node");
-        let all = written.iter().map(|value| Node::start(stage, value)).collect();
+        let all = written.iter().map(|value| Node::start(stage, value, environment)).collect();
         let datacenters = datacenters.iter().map(|(name, _)| (*name).to_owned()).collect();
         let mut nodes = Self { all, datacenters };
         for node in &mut nodes.all {
@@ -121,6 +142,12 @@ impl Nodes {
     #[must_use]
     pub fn endpoints(&self) -> String {
         self.all.iter().map(|node| node.place.client.as_str()).collect::<Vec<_>>().join(",")
+    }
+
+    /// Addresses of admin ports, in the form of `status --admin`.
+    #[must_use]
+    pub fn admins(&self) -> String {
+        self.all.iter().map(|node| node.place.admin.as_str()).collect::<Vec<_>>().join(",")
     }
 
     /// Makes the way from one datacenter to another so, at all nodes that run.
@@ -165,15 +192,18 @@ impl Nodes {
 }
 
 impl Node {
-    fn start(stage: &Stage, value: &Value) -> Self {
+    fn start(stage: &Stage, value: &Value, environment: &[(&str, &str)]) -> Self {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment: Vec<_> = environment.iter().map(owned).collect();
         let text = |name: &str| value[name].as_str().expect("it is text").to_owned();
         let (name, file) = (text("node"), PathBuf::from(text("file")));
         Self {
-            process: serve(stage, &name, &file),
+            process: serve(stage, &name, &file, &environment),
             place: Place::of(value),
             datacenter: text("datacenter"),
             name,
             file,
+            environment,
         }
     }
 
@@ -206,15 +236,27 @@ impl Node {
 
     /// Starts it again, on the same folder, after it has ended.
     pub fn restart(&mut self, stage: &Stage) {
-        self.process = serve(stage, &self.name, &self.file);
+        self.process = serve(stage, &self.name, &self.file, &self.environment);
+    }
+
+    /// Its configuration file.
+    #[must_use]
+    pub fn file(&self) -> &std::path::Path {
+        &self.file
+    }
+
+    /// What its admin port tells of it; `None` while it does not answer.
+    #[must_use]
+    pub fn status(&self) -> Option<Value> {
+        let answer = http::ask("GET", &self.place.admin, "/v1/status", "").ok()?;
+        serde_json::from_str(&answer.body).ok()
     }
 
     /// How many replicas serve in the shortest chain of its datacenter, as it knows them; `None`
     /// while it does not answer.
     #[must_use]
     pub fn shortest_chain(&self) -> Option<usize> {
-        let answer = http::ask("GET", &self.place.admin, "/v1/status", "").ok()?;
-        let status: Value = serde_json::from_str(&answer.body).ok()?;
+        let status = self.status()?;
         let chains = status["chains"].as_array()?;
         chains.iter().map(|chain| chain["serving"].as_array().map_or(0, Vec::len)).min()
     }
@@ -225,7 +267,7 @@ impl Node {
         // Nobody is there meanwhile: the wait is for a node that must not answer.
         let answered = within(down_for, || http::is_ready(&self.place.admin).then_some(()));
         assert!(answered.is_none(), "{} answers after it was killed", self.name);
-        self.process = serve(stage, &self.name, &self.file);
+        self.process = serve(stage, &self.name, &self.file, &self.environment);
     }
 
     /// A client of it.
@@ -248,7 +290,14 @@ impl Node {
 const CHECKPOINT: &str = "storage.checkpoint=64KiB";
 const SEGMENT: &str = "storage.segment=64KiB";
 
-fn serve(stage: &Stage, name: &str, file: &std::path::Path) -> Process {
+fn serve(
+    stage: &Stage,
+    name: &str,
+    file: &std::path::Path,
+    environment: &[(String, String)],
+) -> Process {
     let words = ["serve", "--config", path_text(file), "--set", CHECKPOINT, "--set", SEGMENT];
-    Process::start(stage, &Start { name, words: &words, environment: &[] })
+    let environment: Vec<(&str, &str)> =
+        environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    Process::start(stage, &Start { name, words: &words, environment: &environment })
 }

@@ -7,7 +7,7 @@
 
 use crate::{
     codec::{DecodeError, Reader, Writer},
-    ids::ShardId,
+    ids::{NodeId, ShardId},
 };
 
 /// Why a request was not served.
@@ -64,8 +64,14 @@ pub enum Refusal {
     #[error("command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
     /// The disk takes no more writes.
-    #[error("the log's disk is full: writes are refused until there is room, reads go on")]
-    DiskFull,
+    #[error(
+        "the disk of node {node} has no room for more writes; reads go on, and so do writes by \
+         themselves once there is room: free space there"
+    )]
+    DiskFull {
+        /// Whose disk.
+        node: NodeId,
+    },
     /// The keys of an atomic command lie in several shards.
     #[error(
         "keys of an atomic command lie in different shards; give them one {{hash tag}}, or send \
@@ -101,7 +107,7 @@ impl Refusal {
             Self::UnknownOutcome => "UNKNOWNOUTCOME",
             Self::Unreachable { .. } => "CLUSTERDOWN",
             Self::OutOfMemory => "OOM",
-            Self::DiskFull => "DISKFULL",
+            Self::DiskFull { .. } => "DISKFULL",
             Self::CrossShard => "CROSSSLOT",
             Self::WrongType => "WRONGTYPE",
             Self::TooLarge => "ERR",
@@ -138,7 +144,7 @@ impl Refusal {
             Self::Settling { .. } => "settling",
             Self::NoLease { .. } => "no_lease",
             Self::OutOfMemory => "out_of_memory",
-            Self::DiskFull => "disk_full",
+            Self::DiskFull { .. } => "disk_full",
             Self::CrossShard => "cross_shard",
             Self::WrongType => "wrong_type",
             Self::TooLarge => "too_large",
@@ -174,7 +180,10 @@ impl Refusal {
                 to.shard(shard);
             }
             Self::OutOfMemory => to.u8(5),
-            Self::DiskFull => to.u8(6),
+            Self::DiskFull { node } => {
+                to.u8(6);
+                to.node(node);
+            }
             Self::CrossShard => to.u8(7),
             Self::WrongType => to.u8(8),
             Self::TooLarge => to.u8(9),
@@ -198,7 +207,7 @@ impl Refusal {
             3 => Self::Unreachable { shard: from.shard()? },
             4 => Self::Settling { shard: from.shard()? },
             5 => Self::OutOfMemory,
-            6 => Self::DiskFull,
+            6 => Self::DiskFull { node: from.node()? },
             7 => Self::CrossShard,
             8 => Self::WrongType,
             9 => Self::TooLarge,

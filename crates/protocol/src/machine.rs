@@ -11,7 +11,6 @@
 use antecede_model::{
     clock::{Now, Steady, Timestamp},
     ids::{Boot, LogIndex, NodeId, RequestId},
-    refusal::Refusal,
 };
 
 use crate::{
@@ -29,6 +28,18 @@ pub struct Persisted {
     pub synced_to: LogIndex,
 }
 
+/// Whether the node's disk takes more.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Room {
+    /// It does.
+    #[default]
+    Ample,
+    /// Only what is under way already, and what a node needs to go on: no new writes.
+    Low,
+    /// It is full, or the log is too far behind.
+    None,
+}
+
 /// The node's log as machines see it.
 pub trait Storage {
     /// Appends a record that `write` encodes behind what the buffer holds; tells its place.
@@ -39,11 +50,8 @@ pub trait Storage {
     /// How far the log has come by now; may be ahead of the last `Persisted` input.
     fn reached(&self) -> Persisted;
 
-    /// Whether new writes of clients may be appended.
-    ///
-    /// # Errors
-    /// The refusal to answer with: a full disk, a log that is too far behind.
-    fn room(&self) -> Result<(), Refusal>;
+    /// Whether the disk takes more.
+    fn room(&self) -> Room;
 
     /// Whether the node's memory limit leaves room for writes that may grow the data.
     fn has_memory(&self) -> bool;

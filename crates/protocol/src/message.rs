@@ -11,7 +11,9 @@ use antecede_model::{
     context::Dependencies,
     cut::Cut,
     dependency::Dependency,
-    ids::{Boot, DatacenterId, Epoch, Lineage, MembershipEpoch, Position, RequestId, ShardId},
+    ids::{
+        Boot, DatacenterId, Epoch, Lineage, MembershipEpoch, NodeId, Position, RequestId, ShardId,
+    },
     operation::ShardOperation,
     response::Response,
     version::Version,
@@ -85,6 +87,12 @@ pub enum Body {
     Persisted(Promise),
     /// Up the chain: everything up to here is committed; synced by all up to the second.
     Ack(Progress),
+    /// Up the chain: this replica is short of disk, so that the head should take no new writes.
+    /// Said again and again while it is so.
+    NoRoom {
+        /// The replica.
+        node: NodeId,
+    },
     /// Up the chain: entries are missing from here on.
     SendAgain {
         /// The first that is missing.

@@ -222,8 +222,9 @@ pub const METRICS: &[Metric] = &[
         "antecede_disk_full",
         &[],
         "",
-        "1 while writes are refused because the disk is full, else 0",
+        "1 while writes are refused because the disk is full or low, else 0",
     ),
+    gauge("antecede_disk_free_bytes", &[], "bytes", "Bytes that are free on the disk of the log"),
     gauge("antecede_epoch", &[], "", "The epoch of the datacenter's chains that this node knows"),
     gauge(
         "antecede_replicas",

@@ -396,10 +396,11 @@ async fn tick(node: Arc<Node>) {
     }
 }
 
-/// Measures memory.
+/// Measures memory, and what is left on the disk.
 async fn measure(node: Arc<Node>) {
     while !node.is_stopping() {
         node.memory.sample();
+        node.log.free.sample(node.id);
         let pause = if node.memory.limit() == 0 { CUTS_EVERY } else { MEMORY_INTERVAL };
         tokio::time::sleep(pause).await;
     }

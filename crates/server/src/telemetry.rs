@@ -321,7 +321,7 @@ mod tests {
     fn what_is_counted_is_rendered() {
         let config = Config::dev("127.0.0.1:0", None, None).unwrap();
         let telemetry = Telemetry::new(&config);
-        telemetry.refused(&Refusal::DiskFull);
+        telemetry.refused(&Refusal::DiskFull { node: config.node });
         telemetry.commands([("get", 1), ("set", 4)].into_iter());
         telemetry.commands([("get", 1)].into_iter());
         telemetry.flush_seconds.record(0.001);

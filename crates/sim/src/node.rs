@@ -14,12 +14,11 @@ use antecede_model::{
     clock::{Steady, Timestamp},
     configuration::Configuration,
     ids::{Boot, Epoch, LogIndex, NodeId, SessionId, ShardId},
-    refusal::Refusal,
 };
 use antecede_protocol::{
     chain::{Cuts, Input, Shard, ShardOptions},
     geo::cuts::{CutInput, CutKeeper},
-    machine::{Here, Lease, Outputs, Persisted, Storage},
+    machine::{Here, Lease, Outputs, Persisted, Room, Storage},
     mutation::Mutation,
     record::Record,
 };
@@ -108,8 +107,8 @@ impl Storage for NodeLog {
         self.persisted()
     }
 
-    fn room(&self) -> Result<(), Refusal> {
-        if self.log.is_full() { Err(Refusal::DiskFull) } else { Ok(()) }
+    fn room(&self) -> Room {
+        if self.log.is_full() { Room::None } else { Room::Ample }
     }
 
     fn has_memory(&self) -> bool {

@@ -18,7 +18,7 @@ use super::{FORWARD_MAX, MESSAGE_BYTES_MAX, RETRY_AFTER, Shard, after};
 use crate::{
     entry::Entry,
     event::Event,
-    machine::{Here, Lease, Outputs, Persisted, Storage},
+    machine::{Here, Lease, Outputs, Persisted, Room, Storage},
     message::{Body, Progress, Promise},
     mutation::Mutation,
 };
@@ -69,11 +69,12 @@ impl Shard {
                 out.early(from, message);
                 break;
             }
-            if storage.room().is_err() {
+            if storage.room() == Room::None {
                 break; // The predecessor sends again; nothing was promised.
             }
             self.append(entry, storage, out);
         }
+        self.tell_shortage(storage, out);
         if end_before == self.window.end() {
             self.send_ack(out); // A repeat: the acknowledgement may have been lost.
         }

@@ -31,7 +31,7 @@ use crate::{
     entry::Entry,
     event::Event,
     geo::stable::Collection,
-    machine::{Here, Outputs, Storage},
+    machine::{Here, Outputs, Room, Storage},
     message::{Body, Copied, CopyAsk, Progress},
     mutation::Mutation,
     record::Record,
@@ -385,7 +385,7 @@ impl Shard {
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
-        if !self.is_awaited(from, number) || storage.room().is_err() {
+        if !self.is_awaited(from, number) || storage.room() != Room::Ample {
             return;
         }
         if self.hlc.last() < start.newest() {
@@ -408,7 +408,7 @@ impl Shard {
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
-        if !self.is_awaited(from, copied.number) || storage.room().is_err() {
+        if !self.is_awaited(from, copied.number) || storage.room() != Room::Ample {
             return; // The timer asks again.
         }
         if copied.behind < self.window.end() {

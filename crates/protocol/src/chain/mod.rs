@@ -20,6 +20,8 @@ mod copy;
 mod read;
 /// Requests of sessions: who evaluates them, and when the reply may leave.
 mod request;
+/// Replicas that are short of disk, as far as the head knows.
+mod room;
 /// Which runs of the other replicas count.
 mod runs;
 /// Agreement with the neighbours after a restart or a new epoch.
@@ -46,7 +48,8 @@ use antecede_model::{
 };
 
 use self::{
-    checkpoint::Checkpoints, copy::Copying, read::Reads, request::PendingReply, settle::Settling,
+    checkpoint::Checkpoints, copy::Copying, read::Reads, request::PendingReply, room::Shortage,
+    settle::Settling,
     window::Window,
 };
 use crate::{
@@ -228,6 +231,8 @@ pub struct Shard {
     pending: VecDeque<PendingReply>,
     /// The last reads that were handed on to the head of this epoch.
     handed_on: VecDeque<RequestId>,
+    /// What was heard last of a replica behind this one that is short of disk.
+    shortage: Option<Shortage>,
     reads: Reads,
     settling: Settling,
     copying: Copying,
@@ -288,6 +293,7 @@ impl Shard {
             durable_to: Position(0),
             pending: VecDeque::new(),
             handed_on: VecDeque::new(),
+            shortage: None,
             reads: Reads::default(),
             settling: Settling::default(),
             copying: Copying::default(),
@@ -476,6 +482,7 @@ impl Shard {
             Body::Forward { entries } => self.on_forward(here, from, entries, storage, out),
             Body::Persisted(promise) => self.on_promise(here, from, &promise, out),
             Body::Ack(progress) => self.on_ack(here, from, progress, out),
+            Body::NoRoom { node } => self.on_no_room(here, from, node, out),
             Body::SendAgain { from: position } => self.on_send_again(here, from, position, out),
             Body::Question { number } => {
                 if self.may_answer(here) {
@@ -535,6 +542,7 @@ impl Shard {
             self.forget_followed();
         }
         self.collect_when_stable();
+        self.tell_shortage(storage, out);
         if self.neighbours.is_head() && self.is_settled() {
             self.tick_when_wanted(here, storage, out);
             self.hide_expired(here, storage, out);

@@ -26,7 +26,7 @@ use smallvec::SmallVec;
 use super::{DIRTY_MAX, Shard};
 use crate::{
     entry::{Body as EntryBody, Effect, Entry, Identity},
-    machine::{Here, Outputs, Storage},
+    machine::{Here, Outputs, Room, Storage},
     message::{Body, Carried, LocalRequest, Place, Reply, Request},
     mutation::Mutation,
     state::{self, Executed, NewEffect},
@@ -195,6 +195,7 @@ impl Shard {
     /// Why a write cannot be taken now, if it cannot.
     fn refusal_of_write(
         &self,
+        here: &Here,
         operation: &ShardOperation<'_>,
         storage: &dyn Storage,
     ) -> Option<Refusal> {
@@ -209,7 +210,7 @@ impl Shard {
         if operation.may_grow() && !storage.has_memory() {
             return Some(Refusal::OutOfMemory);
         }
-        storage.room().err()
+        self.short_of_room(here, storage).map(|node| Refusal::DiskFull { node })
     }
 
     pub(super) fn evaluate_at_head(
@@ -221,7 +222,7 @@ impl Shard {
         (storage, out): (&mut dyn Storage, &mut Outputs),
     ) {
         if !operation.is_read()
-            && let Some(refusal) = self.refusal_of_write(operation, storage)
+            && let Some(refusal) = self.refusal_of_write(here, operation, storage)
         {
             self.refuse(id, refusal, out);
             return;
@@ -251,12 +252,9 @@ impl Shard {
         let Executed { response, effects, observed, visible_at } = executed;
         let found = matches!(operation, ShardOperation::Batch { .. }).then(|| observed.clone());
         let mut reply = Reply { response, wrote: None, observed, shard: self.shard, visible_at };
-        if operation.is_read()
-            && !effects.is_empty()
-            && let Err(refusal) = storage.room()
-        {
+        if operation.is_read() && !effects.is_empty() && storage.room() == Room::None {
             // An expired key may be told absent only once its hiding is in the log.
-            self.refuse(id, refusal, out);
+            self.refuse(id, Refusal::DiskFull { node: self.node }, out);
             return;
         }
         if effects.is_empty() {
@@ -406,7 +404,7 @@ impl Shard {
         out: &mut Outputs,
     ) {
         const KEYS_MAX: usize = 64;
-        if storage.room().is_err() {
+        if self.short_of_room(here, storage).is_some() {
             return;
         }
         let wall = here.now.wall.millis();

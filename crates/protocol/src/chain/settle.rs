@@ -27,7 +27,7 @@ use super::{Neighbours, SETTLE_EVERY, Shard, after};
 use crate::{
     entry::{Entry, Identity},
     event::Event,
-    machine::{Here, Outputs, Storage},
+    machine::{Here, Outputs, Room, Storage},
     message::{Body, Message, Progress},
     mutation::Mutation,
 };
@@ -330,7 +330,7 @@ impl Shard {
             return;
         }
         for entry in entries {
-            if entry.identity.position == self.window.end().next() && storage.room().is_ok() {
+            if entry.identity.position == self.window.end().next() && storage.room() != Room::None {
                 self.append(entry, storage, out);
             }
         }

@@ -147,7 +147,7 @@ impl Shard {
             return; // A gap: the sender hears where this datacenter stands.
         }
         for entry in entries {
-            if storage.room().is_err() {
+            if self.short_of_room(here, storage).is_some() {
                 break;
             }
             let inbox = self.inboxes.entry(origin).or_default();
@@ -382,10 +382,11 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let mut has_come_further = false;
+        let is_short = self.short_of_room(here, storage).is_some();
         for mut entry in entries {
             let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
             let Some(blocked) = inbox.blocked.get_mut(&entry.stamp) else { continue };
-            if storage.room().is_err() || !blocked.is_header_only {
+            if is_short || !blocked.is_header_only {
                 continue;
             }
             entry.previous = blocked.entry.previous;

@@ -17,7 +17,7 @@ use super::cuts::CUTS_EVERY;
 use crate::{
     chain::Shard,
     entry::Body as EntryBody,
-    machine::{Here, Outputs, Storage},
+    machine::{Here, Outputs, Room, Storage},
     mutation::Mutation,
 };
 
@@ -45,7 +45,7 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let is_alone = self.configuration.peers(self.here_datacenter()).next().is_none();
-        if is_alone || !self.cuts.wants_ticks || storage.room().is_err() {
+        if is_alone || !self.cuts.wants_ticks || storage.room() == Room::None {
             return;
         }
         let own = self.here_datacenter();

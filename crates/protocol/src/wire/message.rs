@@ -147,6 +147,10 @@ fn write_body(body: &Body, hlc: Timestamp, to: &mut Writer<'_>) {
             start.write(to);
         }
         Body::Copied(copied) => write_copied(copied, to),
+        Body::NoRoom { node } => {
+            to.u8(19);
+            to.node(*node);
+        }
     }
 }
 
@@ -192,6 +196,7 @@ fn read_body(hlc: Timestamp, from: &mut Reader<'_>) -> Result<Body, DecodeError>
         16 => Body::CopyAsk(read_copy_ask(from)?),
         17 => Body::CopyAnew { number: from.number()?, start: Start::read(from)? },
         18 => Body::Copied(read_copied(from)?),
+        19 => Body::NoRoom { node: from.node()? },
         found => return Err(DecodeError::UnknownTag { what: "message for a shard", found }),
     })
 }

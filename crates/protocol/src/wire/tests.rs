@@ -197,6 +197,8 @@ mod golden {
         check(&of_shard(Body::Persisted(promise)), "001101000000505c18a30101ac020202ac0200");
         check(&of_shard(Body::Ack(progress)), "001101000000505c18a30102ac0202");
         check(&of_shard(Body::SendAgain { from: Position(9) }), "001101000000505c18a3010309");
+        let node = NodeId { datacenter: DatacenterId(1), number: 2 };
+        check(&of_shard(Body::NoRoom { node }), "001101000000505c18a3011302000100");
         check(&of_shard(Body::Question { number: 4 }), "001101000000505c18a3010404");
         check(
             &of_shard(Body::Answer { number: 4, committed_to: Position(8) }),
@@ -632,6 +634,7 @@ mod any {
             }),
             progress().prop_map(Body::Ack),
             position().prop_map(|from| Body::SendAgain { from }),
+            any::<u32>().prop_map(|bits| Body::NoRoom { node: NodeId::from_bits(bits) }),
             any::<u64>().prop_map(|number| Body::Question { number }),
             (any::<u64>(), position())
                 .prop_map(|(number, committed_to)| Body::Answer { number, committed_to }),
@@ -1085,7 +1088,7 @@ fn tags_that_there_are_not_are_refused() {
     }
     let bytes = bytes_of(&of_shard(Body::Question { number: 1 }));
     let tag_at = bytes.len() - 2;
-    for tag in [19, 255] {
+    for tag in [20, 255] {
         let mut bytes = bytes.clone();
         bytes[tag_at] = tag;
         let read = read_message(&bytes);

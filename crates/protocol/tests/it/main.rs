@@ -45,6 +45,7 @@ stories! {
         lease_ends_and_nothing_is_answered
         logs_that_went_two_ways_are_named
         lost_log_is_named
+        low_disk_behind_the_head
         middle_and_tail_restart
         middle_dies_and_the_head_sends_again
         middle_waits_for_what_was_shown

@@ -201,7 +201,9 @@ fn replies() -> impl Iterator<Item = Message> {
         nested,
         Response::Refused(Refusal::Busy { shard: ShardId(3), held: 9, limit: 8 }),
         Response::Refused(Refusal::NotYet { missing: 3, waited_millis: 50 }),
-        Response::Refused(Refusal::DiskFull),
+        Response::Refused(Refusal::DiskFull {
+            node: NodeId { datacenter: DatacenterId(1), number: 2 },
+        }),
         Response::Refused(Refusal::Drift { ahead_millis: 900, limit_millis: 500 }),
     ];
     responses.into_iter().map(reply)
@@ -333,6 +335,7 @@ fn bodies() -> Vec<Body> {
         Body::Persisted(Promise { progress, boots: SmallVec::from_slice(&[Boot(3), Boot(300)]) }),
         Body::Ack(progress),
         Body::SendAgain { from: Position(9) },
+        Body::NoRoom { node: NodeId { datacenter: DatacenterId(1), number: 2 } },
         Body::Question { number: 4 },
         Body::Answer { number: 4, committed_to: Position(8) },
         Body::SettleAsk { committed_at_most: None },

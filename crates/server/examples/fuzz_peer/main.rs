@@ -240,6 +240,7 @@ fn check_meaning(message: &Message) -> Result<(), String> {
         Body::Persisted(_)
         | Body::Ack(_)
         | Body::SendAgain { .. }
+        | Body::NoRoom { .. }
         | Body::Question { .. }
         | Body::Answer { .. }
         | Body::SettleAsk { .. }

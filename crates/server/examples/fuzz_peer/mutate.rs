@@ -160,6 +160,7 @@ fn scramble_within(bytes: &mut Vec<u8>, random: &mut Random) {
         Body::Persisted(_)
         | Body::Ack(_)
         | Body::SendAgain { .. }
+        | Body::NoRoom { .. }
         | Body::Question { .. }
         | Body::Answer { .. }
         | Body::SettleAsk { .. }

@@ -8,7 +8,7 @@ use super::chains::{
     ChainStatus, ControlStatus, Counts, can_lose, chains_of, control_of, trouble_of,
 };
 use crate::clock;
-use crate::node::Node;
+use crate::node::{Node, free::Free};
 
 /// A node, as of now.
 #[derive(Clone, Debug, Serialize)]
@@ -70,6 +70,8 @@ pub struct LogStatus {
     pub in_memory: bool,
     /// Whether writes are refused for want of room.
     pub disk_full: bool,
+    /// The disk that it is on; absent in memory.
+    pub disk: Option<DiskStatus>,
     /// The last record.
     pub appended_to: u64,
     /// The last that the operating system has.
@@ -86,6 +88,19 @@ pub struct LogStatus {
     pub checkpoint_keys: u64,
     /// How long the last one took, in milliseconds.
     pub checkpoint_ms: u64,
+}
+
+/// The disk of a node's log.
+#[derive(Clone, Debug, Serialize)]
+pub struct DiskStatus {
+    /// The data folder.
+    pub folder: String,
+    /// Bytes that are free.
+    pub free_bytes: u64,
+    /// Bytes in all.
+    pub total_bytes: u64,
+    /// With fewer free bytes than these, writes are refused.
+    pub reserve_bytes: u64,
 }
 
 /// A link to another node.
@@ -165,7 +180,8 @@ pub(crate) fn status_of(node: &Node) -> Status {
         max_memory_bytes: node.memory.limit(),
         log: LogStatus {
             in_memory: node.log.is_in_memory(),
-            disk_full: node.log.is_disk_full(),
+            disk_full: node.log.is_disk_full() || node.log.free.is_low(),
+            disk: disk_of(node),
             appended_to: positions.appended_to.get(),
             written_to: positions.written_to.get(),
             synced_to: positions.synced_to.get(),
@@ -182,6 +198,14 @@ pub(crate) fn status_of(node: &Node) -> Status {
 
 fn count_of(counter: &AtomicU64) -> u64 {
     counter.load(Ordering::Relaxed)
+}
+
+fn disk_of(node: &Node) -> Option<DiskStatus> {
+    let folder = node.config.storage.folder.as_deref()?;
+    let Free { free_bytes, total_bytes } = node.log.free.known();
+    let reserve_bytes = node.log.free.reserve_bytes();
+    let folder = folder.display().to_string();
+    Some(DiskStatus { folder, free_bytes, total_bytes, reserve_bytes })
 }
 
 fn links_of(node: &Node) -> Vec<LinkStatus> {
@@ -225,8 +249,15 @@ fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatu
     if let Some(why) = control.and_then(|control| control.outage.as_ref()) {
         reasons.push(format!("the agreement cannot be reached: {why}"));
     }
-    if node.log.is_disk_full() {
-        reasons.push("the disk is full, writes are refused".to_owned());
+    if let Some(disk) = disk_of(node)
+        && (node.log.is_disk_full() || node.log.free.is_low())
+    {
+        let DiskStatus { folder, free_bytes, reserve_bytes, .. } = disk;
+        let what = if node.log.is_disk_full() { "full" } else { "low" };
+        reasons.push(format!(
+            "the disk of {folder} is {what}, writes are refused: {free_bytes} bytes are free, \
+             writes leave {reserve_bytes}"
+        ));
     }
     if node.checkpoints.is_disk_full() {
         reasons.push("the disk is full, the log is not cut".to_owned());
@@ -277,6 +308,9 @@ pub(crate) fn metrics_of(node: &Node) -> String {
     set("antecede_checkpoint_milliseconds", status.log.checkpoint_ms);
     telemetry.checkpoints.absolute(status.log.checkpoints);
     telemetry.checkpoint_keys.absolute(status.log.checkpoint_keys);
+    if let Some(disk) = &status.log.disk {
+        set("antecede_disk_free_bytes", disk.free_bytes);
+    }
     let registry = &node.registry;
     let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     telemetry.connections.absolute(read(&registry.connections));

@@ -344,6 +344,14 @@ pub const KEYS: &[Key] = &[
     ),
     key("storage.segment", Kind::Size, Some("\"64MiB\""), "", "Bytes of one segment of the log."),
     key(
+        "storage.reserve",
+        Kind::Size,
+        Some("\"256MiB\""),
+        "",
+        "Bytes that writes of clients leave free on the disk of storage.folder, but no more than a\n\
+         twentieth of it: what is under way and what the node needs to go on still fits.",
+    ),
+    key(
         "limits.maxmemory",
         Kind::Size,
         Some("0"),

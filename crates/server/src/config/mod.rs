@@ -68,6 +68,8 @@ pub struct StorageConfig {
     pub checkpoint_bytes: u64,
     /// Bytes of a segment.
     pub segment_bytes: u64,
+    /// Bytes that writes of clients leave free on the disk.
+    pub reserve_bytes: u64,
 }
 
 /// Who decides which replicas serve.

@@ -347,6 +347,7 @@ fn storage(source: &Source<'_>) -> Result<StorageConfig, ConfigError> {
         fsync,
         checkpoint_bytes: source.size("storage.checkpoint")?,
         segment_bytes: source.size("storage.segment")?,
+        reserve_bytes: source.size("storage.reserve")?,
     })
 }
 

@@ -20,15 +20,15 @@ use std::time::Duration;
 use antecede_model::{
     clock::{Now, Timestamp},
     ids::{LogIndex, ShardId},
-    refusal::Refusal,
 };
 use antecede_protocol::{
-    machine::{Persisted, Storage},
+    machine::{Persisted, Room, Storage},
     record::Record,
 };
 use antecede_storage::{Positions, RealDisk, SharedLog};
 use parking_lot::Mutex;
 
+use super::free::FreeSpace;
 use super::memory::Memory;
 
 /// Bytes that may wait to be written; past it the process ends.
@@ -67,6 +67,8 @@ pub(crate) struct NodeLog {
     /// Places in the log with the bytes that were appended up to there.
     marks: Mutex<VecDeque<(u64, u64)>>,
     is_disk_full: AtomicBool,
+    /// What is left on the disk.
+    pub(crate) free: FreeSpace,
     touched: Mutex<Touched>,
 }
 
@@ -93,6 +95,7 @@ impl NodeLog {
         is_in_memory: bool,
         max_clock_drift: Duration,
         (ceiling, recovered_bytes): (Timestamp, u64),
+        free: FreeSpace,
     ) -> Self {
         let positions = shared.positions();
         let log = Self {
@@ -107,6 +110,7 @@ impl NodeLog {
             written_bytes: AtomicU64::new(0),
             marks: Mutex::default(),
             is_disk_full: AtomicBool::new(false),
+            free,
             touched: Mutex::default(),
         };
         log.learn(positions);
@@ -328,11 +332,14 @@ impl Storage for Appender<'_> {
         self.log.persisted()
     }
 
-    fn room(&self) -> Result<(), Refusal> {
+    fn room(&self) -> Room {
         if self.log.is_disk_full() || PENDING_BYTES_REFUSED < self.log.pending_bytes() {
-            return Err(Refusal::DiskFull);
+            Room::None
+        } else if self.log.free.is_low() {
+            Room::Low
+        } else {
+            Room::Ample
         }
-        Ok(())
     }
 
     fn has_memory(&self) -> bool {

@@ -49,6 +49,8 @@ use crate::telemetry::Telemetry;
 pub(crate) mod checkpoint;
 /// The configuration and the lease.
 pub(crate) mod current;
+/// What is left on the disk.
+pub(crate) mod free;
 /// The log, and who waits for it.
 pub(crate) mod log;
 /// Mailboxes of connections.

@@ -39,6 +39,7 @@ use tracing::{error, info, warn};
 
 use super::checkpoint::Checkpoints;
 use super::current::Current;
+use super::free::FreeSpace;
 use super::log::{NodeLog, PENDING_BYTES_MAX};
 use super::mailbox::Sessions;
 use super::memory::{Memory, MemoryFigure};
@@ -191,8 +192,9 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         let path = folder.unwrap_or_else(|| Path::new("memory"));
         io_error("start the log's thread for", path, source)
     })?;
+    let free = FreeSpace::of(folder, config.storage.reserve_bytes);
     let found = (recovered.floor, recovered.bytes);
-    let log = NodeLog::new(shared, is_in_memory, config.max_clock_drift, found);
+    let log = NodeLog::new(shared, is_in_memory, config.max_clock_drift, found, free);
     let id = config.node;
     let memory = Memory::new(parts.memory_figure, config.limits.memory_bytes_max);
     let telemetry = Telemetry::new(&config);

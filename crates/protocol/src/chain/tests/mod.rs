@@ -12,14 +12,13 @@ use antecede_model::{
     ids::{DeploymentId, LogIndex, RequestId},
     key::ShardCount,
     operation::{Action, Condition, Operation, SetReply, ShardOperation, Ttl},
-    refusal::Refusal,
     response::Response,
 };
 
 use super::*;
 use crate::{
     geo::cuts::{CutInput, CutKeeper},
-    machine::Lease,
+    machine::{Lease, Room},
     message::{Carried, Place, Reply},
     record::Record,
 };
@@ -44,8 +43,8 @@ impl Storage for Disk {
         Persisted { to, synced_to: to }
     }
 
-    fn room(&self) -> Result<(), Refusal> {
-        Ok(())
+    fn room(&self) -> Room {
+        Room::Ample
     }
 
     fn has_memory(&self) -> bool {

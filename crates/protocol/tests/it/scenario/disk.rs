@@ -10,11 +10,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use antecede_model::{
     clock::Timestamp,
     ids::{DatacenterId, LogIndex, Position, ShardId},
-    refusal::Refusal,
 };
 use antecede_protocol::{
     copied::Start,
-    machine::{Persisted, Storage},
+    machine::{Persisted, Room, Storage},
     record::Record,
 };
 
@@ -32,8 +31,8 @@ pub(super) struct Disk {
     pub(super) appended: usize,
     /// Whether nothing is persisted for now.
     pub(super) is_held: bool,
-    /// Whether no new writes are taken.
-    pub(super) is_full: bool,
+    /// What it still takes.
+    pub(super) room: Room,
 }
 
 impl Storage for Disk {
@@ -52,8 +51,8 @@ impl Storage for Disk {
         Persisted { to: LogIndex(self.persisted as u64), synced_to: LogIndex(synced as u64) }
     }
 
-    fn room(&self) -> Result<(), Refusal> {
-        if self.is_full { Err(Refusal::DiskFull) } else { Ok(()) }
+    fn room(&self) -> Room {
+        self.room
     }
 
     fn has_memory(&self) -> bool {

@@ -12,7 +12,7 @@
 //! - `cut A - B`, `cut A -> B`, `heal`; `hold A -> B`, `release A -> B`, `let 1 through A -> B`,
 //!   `drop 1 of A -> B`, `repeat A -> B`, each of the last five with ` of KEY` (its shard) and
 //!   ` only KIND` behind; `repeat` sends the last message that arrived once more.
-//! - `hold disk of PLACE`, `release disk of PLACE`, `fill disk of PLACE`, `empty disk of PLACE`.
+//! - `hold disk of PLACE`, `release disk of PLACE`, `fill disk of PLACE`, `lower disk of PLACE`, `empty disk of PLACE`.
 //! - `crash PLACE`, `restart PLACE`, `wipe disk of PLACE`, `clock of PLACE +300 ms`.
 //! - `epoch 2 of A reaches PLACE`: nothing changes but the number.
 //! - `decide A serves middle, tail; head syncs; reaches PLACE`: the next epoch, in which the runs that
@@ -34,7 +34,10 @@ use antecede_model::{
     response::Response,
     token::SessionToken,
 };
-use antecede_protocol::{machine::Lease, mutation::Mutations};
+use antecede_protocol::{
+    machine::{Lease, Room},
+    mutation::Mutations,
+};
 
 use super::{
     asking::{self, Ask},
@@ -138,7 +141,9 @@ impl Story {
             "cut" | "heal" | "hold" | "release" | "let" | "drop" | "repeat" => {
                 self.trouble(verb, rest)
             }
-            "fill" | "empty" | "loosen" | "wipe" => self.disk(verb, rest.strip_prefix("disk of ")?),
+            "fill" | "lower" | "empty" | "loosen" | "wipe" => {
+                self.disk(verb, rest.strip_prefix("disk of ")?)
+            }
             "crash" | "restart" => {
                 for node in self.places(rest)? {
                     if verb == "crash" {
@@ -331,8 +336,9 @@ impl Story {
             match verb {
                 "hold" => disk.is_held = true,
                 "release" => disk.is_held = false,
-                "fill" => disk.is_full = true,
-                "empty" => disk.is_full = false,
+                "fill" => disk.room = Room::None,
+                "empty" => disk.room = Room::Ample,
+                "lower" => disk.room = Room::Low,
                 "loosen" => disk.loosen(),
                 "wipe" => disk.wipe(),
                 _ => return None,

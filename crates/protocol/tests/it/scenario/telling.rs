@@ -230,6 +230,7 @@ fn body(said: &Body, own: ShardId) -> String {
         Body::Persisted(promise) => progress(promise.progress),
         Body::Ack(told) => progress(*told),
         Body::SendAgain { from } | Body::TakeBack { from } => format!("from #{from}"),
+        Body::NoRoom { node } => format!("{node} is short of disk"),
         Body::Question { number } => format!("{number}: what is committed?"),
         Body::Answer { number, committed_to } => format!("{number}: to #{committed_to}"),
         Body::SettleAsk { committed_at_most } => {
@@ -296,6 +297,7 @@ pub(super) const fn kind(message: &Message) -> &'static str {
             Body::Persisted(_) => "persisted",
             Body::Ack(_) => "ack",
             Body::SendAgain { .. } => "send-again",
+            Body::NoRoom { .. } => "no-room",
             Body::Question { .. } => "question",
             Body::Answer { .. } => "answer",
             Body::SettleAsk { .. } => "settle-ask",
