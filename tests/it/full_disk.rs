@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tests::demo::path_text;
 use tests::nodes::{Node, Nodes};
-use tests::{Client, Dev, Reply, SmallDisk, Stage, binary, eventually};
+use tests::patience::Deadline;
+use tests::{Client, Dev, Reply, SmallDisk, Stage, binary, eventually, tell};
 
 /// MiB of the small disk of one node.
 const DISK_MIB: u32 = 24;
@@ -166,6 +167,42 @@ fn a_chain_of_fixed_nodes_refuses_at_once_for_its_full_disk_and_heals() {
     eventually("writes are taken again", PATIENCE, || {
         write_all(&nodes.all[0], "after").is_empty().then_some(())
     });
+    for node in &nodes.all {
+        assert_read(node, "after");
+    }
+}
+
+#[test]
+fn managers_let_writes_go_on_without_a_node_whose_disk_is_full_and_take_it_back() {
+    let stage = Stage::shared();
+    let Some((disk, nodes)) = start_three(&stage, "embedded") else { return };
+    let await_chains = |what: &str, count: usize| {
+        for node in nodes.all.iter().filter(|node| node.name != "eu-2") {
+            let what = format!("{what} at {}", node.name);
+            eventually(&what, PATIENCE, || (node.shortest_chain() == Some(count)).then_some(()));
+        }
+    };
+    await_chains("all serve", 3);
+    assert_eq!(write_all(&nodes.all[0], "before"), [], "all is well");
+
+    let ballast = disk.fill_but(1 << 20);
+    let since = Deadline::after(PATIENCE);
+    await_chains("the chains go on without the full one", 2);
+    eventually("writes go on", PATIENCE, || {
+        write_all(&nodes.all[1], "while").is_empty().then_some(())
+    });
+    tell(&format!("writes went on everywhere {:?} after a disk was full", since.elapsed()));
+    for node in &nodes.all {
+        assert_read(node, "while");
+    }
+    let status = binary::run(&stage, &["status", "--admin", &nodes.admins()]);
+    assert_eq!(status.status, Some(1), "{status:?}");
+    assert!(status.answer.contains("eu: node 1.2 has no room on the disk"), "{status:?}");
+    assert!(status.answer.contains(path_text(disk.path())), "{status:?}");
+
+    std::fs::remove_file(&ballast).expect("ballast can be thrown off");
+    await_chains("it is taken back", 3);
+    assert_eq!(write_all(&nodes.all[2], "after"), []);
     for node in &nodes.all {
         assert_read(node, "after");
     }

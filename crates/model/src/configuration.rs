@@ -76,6 +76,8 @@ pub struct Datacenter {
     pub nodes: Vec<NodeId>,
     /// Those of them that are known to be gone, for as long as they are.
     pub absent: BTreeSet<NodeId>,
+    /// Those of them whose disks have no room for new writes.
+    pub short: BTreeSet<NodeId>,
     /// The runs of nodes that the rights of this epoch belong to, where they are known.
     pub boots: BTreeMap<NodeId, Boot>,
     /// The chain of each shard, by shard number.
@@ -87,8 +89,9 @@ impl Datacenter {
     #[must_use]
     pub const fn of(name: String, nodes: Vec<NodeId>, chains: Vec<Chain>) -> Self {
         let absent = BTreeSet::new();
+        let short = BTreeSet::new();
         let boots = BTreeMap::new();
-        Self { name, epoch: Epoch(1), nodes, absent, boots, chains }
+        Self { name, epoch: Epoch(1), nodes, absent, short, boots, chains }
     }
 
     /// Writes the part.
@@ -97,6 +100,7 @@ impl Datacenter {
         to.number(self.epoch.0);
         write_nodes(self.nodes.iter(), to);
         write_nodes(self.absent.iter(), to);
+        write_nodes(self.short.iter(), to);
         to.length(self.boots.len());
         for (node, boot) in &self.boots {
             to.node(*node);
@@ -129,6 +133,7 @@ impl Datacenter {
             epoch: Epoch(from.number()?),
             nodes: from.list("nodes", Reader::node)?,
             absent: from.list("absent nodes", Reader::node)?.into_iter().collect(),
+            short: from.list("nodes that are short of disk", Reader::node)?.into_iter().collect(),
             boots: from
                 .list("runs of nodes", |from| Ok((from.node()?, Boot(from.number()?))))?
                 .into_iter()
@@ -141,6 +146,13 @@ impl Datacenter {
                 })
             })?,
         })
+    }
+
+    /// Whether a replica of a chain steps aside: it answers nobody, so that the others may go on
+    /// without it. It does while its node is short of disk and one that serves beside it is not.
+    #[must_use]
+    pub fn is_aside(&self, node: NodeId, chain: &Chain) -> bool {
+        self.short.contains(&node) && chain.serving.iter().any(|other| !self.short.contains(other))
     }
 
     /// Its nodes without those that are known to be gone, sorted.
@@ -362,6 +374,7 @@ mod tests {
         let node = part.nodes[1];
         part.epoch = Epoch(7);
         part.absent.insert(node);
+        part.short.insert(part.nodes[2]);
         part.boots.insert(node, Boot(3));
         part.chains[5].serving.retain(|member| *member != node);
         part.chains[5].waiting.insert(node, Waiting::Syncing);
@@ -374,6 +387,19 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(Datacenter::read(&mut Reader::new(&bytes[..end])).is_err(), "cut at {end}");
         }
+    }
+
+    #[test]
+    fn a_replica_steps_aside_while_another_one_has_room() {
+        let mut part = three_of_three().datacenters[&DatacenterId(1)].clone();
+        let chain = part.chains[0].clone();
+        let [first, second, third] = [chain.serving[0], chain.serving[1], chain.serving[2]];
+        assert!(!part.is_aside(first, &chain));
+        part.short = [first, second].into();
+        assert!(part.is_aside(first, &chain) && part.is_aside(second, &chain));
+        assert!(!part.is_aside(third, &chain));
+        part.short.insert(third);
+        assert!(!part.is_aside(first, &chain), "nobody could go on");
     }
 
     #[test]

@@ -75,6 +75,8 @@ pub enum Mutation {
     RenewLate,
     /// A manager takes a node that it has not heard of for one that is dead.
     UnknownIsExpired,
+    /// A replica that should step aside goes on answering.
+    AnswerAside,
     /// A manager gives up on a node before its right to serve has run out.
     ExpireBeforeLease,
     /// A node that leaves says so while it still answers.

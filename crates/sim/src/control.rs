@@ -82,6 +82,8 @@ pub(crate) struct Beat {
     is_emptied: bool,
     /// Whether it is about to stop, and answers nobody any more.
     is_leaving: bool,
+    /// Whether its disk has no room.
+    is_short: bool,
 }
 
 impl ControlPlane {
@@ -123,8 +125,11 @@ impl ControlPlane {
         facts.emptied = emptied.map(|(node, _)| *node).collect();
         let leaving = self.heard.iter().filter(|(_, heard)| heard.beat.is_leaving);
         facts.leaving = leaving.map(|(node, _)| *node).collect();
+        let short = self.heard.iter().filter(|(_, heard)| heard.beat.is_short);
+        facts.short = short.map(|(node, _)| *node).collect();
         let (mut caught_up, mut misfits) = (BTreeSet::new(), BTreeSet::new());
         for heard in fresh {
+            facts.adopted.insert(heard.beat.node);
             caught_up.extend(heard.beat.caught_up.iter().copied());
             misfits.extend(heard.beat.misfits.iter().copied());
         }
@@ -170,6 +175,7 @@ impl World {
             misfits: facts(antecede_protocol::chain::Shard::misfit),
             is_emptied: node.began_empty,
             is_leaving: node.leave.is_some_and(|leave| leave.is_said()),
+            is_short: node.is_short(),
         };
         if let Some(at) = self.crosses_to_control(place.node) {
             self.queue.add(at, Happening::Hear(place, Box::new(beat)));

@@ -7,6 +7,7 @@
 use std::collections::BTreeMap;
 
 use antecede_model::ids::{DatacenterId, NodeId};
+use antecede_protocol::machine::Room;
 
 use crate::{
     chance::Chance,
@@ -97,6 +98,13 @@ pub enum FaultKind {
         node: NodeId,
         /// How many times as long.
         factor: u64,
+    },
+    /// A node's disk takes no new writes.
+    NoRoom {
+        /// The node.
+        node: NodeId,
+        /// What it still takes.
+        room: Room,
     },
     /// One direction between two datacenters becomes slow.
     SlowLink {
@@ -216,6 +224,26 @@ fn leaving(chance: &mut Chance, nodes: &[NodeId]) -> Vec<Fault> {
     if chance.per_mille(500) {
         let at = at.after(chance.below(400) * MILLI);
         faults.push(Fault { at, lasts: SECOND, kind: FaultKind::CutControl { node: first } });
+    }
+    faults
+}
+
+/// Draws disks without room, some of whose nodes cannot be reached by a manager soon after.
+#[must_use]
+pub fn draw_disks(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
+    let nodes: Vec<NodeId> = plan.shape.all_nodes().collect();
+    let mut faults = Vec::new();
+    for _ in 0..chance.between(2, 12) {
+        let at = Moment(chance.between(2 * SECOND, ACTIVE.0 - 4 * SECOND));
+        let node = chance.pick(&nodes);
+        let room = chance.pick(&[Room::Low, Room::Low, Room::None]);
+        let lasts = chance.between(300, 4000) * MILLI;
+        faults.push(Fault { at, lasts, kind: FaultKind::NoRoom { node, room } });
+        if chance.per_mille(400) {
+            let at = at.after(chance.between(50, 700) * MILLI);
+            let lasts = chance.between(200, 900) * MILLI;
+            faults.push(Fault { at, lasts, kind: FaultKind::CutControl { node } });
+        }
     }
     faults
 }

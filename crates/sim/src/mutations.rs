@@ -71,6 +71,7 @@ pub const TABLE: &[Row] = &[
     managed("collect-while-behind", Mutation::CollectWhileBehind, Profile::GcRace),
     leases("vouch-without-waiting", Mutation::VouchWithoutWaiting),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
+    leases("answer-aside", Mutation::AnswerAside),
     leases("renew-late", Mutation::RenewLate),
     with_checkpoints(
         "floors-beyond-committed",

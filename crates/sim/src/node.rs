@@ -49,6 +49,7 @@ pub struct NodeLog {
     log: Log<SimulatedDisk>,
     durability: Durability,
     scratch: Vec<u8>,
+    room: Room,
     /// What was appended since the world looked last.
     pub fresh: Vec<(LogIndex, Record)>,
     /// All that was appended and read back, also what was cut since.
@@ -108,7 +109,7 @@ impl Storage for NodeLog {
     }
 
     fn room(&self) -> Room {
-        if self.log.is_full() { Room::None } else { Room::Ample }
+        if self.log.is_full() { Room::None } else { self.room }
     }
 
     fn has_memory(&self) -> bool {
@@ -173,6 +174,8 @@ pub struct Node {
     pub(crate) inbox: VecDeque<Box<Arrival>>,
     /// How many times as long its disk takes.
     pub disk_factor: u64,
+    /// What its disk still takes.
+    room: Room,
     /// Nodes that it has no link to at this moment.
     pub no_link: BTreeSet<NodeId>,
     /// Its checkpoints.
@@ -234,6 +237,7 @@ impl Node {
             cost: 0,
             inbox: VecDeque::new(),
             disk_factor: 1,
+            room: Room::Ample,
             no_link: BTreeSet::new(),
             checkpoints: SimulatedCheckpoints::new(),
             batch: None,
@@ -263,6 +267,7 @@ impl Node {
                 log
             }
         };
+        self.log.room = self.room;
         self.began_empty = recovered.records.is_empty() && self.whole.is_empty();
         self.keeper = self.new_keeper();
         self.out = Outputs::default();
@@ -354,6 +359,18 @@ impl Node {
         self.trigger = None;
         self.leave = None;
         self.inbox.clear();
+    }
+
+    /// Gives its disk room, or takes it.
+    pub fn set_room(&mut self, room: Room) {
+        self.room = room;
+        self.log.room = room;
+    }
+
+    /// Whether its disk has no room for new writes.
+    #[must_use]
+    pub fn is_short(&self) -> bool {
+        self.room != Room::Ample
     }
 
     /// Where and when the machines run.
@@ -458,6 +475,6 @@ fn read_back(replicas: &mut [Option<Shard>], records: &[(u64, Record)]) -> Resul
 /// A log that keeps nothing: in memory, or of a node that does not run.
 fn closed(durability: Durability) -> NodeLog {
     let log = Log::memory(LOG_OPTIONS);
-    let (scratch, fresh, whole) = (Vec::new(), Vec::new(), Vec::new());
-    NodeLog { log, durability, scratch, fresh, whole }
+    let (scratch, fresh, whole, room) = (Vec::new(), Vec::new(), Vec::new(), Room::Ample);
+    NodeLog { log, durability, scratch, room, fresh, whole }
 }

@@ -203,6 +203,7 @@ impl Plan {
         plan.faults = faults::draw(&mut chance, &plan);
         plan.draw_control(control);
         plan.draw_checkpoints(Checkpoints::Drawn);
+        plan.draw_disks();
         plan.clients = (0..plan.workload.clients).collect();
         plan
     }
@@ -253,6 +254,15 @@ impl Plan {
         };
         let has_disks = self.shape.durability != Durability::Memory;
         self.shape.checkpoint_every = if is_wanted && has_disks { every } else { 0 };
+    }
+
+    /// Draws disks without room, for some seeds, from a stream of their own.
+    fn draw_disks(&mut self) {
+        let mut chance = Chance::new(self.seed, streams::DISKS);
+        if chance.per_mille(300) {
+            self.faults.extend(faults::draw_disks(&mut chance, self));
+            self.faults.sort_by_key(|fault| fault.at);
+        }
     }
 
     /// Nodes fall silent for about as long as it takes to give them up, while clients of their
@@ -330,6 +340,8 @@ pub mod streams {
     pub const CHECKPOINTS: u64 = 7;
     /// When and of what.
     pub const CHECKPOINTS_AT_WORK: u64 = 8;
+    /// Disks without room.
+    pub const DISKS: u64 = 9;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
 }

@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use antecede_model::ids::{DatacenterId, NodeId};
+use antecede_protocol::machine::Room;
 use antecede_protocol::manager::{Change, Facts, Life, next_configuration};
 
 use crate::{
@@ -52,6 +53,7 @@ impl World {
             | FaultKind::CutDatacenters { .. }
             | FaultKind::Slow { .. }
             | FaultKind::SlowDisk { .. }
+            | FaultKind::NoRoom { .. }
             | FaultKind::SlowLink { .. }
             | FaultKind::SlowPair { .. } => self.switch(fault.kind, true),
         }
@@ -71,6 +73,7 @@ impl World {
             | FaultKind::CutDatacenters { .. }
             | FaultKind::Slow { .. }
             | FaultKind::SlowDisk { .. }
+            | FaultKind::NoRoom { .. }
             | FaultKind::SlowLink { .. }
             | FaultKind::SlowPair { .. } => self.switch(kind, false),
             FaultKind::Crash { .. }
@@ -109,6 +112,10 @@ impl World {
             FaultKind::SlowDisk { node, factor } => {
                 let place = self.place_of(node);
                 self.nodes[place].disk_factor = if is_on { factor } else { 1 };
+            }
+            FaultKind::NoRoom { node, room } => {
+                let place = self.place_of(node);
+                self.nodes[place].set_room(if is_on { room } else { Room::Ample });
             }
             FaultKind::SlowLink { from, to, extra } => {
                 for (from, to) in self.pairs(from, to) {
@@ -252,6 +259,7 @@ impl World {
             let node = &mut self.nodes[place];
             node.cost = 0;
             node.disk_factor = 1;
+            node.set_room(Room::Ample);
             node.trigger = None;
             node.is_cut_from_control = false;
             if !node.is_up {

@@ -49,8 +49,7 @@ use antecede_model::{
 
 use self::{
     checkpoint::Checkpoints, copy::Copying, read::Reads, request::PendingReply, room::Shortage,
-    settle::Settling,
-    window::Window,
+    settle::Settling, window::Window,
 };
 use crate::{
     entry::Entry,
@@ -204,6 +203,8 @@ pub struct Shard {
     joiner: Option<NodeId>,
     /// Whether a replica of the chain does not serve.
     lacks_replicas: bool,
+    /// Whether this replica answers nobody, so that the others may go on without it.
+    is_aside: bool,
     pub(crate) boots: BTreeMap<NodeId, Boot>,
     pub(crate) hlc: Hlc,
     pub(crate) keys: Keys,
@@ -276,6 +277,7 @@ impl Shard {
             donor: None,
             joiner: None,
             lacks_replicas: false,
+            is_aside: false,
             boots: BTreeMap::new(),
             hlc: Hlc::default(),
             keys: Keys::new(options.hash_secret),

@@ -374,6 +374,7 @@ impl Shard {
         let joiner = chain.waiting_as(Waiting::Syncing).next();
         self.joiner = joiner.filter(|_| self.neighbours.is_tail());
         self.lacks_replicas = !chain.waiting.is_empty();
+        self.is_aside = here.is_aside(self.node, chain);
         if self.joiner.is_none() {
             self.copying.forget_joiner();
         }

@@ -14,6 +14,11 @@
 //! serving or syncing replica of it goes offline as if it had expired, but the last one that could
 //! serve stays; it begins nothing.
 //!
+//! A node that is short of disk is marked so. Its replicas then step aside where another one that
+//! serves has room (`Datacenter::is_aside`): they still count in commits, but answer nobody. Once
+//! the node has said that it has taken that over, nobody can be shown old state by it any more,
+//! and its replicas go offline as if it had expired; they come back when it has room.
+//!
 //! A serving replica whose log its neighbour cannot mend, or whose node came back with an empty log,
 //! goes offline, to copy anew; where nobody else who has all serves, the chain goes dark and waits. A chain takes a new epoch when those that serve, or their runs, change; what
 //! changes in one chain does not disturb the others.
@@ -43,7 +48,7 @@ use std::{
 };
 
 use antecede_model::{
-    configuration::{Chain, Configuration, Waiting},
+    configuration::{Chain, Configuration, Datacenter, Waiting},
     ids::{Boot, DatacenterId, Epoch, NodeId, ShardId},
 };
 
@@ -81,6 +86,10 @@ pub struct Facts {
     pub nodes: BTreeMap<NodeId, Life>,
     /// Syncing replicas that hold all that their chain's tail holds, and get what comes.
     pub caught_up: BTreeSet<(ShardId, NodeId)>,
+    /// Nodes whose disks have no room for new writes, in whatever epoch they said so.
+    pub short: BTreeSet<NodeId>,
+    /// Nodes that act by this epoch: what they measured was measured in it.
+    pub adopted: BTreeSet<NodeId>,
     /// Nodes whose present run began with an empty log: what an earlier one held is gone.
     pub emptied: BTreeSet<NodeId>,
     /// Serving replicas whose log their neighbour cannot mend: it lacks more than the neighbour
@@ -151,6 +160,23 @@ pub enum Change {
         /// Who leaves.
         node: NodeId,
     },
+    /// A node's disk has no room for new writes.
+    Short {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node's disk has room again.
+    HasRoom {
+        /// The node.
+        node: NodeId,
+    },
+    /// A replica that has stepped aside leaves its chain: its node is short of disk.
+    SteppedAside {
+        /// The chain.
+        shard: ShardId,
+        /// Who leaves.
+        node: NodeId,
+    },
     /// All replicas of a chain that could have its data came back with an empty log: it goes on
     /// with what is there.
     LostAll {
@@ -187,7 +213,8 @@ pub enum Change {
         /// The new tail.
         node: NodeId,
     },
-    /// A replica does not copy any more: its node has expired, is about to stop, or runs anew.
+    /// A replica does not copy any more: its node has expired, is about to stop, runs anew, or has no
+    /// room.
     GaveUp {
         /// The chain.
         shard: ShardId,
@@ -214,6 +241,13 @@ impl fmt::Display for Change {
             Self::Emptied { shard, node } => {
                 write!(f, "{node} came back with an empty log and copies shard {shard} anew")
             }
+            Self::Short { node } => {
+                write!(f, "the disk of node {node} has no room for new writes; free space there")
+            }
+            Self::HasRoom { node } => write!(f, "the disk of node {node} has room again"),
+            Self::SteppedAside { shard, node } => {
+                write!(f, "shard {shard} goes on without {node}, whose disk has no room")
+            }
             Self::LostAll { shard, node } => write!(
                 f,
                 "shard {shard} has lost what its replicas held: {node}, too, came back with an \
@@ -236,7 +270,8 @@ impl fmt::Display for Change {
             Self::GaveUp { shard, node } => {
                 write!(
                     f,
-                    "{node} copies shard {shard} no more: it was silent, stops, or has restarted"
+                    "{node} copies shard {shard} no more: it was silent, stops, has restarted, or has \
+                     no room"
                 )
             }
         }
@@ -288,6 +323,11 @@ pub fn next_configuration(
                 if next.absent.remove(&node) || is_new {
                     changes.push(Change::Started { node, boot });
                 }
+                if !facts.short.contains(&node) {
+                    changes.extend(next.short.remove(&node).then_some(Change::HasRoom { node }));
+                } else if next.short.insert(node) {
+                    changes.push(Change::Short { node });
+                }
             }
         }
     }
@@ -297,8 +337,9 @@ pub fn next_configuration(
     }
     let shards = old.shard_count.shards();
     for (shard, chain) in shards.zip(&mut next.chains) {
-        let mut step =
-            Step { shard, facts, restarted: &restarted, emptied: &emptied, copies: &mut copies };
+        let (restarted, emptied, short) = (&restarted, &emptied, &next.short);
+        let copies = &mut copies;
+        let mut step = Step { shard, before: datacenter, facts, restarted, emptied, short, copies };
         let decided = step.next_chain(chain, &mut changes);
         let is_disturbed = decided.serving != chain.serving
             || decided.serving.iter().any(|node| restarted.contains(node));
@@ -319,7 +360,11 @@ pub fn next_configuration(
 /// One chain's part of a decision.
 struct Step<'a> {
     shard: ShardId,
+    /// What holds.
+    before: &'a Datacenter,
     facts: &'a Facts,
+    /// Nodes that are short of disk from now on.
+    short: &'a BTreeSet<NodeId>,
     /// Nodes whose run is new in this decision.
     restarted: &'a BTreeSet<NodeId>,
     /// Those of them that have lost what their earlier run held.
@@ -364,6 +409,17 @@ impl Step<'_> {
         let is_leaving = |node: &NodeId| leaves(node) && stays != Some(*node);
         let is_gone = |node: &NodeId| self.facts.has_expired(*node) || is_leaving(node);
         let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);
+        let has_room = |node: &NodeId| !self.short.contains(node);
+        let goes_on = next
+            .serving
+            .iter()
+            .any(|node| has_room(node) && is_left(node) && self.facts.is_alive(*node));
+        let is_aside: BTreeSet<NodeId> = next
+            .serving
+            .iter()
+            .filter(|node| goes_on && !has_room(node) && self.has_stepped_aside(**node, next))
+            .copied()
+            .collect();
         let is_dark = !next.serving.iter().any(is_left);
         if is_dark && next.serving.iter().all(is_wanting) {
             let lost = next.serving.iter().filter(|node| self.emptied.contains(node));
@@ -375,6 +431,8 @@ impl Step<'_> {
                 (Waiting::Offline, Change::Emptied { shard, node })
             } else if is_misfit(&node) {
                 (Waiting::Offline, Change::Misfit { shard, node })
+            } else if is_aside.contains(&node) {
+                (Waiting::Offline, Change::SteppedAside { shard, node })
             } else if !is_gone(&node) {
                 next.serving.push(node);
                 continue;
@@ -388,6 +446,13 @@ impl Step<'_> {
             next.waiting.insert(node, why);
             changes.push(change);
         }
+    }
+
+    /// Whether a replica has said that it answers nobody any more, in the run that it could answer in.
+    fn has_stepped_aside(&self, node: NodeId, chain: &Chain) -> bool {
+        self.before.is_aside(node, chain)
+            && self.facts.adopted.contains(&node)
+            && !self.restarted.contains(&node)
     }
 
     /// A chain that is dark does not begin again with a replica that has lost its log, unless nobody
@@ -434,7 +499,8 @@ impl Step<'_> {
         let syncing: Vec<NodeId> = next.waiting_as(Waiting::Syncing).collect();
         for node in syncing {
             let is_gone = self.facts.has_expired(node) || self.facts.leaving.contains(&node);
-            if is_gone || self.restarted.contains(&node) {
+            let is_over = self.restarted.contains(&node) || self.short.contains(&node);
+            if is_gone || is_over {
                 next.waiting.insert(node, Waiting::Offline);
                 changes.push(Change::GaveUp { shard, node });
             }
@@ -455,7 +521,8 @@ impl Step<'_> {
         }
         let may_copy = |node: &NodeId| {
             let copies = self.copies.get(node).copied().unwrap_or_default();
-            self.facts.is_alive(*node) && copies < COPIES_AT_ONCE
+            let has_room = !self.short.contains(node);
+            self.facts.is_alive(*node) && has_room && copies < COPIES_AT_ONCE
         };
         let back = next.waiting_as(Waiting::Offline).find(may_copy);
         if let Some(node) = back {

@@ -89,6 +89,77 @@ fn facts_of_another_epoch_change_nothing() {
     assert_eq!(next_configuration(&old, HERE, &facts), None);
 }
 
+/// The same, with nodes that are short of disk and said so.
+fn short_of_disk(numbers: &[u16], of: Configuration) -> (Configuration, Facts) {
+    let mut of = of;
+    let short: BTreeSet<NodeId> = numbers.iter().copied().map(node).collect();
+    of.datacenters.get_mut(&HERE).unwrap().short = short.clone();
+    let known = facts(&of, [alive(1); 3]);
+    (of, Facts { short, ..known })
+}
+
+#[test]
+fn replica_that_is_short_of_disk_leaves_once_it_has_said_that_it_steps_aside() {
+    let old = with(&[1, 2, 3], &[]);
+    let mut known = facts(&old, [alive(1); 3]);
+    known.short.insert(node(2));
+    known.adopted = (1..=NODES).map(node).collect();
+    let decision = next_configuration(&old, HERE, &known).expect("it is marked");
+    assert_eq!(decision.changes, [Change::Short { node: node(2) }]);
+    let marked = decision.configuration;
+    assert_eq!(chain(&marked), chain(&old), "the chain goes on undisturbed");
+
+    let mut known = Facts { short: known.short, ..facts(&marked, [alive(1); 3]) };
+    known.adopted.insert(node(1));
+    assert_eq!(next_configuration(&marked, HERE, &known), None, "it may still answer");
+    known.adopted.insert(node(2));
+    let (next, changes) = decided(&marked, &known);
+    assert!(is(&next, &[1, 3], &[(2, Waiting::Offline)]), "{next:?}");
+    assert_eq!(next.epoch, marked.epoch(HERE).next());
+    assert_eq!(changes, [Change::SteppedAside { shard: SHARD, node: node(2) }]);
+}
+
+#[test]
+fn run_that_has_not_said_so_itself_is_not_taken_for_one_that_has_stepped_aside() {
+    let (old, mut known) = short_of_disk(&[2], with(&[1, 2, 3], &[]));
+    known.adopted.insert(node(2));
+    known.nodes.insert(node(2), alive(2));
+    let (next, changes) = decided(&old, &known);
+    assert_eq!(next.serving, chain(&old).serving);
+    assert_eq!(changes, [Change::Started { node: node(2), boot: Boot(2) }]);
+}
+
+#[test]
+fn chain_keeps_its_replicas_where_nobody_has_room_who_could_go_on() {
+    let (old, mut known) = short_of_disk(&[1, 2, 3], with(&[1, 2, 3], &[]));
+    known.adopted = (1..=NODES).map(node).collect();
+    assert_eq!(next_configuration(&old, HERE, &known), None);
+
+    let (old, mut known) = short_of_disk(&[1, 2], with(&[1, 2, 3], &[]));
+    known.adopted = (1..=NODES).map(node).collect();
+    known.nodes.insert(node(3), UNKNOWN);
+    assert_eq!(next_configuration(&old, HERE, &known), None, "it is not known to live");
+    known.nodes.insert(node(3), EXPIRED);
+    let (next, _) = decided(&old, &known);
+    assert!(is(&next, &[1, 2], &[(3, Waiting::Offline)]), "{next:?}");
+}
+
+#[test]
+fn replica_that_is_short_of_disk_does_not_copy_until_it_has_room() {
+    let (old, mut known) = short_of_disk(&[3], with(&[1, 2], &[(3, Waiting::Syncing)]));
+    known.caught_up.insert((SHARD, node(3)));
+    let (next, changes) = decided(&old, &known);
+    assert!(is(&next, &[1, 2], &[(3, Waiting::Offline)]), "{next:?}");
+    assert_eq!(changes, [Change::GaveUp { shard: SHARD, node: node(3) }]);
+
+    let (old, mut known) = short_of_disk(&[3], with(&[1, 2], &[(3, Waiting::Offline)]));
+    assert_eq!(next_configuration(&old, HERE, &known), None);
+    known.short.clear();
+    let (next, changes) = decided(&old, &known);
+    assert!(is(&next, &[1, 2], &[(3, Waiting::Syncing)]), "{next:?}");
+    assert_eq!(changes[0], Change::HasRoom { node: node(3) });
+}
+
 #[test]
 fn expired_replica_leaves_and_the_others_keep_their_order() {
     for (gone, left) in [(1, [3, 2]), (2, [3, 1]), (3, [2, 1])] {
@@ -452,6 +523,9 @@ fn reasons_name_the_chain_and_the_node() {
             Change::Left { shard: SHARD, node },
             "shard 0 goes on without 1.2, which is about to stop",
         ),
+        (Change::Short { node }, "the disk of node 1.2 has no room for new writes"),
+        (Change::HasRoom { node }, "the disk of node 1.2 has room again"),
+        (Change::SteppedAside { shard: SHARD, node }, "shard 0 goes on without 1.2, whose disk"),
         (Change::Dark { shard: SHARD, node }, "shard 0 is not served: 1.2, one of its last"),
         (Change::GaveUp { shard: SHARD, node }, "1.2 copies shard 0 no more"),
     ] {
@@ -467,6 +541,8 @@ struct Moment {
     has_caught_up: bool,
     /// Whose log does not fit, who has lost its log, and who leaves.
     oddities: [Option<u16>; 3],
+    /// Who is short of disk.
+    short: Vec<u16>,
 }
 
 fn moments() -> impl Strategy<Value = Vec<Moment>> {
@@ -476,8 +552,14 @@ fn moments() -> impl Strategy<Value = Vec<Moment>> {
         (1_u64..5).prop_map(|boot| Life::Alive(Boot(boot))),
     ];
     let one = prop::option::weighted(0.2, 1..=NODES);
-    let moment = (prop::array::uniform3(life), any::<bool>(), prop::array::uniform3(one))
-        .prop_map(|(lives, has_caught_up, oddities)| Moment { lives, has_caught_up, oddities });
+    let short = prop::collection::vec(1..=NODES, 0..3);
+    let moment = (prop::array::uniform3(life), any::<bool>(), prop::array::uniform3(one), short)
+        .prop_map(|(lives, has_caught_up, oddities, short)| Moment {
+            lives,
+            has_caught_up,
+            oddities,
+            short,
+        });
     prop::collection::vec(moment, 0..40)
 }
 
@@ -513,7 +595,8 @@ fn decide(old: &Configuration, facts: &Facts) -> Option<Configuration> {
         let has_reason = facts.has_expired(*node)
             || facts.leaving.contains(node)
             || facts.misfits.contains(&(SHARD, *node))
-            || facts.emptied.contains(node);
+            || facts.emptied.contains(node)
+            || old.datacenter(HERE).unwrap().short.contains(node) && facts.adopted.contains(node);
         assert!(has_reason, "{node} was taken out without a reason: {after:?}");
     }
     let kept: Vec<&NodeId> =
@@ -529,10 +612,12 @@ proptest! {
     fn chains_survive_what_happens_and_heal(moments in moments()) {
         let mut configuration = with(&[2, 1, 3], &[]);
         let mut boots = [1_u64; NODES as usize];
-        for Moment { lives, has_caught_up, oddities: [misfit, emptied, leaves] } in moments {
+        for Moment { lives, has_caught_up, oddities: [misfit, emptied, leaves], short } in moments {
             let mut known = facts(&configuration, lives);
             known.leaving.extend(leaves.map(node));
             known.emptied.extend(emptied.map(node));
+            known.short.extend(short.into_iter().map(node));
+            known.adopted.extend((1..=NODES).map(node));
             known.misfits.extend(misfit.map(|number| (SHARD, node(number))));
             for (life, boot) in lives.iter().zip(&mut boots) {
                 if let Life::Alive(Boot(found)) = life {

@@ -164,6 +164,7 @@ fn part_of_configuration() -> Datacenter {
         epoch: Epoch(300),
         nodes: vec![node(1), node(2), node(3)],
         absent: [node(3)].into(),
+        short: [node(2)].into(),
         boots: [(node(1), Boot(300)), (node(2), Boot(4))].into(),
         chains: vec![
             chain(299, &[2], &[(1, Waiting::Syncing)]),
@@ -386,7 +387,7 @@ mod golden {
         let part = Box::new(part_of_configuration());
         check(
             &Message::Configuration(DatacenterId(2), part),
-            "04020374776fac020301000200020002000300020001030002000201000200ac02020002000403ab02010200020001010002000007000201000200010300020001ac02020100020002000200010300020002",
+            "04020374776fac0203010002000200020003000200010300020001020002000201000200ac02020002000403ab02010200020001010002000007000201000200010300020001ac02020100020002000200010300020002",
         );
     }
 
@@ -762,13 +763,14 @@ mod any {
             },
         );
         let boots = vec((node(), any::<u64>().prop_map(Boot)), 0..4);
-        let nodes = (vec(node(), 0..4), vec(node(), 0..3));
+        let nodes = (vec(node(), 0..4), vec(node(), 0..3), vec(node(), 0..3));
         (".{0,9}", epoch(), nodes, boots, vec(chain, 0..4)).prop_map(
-            |(name, epoch, (nodes, absent), boots, chains)| Datacenter {
+            |(name, epoch, (nodes, absent, short), boots, chains)| Datacenter {
                 name,
                 epoch,
                 nodes,
                 absent: absent.into_iter().collect(),
+                short: short.into_iter().collect(),
                 boots: boots.into_iter().collect(),
                 chains,
             },

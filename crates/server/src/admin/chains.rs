@@ -130,6 +130,10 @@ pub(super) fn trouble_of(part: &Datacenter) -> Vec<String> {
         let verb = if part.absent.len() == 1 { "is" } else { "are" };
         trouble.push(format!("{} {verb} gone", names(part.absent.iter())));
     }
+    if !part.short.is_empty() {
+        let verb = if part.short.len() == 1 { "has" } else { "have" };
+        trouble.push(format!("{} {verb} no room on the disk", names(part.short.iter())));
+    }
     let short = |chain: &&Chain| !chain.serving.is_empty() && !chain.waiting.is_empty();
     let short_count = part.chains.iter().filter(short).count();
     if 0 < short_count {
@@ -202,12 +206,14 @@ mod tests {
         let dark = waiting(&[], &[(2, Waiting::LastServing), (3, Waiting::Offline)]);
         let mut there = part(vec![full(), short, dark]);
         there.absent.insert(node(2));
+        there.short.insert(node(3));
         let told = trouble_of(&there);
         assert_eq!(
             told,
             [
                 "1 of 3 shards are served by no node: start node 1.2",
                 "node 1.2 is gone",
+                "node 1.3 has no room on the disk",
                 "1 of 3 shards lack a replica, 1 are copied now",
             ]
         );

@@ -180,7 +180,7 @@ pub(crate) fn status_of(node: &Node) -> Status {
         max_memory_bytes: node.memory.limit(),
         log: LogStatus {
             in_memory: node.log.is_in_memory(),
-            disk_full: node.log.is_disk_full() || node.log.free.is_low(),
+            disk_full: node.log.is_short(),
             disk: disk_of(node),
             appended_to: positions.appended_to.get(),
             written_to: positions.written_to.get(),
@@ -250,7 +250,7 @@ fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatu
         reasons.push(format!("the agreement cannot be reached: {why}"));
     }
     if let Some(disk) = disk_of(node)
-        && (node.log.is_disk_full() || node.log.free.is_low())
+        && (node.log.is_short())
     {
         let DiskStatus { folder, free_bytes, reserve_bytes, .. } = disk;
         let what = if node.log.is_disk_full() { "full" } else { "low" };

@@ -24,6 +24,8 @@ pub(crate) struct NodeFacts {
     pub(crate) epoch: Epoch,
     /// Whether its present run began with an empty log.
     pub(crate) has_begun_empty: bool,
+    /// Whether its disk has no room for new writes.
+    pub(crate) is_short: bool,
     /// Syncing replicas that have all that this node's tails have.
     pub(crate) caught_up: Vec<(ShardId, NodeId)>,
     /// Replicas whose log cannot be brought together with this node's.
@@ -54,6 +56,7 @@ impl NodeFacts {
         let mut writer = Writer::new(&mut bytes);
         writer.number(self.epoch.0);
         writer.flag(self.has_begun_empty);
+        writer.flag(self.is_short);
         for list in [&self.caught_up, &self.misfits] {
             writer.length(list.len());
             for (shard, node) in list {
@@ -74,6 +77,7 @@ impl NodeFacts {
         let mut facts = Self {
             epoch: Epoch(reader.number()?),
             has_begun_empty: reader.flag()?,
+            is_short: reader.flag()?,
             caught_up: reader.list("replicas that have caught up", fact)?,
             misfits: reader.list("replicas that do not fit", fact)?,
             is_leaving: false,
@@ -110,6 +114,7 @@ mod tests {
             facts.add_misfit(Some((ShardId(number), node)));
         }
         facts.add_misfit(None);
+        facts.is_short = true;
         let bytes = facts.encoded();
         assert!(bytes.len() <= FACTS_BYTES_MAX, "{} bytes", bytes.len());
         assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);

@@ -90,7 +90,11 @@ fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
         if told.is_leaving {
             facts.leaving.insert(*node); // And this to its end.
         }
+        if told.is_short {
+            facts.short.insert(*node);
+        }
         if told.epoch == part.epoch {
+            facts.adopted.insert(*node);
             caught_up.extend(told.caught_up);
             misfits.extend(told.misfits);
         }
@@ -107,7 +111,10 @@ fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
             Change::Expired { .. } | Change::Dark { .. } | Change::LostAll { .. } => {
                 warn!(node = %node.id, %epoch, "decided: {change}");
             }
-            Change::Started { .. } => info!(node = %node.id, %epoch, "decided: {change}"),
+            Change::Short { .. } => warn!(node = %node.id, %epoch, "decided: {change}"),
+            Change::Started { .. } | Change::HasRoom { .. } => {
+                info!(node = %node.id, %epoch, "decided: {change}")
+            }
             Change::Shortened { .. }
             | Change::Left { .. }
             | Change::Misfit { .. }
@@ -115,6 +122,7 @@ fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
             | Change::Relit { .. }
             | Change::Returned { .. }
             | Change::CaughtUp { .. }
+            | Change::SteppedAside { .. }
             | Change::GaveUp { .. } => {
                 shards += 1;
                 debug!(node = %node.id, %epoch, "decided: {change}");

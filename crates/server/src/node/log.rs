@@ -259,6 +259,11 @@ impl NodeLog {
         self.is_disk_full.load(Ordering::Relaxed)
     }
 
+    /// Whether the disk has no room for new writes.
+    pub(crate) fn is_short(&self) -> bool {
+        self.is_disk_full() || self.free.is_low()
+    }
+
     /// Bytes that were appended and are not written yet, about.
     pub(crate) fn pending_bytes(&self) -> u64 {
         let written = self.written_bytes.load(Ordering::Relaxed);

@@ -47,6 +47,7 @@ impl Node {
         let mut facts =
             NodeFacts::of(configuration.epoch(self.id.datacenter), self.has_begun_empty);
         facts.is_leaving = self.control.is_leaving();
+        facts.is_short = self.log.is_short();
         for shard in self.shards() {
             let told = |of: fn(&Shard) -> Option<NodeId>| self.look(shard, of).flatten();
             let named = |node: NodeId| -> (ShardId, NodeId) { (shard, node) };
