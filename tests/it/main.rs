@@ -9,6 +9,8 @@ mod demo;
 mod dev;
 /// The agreement is kept by an etcd.
 mod etcd;
+/// A disk whose syncs fail.
+mod failed_sync;
 /// Nine processes under load and faults, judged.
 mod faults;
 /// A disk that is full and has room again.

@@ -16,6 +16,8 @@ pub mod demo;
 pub mod dev;
 /// An etcd of one member.
 pub mod etcd;
+/// Syncs that fail.
+pub mod failing_sync;
 /// Questions to admin ports.
 pub mod http;
 /// What is recorded of a load, and what the judge says of it.

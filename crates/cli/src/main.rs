@@ -4,7 +4,8 @@
 //! `screen` prints, `client` speaks the Redis protocol, `http` asks admin ports, `ending` waits for
 //! signals.
 //!
-//! Exit status: 0 done, 1 failed, 2 used wrongly.
+//! Exit status: 0 done, 1 failed, 2 used wrongly; a node that must not go on ends with 3 (its disk has
+//! failed: start it again) or 4 (a newer run of it is there: do not).
 
 /// What is typed behind options.
 mod arguments;

@@ -19,6 +19,8 @@ pub mod config;
 mod connection;
 /// The right to serve, and who decides on it.
 mod control;
+/// The end of a process that must not go on.
+mod fatal;
 /// What clients may ask about the server.
 mod info;
 /// What is counted and measured.

@@ -19,7 +19,10 @@ const READY_POLL: Duration = Duration::from_millis(5);
 /// Later layers override earlier ones: defaults, the file, ANTECEDE_* variables of the environment,
 /// --set. Ends on SIGTERM or Ctrl-C after the requests under way are answered.
 #[derive(Clone, Debug, Args)]
-#[command(after_help = "See antecede config for files: example, generate, check, show.")]
+#[command(after_help = "Exit status: 0 asked to end; 1 cannot start; 2 wrong usage; 3 the disk
+has failed, start it again once that is seen to; 4 a newer run of this node is there, do not.
+
+See antecede config for files: example, generate, check, show.")]
 pub(crate) struct ServeOptions {
     /// The configuration file
     #[arg(long, short, value_name = "FILE")]

@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 
 use super::{agreement::Agreement, decoded};
 use crate::clock;
+use crate::fatal::{self, Fatal};
 use crate::node::{Node, Work};
 
 /// Renews the lease until the node stops.
@@ -49,7 +50,7 @@ pub(super) async fn keep(node: &Arc<Node>, agreement: &Agreement) {
             }
             Err(StoreError::OlderBoot { newest, .. }) => {
                 error!(node = %node.id, boot = %node.boot, %newest, "a newer run of this node is there: this process ends; see that only one is started, on one folder");
-                std::process::abort();
+                fatal::end(Fatal::NewerRun);
             }
             Err(StoreError::Conflict { .. }) => {} // What holds has changed: the next beat sees it.
             Err(why) => node.control.on_silence(node, &why),

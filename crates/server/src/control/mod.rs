@@ -31,6 +31,7 @@ use tracing::{error, info, warn};
 use self::agreement::Agreement;
 pub(crate) use self::leave::leave;
 use crate::clock;
+use crate::fatal::{self, Fatal};
 use crate::node::Node;
 
 /// The member and the way to the agreement.
@@ -117,9 +118,9 @@ pub(crate) async fn live(node: Arc<Node>, agreement: Arc<Agreement>) {
         () = lease::keep(&node, &agreement) => {}
         () = manage::manage(&node, &agreement) => {}
         why = agreement.failed() => {
-            error!(node = %node.id, why, "the agreement has failed on this node: this process ends");
+            error!(node = %node.id, why, "the agreement has failed on this node: this process ends; see to the disk, then start the node again");
             // What was on its way to its disk is in doubt; the others go on without it.
-            std::process::abort();
+            fatal::end(Fatal::Disk);
         }
     }
 }

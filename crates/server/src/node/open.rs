@@ -49,6 +49,7 @@ use crate::clock;
 use crate::config::Config;
 use crate::connection::registry::Registry;
 use crate::control::Control;
+use crate::fatal::{self, Fatal};
 use crate::peer::{LinkShaper, Links};
 use crate::telemetry::Telemetry;
 
@@ -286,9 +287,9 @@ impl Node {
             }
             Notice::Failed(failure) => {
                 let cause = std::error::Error::source(&failure).map(ToString::to_string);
-                error!(node = %self.id, error = %failure, cause, "the log has failed: this process ends");
+                error!(node = %self.id, error = %failure, cause, "the log has failed: this process ends; see to the disk, then start the node again");
                 // Nothing that was appended since can be believed; the chain goes on without it.
-                std::process::abort();
+                fatal::end(Fatal::Disk);
             }
         }
     }
