@@ -13,6 +13,8 @@ mod etcd;
 mod failed_sync;
 /// Nine processes under load and faults, judged.
 mod faults;
+/// Folders that a node must not start on.
+mod folders;
 /// A disk that is full and has room again.
 mod full_disk;
 /// Bytes from people who mean no good.

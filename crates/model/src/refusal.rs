@@ -125,7 +125,7 @@ impl Refusal {
             | Self::NotYet { .. }
             | Self::UnknownOutcome
             | Self::OutOfMemory
-            | Self::DiskFull
+            | Self::DiskFull { .. }
             | Self::CrossShard
             | Self::WrongType
             | Self::TooLarge

@@ -12,6 +12,8 @@ pub(crate) enum Fatal {
     Disk,
     /// A newer run of the same node is there; starting this one again would end that one.
     NewerRun,
+    /// Its folder is an old one.
+    OldFolder,
 }
 
 impl Fatal {
@@ -19,7 +21,7 @@ impl Fatal {
     pub(crate) const fn status(self) -> i32 {
         match self {
             Self::Disk => 3,
-            Self::NewerRun => 4,
+            Self::NewerRun | Self::OldFolder => 4,
         }
     }
 }

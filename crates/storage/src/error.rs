@@ -77,9 +77,9 @@ pub enum OpenError {
     },
     /// The folder belongs to another node or deployment.
     #[error(
-        "{} belongs to node {found_node} of deployment {found_deployment:032x}, this is node \
-         {node} of deployment {deployment:032x}; use this node's own folder or an empty one",
-        path.display()
+        "{} belongs to node {} of deployment {found_deployment:032x}, this is node {} of deployment \
+         {deployment:032x}; use this node's own folder or an empty one",
+        path.display(), name_of(*found_node), name_of(*node)
     )]
     WrongIdentity {
         /// The file that says so.
@@ -179,4 +179,9 @@ pub enum OpenError {
         /// What the system said.
         source: io::Error,
     },
+}
+
+/// A node as people know it: its datacenter and its number there.
+fn name_of(bits: u32) -> String {
+    antecede_model::ids::NodeId::from_bits(bits).to_string()
 }

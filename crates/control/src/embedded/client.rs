@@ -39,7 +39,7 @@ const NAMED_MAX: u32 = 2;
 const CHANGE_LIMIT: Duration = Duration::from_secs(60);
 
 /// What a store is told when it is made.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct StoreOptions {
     /// The group that is asked.
     pub group: GroupId,

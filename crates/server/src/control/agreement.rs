@@ -2,21 +2,27 @@
 //!
 //! A member begins a group with the members that the configuration names when its folder has never
 //! held one, and goes on from its file otherwise. A small file beside it tells that there was one:
-//! a member whose file is gone must not begin again, it could vote twice. With etcd a node has no
-//! member; what it does there is in `etcd`.
+//! a member whose file is gone must not begin again, it could vote twice. If the others still decide
+//! without it they take it out of the group, and it joins again with an empty file. With etcd a node
+//! has no member; what it does there is in `etcd`.
 
+use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use antecede_control::{
     ConfigurationStore, StoreKey,
-    embedded::{EmbeddedStore, GroupId, Member, MemberOptions, Start, StoreOptions, Timing},
+    embedded::{
+        EmbeddedStore, GroupId, Member, MemberOptions, MembershipError, Start, StoreOptions, Timing,
+    },
 };
 use antecede_model::ids::NodeId;
 use tokio::net::TcpListener;
-use tracing::info;
+use tokio::time::interval;
+use tracing::{info, warn};
 
+use super::admission;
 #[cfg(feature = "etcd")]
 use super::etcd;
 use crate::clock;
@@ -24,6 +30,10 @@ use crate::node::{Node, StartError, open::write_file};
 
 /// How long a request to the agreement may take, all attempts together.
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(1);
+/// How long the others may take to say what holds, before this node's own member is opened.
+const LOOK_LIMIT: Duration = Duration::from_millis(500);
+/// How often a node tries to become a member again.
+const JOIN_EVERY: Duration = Duration::from_secs(1);
 /// How long one member may take to answer: well below a lease, so that another one is asked in time.
 pub(super) const ATTEMPT_LIMIT: Duration = Duration::from_millis(250);
 /// How fast the loss of the member that leads is noticed. A leader counts as one for `silence_max`
@@ -54,8 +64,8 @@ pub(crate) struct Agreement {
 enum Role {
     /// Nothing.
     Asks,
-    /// It is a member.
-    Member(Member),
+    /// It is a member, and asks as one.
+    Member(Member, EmbeddedStore),
     /// It asks etcd, and may listen to beats.
     #[cfg(feature = "etcd")]
     Etcd(etcd::Part),
@@ -92,7 +102,7 @@ impl Agreement {
     pub(crate) fn leads(&self) -> bool {
         match &self.role {
             Role::Asks => false,
-            Role::Member(member) => member.leader() == Some(member.node()),
+            Role::Member(member, _) => member.leader() == Some(member.node()),
             #[cfg(feature = "etcd")]
             Role::Etcd(part) => part.leads(),
         }
@@ -102,15 +112,35 @@ impl Agreement {
     pub(super) async fn failed(&self) -> String {
         match &self.role {
             Role::Asks => std::future::pending().await,
-            Role::Member(member) => member.failed().await,
+            Role::Member(member, _) => member.failed().await,
             #[cfg(feature = "etcd")]
             Role::Etcd(part) => part.failed().await,
         }
     }
 
+    /// Makes this node's member one of the group again, if it is none any more.
+    pub(super) async fn stay_member(&self, node: &Node) -> Infallible {
+        let address = node.config.control_members().get(&node.id).cloned();
+        if let (Role::Member(member, store), Some(address)) = (&self.role, address) {
+            let mut rounds = interval(JOIN_EVERY);
+            loop {
+                rounds.tick().await;
+                let Ok(members) = store.members().await else { continue };
+                if members.get(&member.node()).is_some_and(|known| known.votes) {
+                    break;
+                }
+                match store.add_member(member.node(), &address).await {
+                    Ok(_) => info!(node = %node.id, "a member of the agreement again"),
+                    Err(why) => warn!(node = %node.id, %why, "not a member of the agreement yet"),
+                }
+            }
+        }
+        std::future::pending().await
+    }
+
     /// Stops the member, if there is one.
     pub(crate) async fn stop(self) {
-        if let Role::Member(member) = self.role {
+        if let Role::Member(member, _) = self.role {
             member.stop().await;
         }
     }
@@ -132,9 +162,14 @@ async fn embedded(
         attempt_limit: ATTEMPT_LIMIT,
     };
     let (Some(listener), Some(folder)) = (listener, config.control_folder()) else {
+        let key = StoreKey::new(KEY).expect("the key is short");
+        leave_if_lost(node, &options, &key, false).await?;
         return Ok((Arc::new(EmbeddedStore::new(options)), Role::Asks));
     };
-    let start = start(folder, members);
+    let key = StoreKey::new(KEY).expect("the key is short");
+    let has_lost_file = !folder.join(FILE).exists();
+    let joins = leave_if_lost(node, &options, &key, has_lost_file).await?;
+    let start = if joins { Start::Join } else { start(folder, members) };
     let is_new = start != Start::Resume;
     let path = folder.join(FILE);
     std::fs::create_dir_all(folder).map_err(|source| StartError::Io {
@@ -156,7 +191,37 @@ async fn embedded(
         write_file(folder, MARK, &format!("{}\n", node.id))?;
     }
     info!(node = %node.id, address = %member.local_address(), is_new, "a member of the agreement");
-    Ok((Arc::new(EmbeddedStore::beside(options, &member)), Role::Member(member)))
+    let store = EmbeddedStore::beside(options, &member);
+    Ok((Arc::new(store.clone()), Role::Member(member, store)))
+}
+
+/// Looks, by the word of the other members, whether this node may take part. If it was a member and
+/// has lost its file, it is taken out of the group; tells whether it has to join again.
+async fn leave_if_lost(
+    node: &Node,
+    options: &StoreOptions,
+    key: &StoreKey,
+    has_lost_member: bool,
+) -> Result<bool, StartError> {
+    let mut others = options.members.clone();
+    others.remove(&node.id);
+    if others.is_empty() || node.config.storage.folder.is_none() {
+        return Ok(false);
+    }
+    let store = EmbeddedStore::new(StoreOptions {
+        members: others,
+        request_limit: LOOK_LIMIT,
+        ..options.clone()
+    });
+    let Some(part) = admission::look(node, &store, key).await? else { return Ok(false) };
+    if !has_lost_member || !part.boots.contains_key(&node.id) {
+        return Ok(false);
+    }
+    warn!(node = %node.id, "this node's member of the agreement has lost its file: it joins again");
+    match store.remove_member(node.id).await {
+        Ok(_) | Err(MembershipError::NotMember { .. }) => Ok(true),
+        Err(why) => Err(why.into()),
+    }
 }
 
 /// How the member of a folder begins.

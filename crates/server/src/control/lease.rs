@@ -23,13 +23,14 @@ use antecede_protocol::{
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{error, info, warn};
 
-use super::{agreement::Agreement, decoded};
+use super::{admission, agreement::Agreement, decoded};
 use crate::clock;
 use crate::fatal::{self, Fatal};
 use crate::node::{Node, Work};
 
 /// Renews the lease until the node stops.
 pub(super) async fn keep(node: &Arc<Node>, agreement: &Agreement) {
+    admission::await_admission(node, agreement).await;
     let mut rounds = interval(BEAT_EVERY);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut misfit: Option<Epoch> = None;

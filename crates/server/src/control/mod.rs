@@ -34,6 +34,8 @@ use crate::clock;
 use crate::fatal::{self, Fatal};
 use crate::node::Node;
 
+/// Whether this node may take part.
+mod admission;
 /// The member and the way to the agreement.
 pub(crate) mod agreement;
 /// The way to an agreement that etcd keeps.
@@ -117,6 +119,7 @@ pub(crate) async fn live(node: Arc<Node>, agreement: Arc<Agreement>) {
     tokio::select! {
         () = lease::keep(&node, &agreement) => {}
         () = manage::manage(&node, &agreement) => {}
+        never = agreement.stay_member(&node) => match never {},
         why = agreement.failed() => {
             error!(node = %node.id, why, "the agreement has failed on this node: this process ends; see to the disk, then start the node again");
             // What was on its way to its disk is in doubt; the others go on without it.

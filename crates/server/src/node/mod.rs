@@ -132,7 +132,7 @@ pub(crate) struct Node {
     pub(crate) control: Control,
     hlc_floor: Timestamp,
     /// Whether this run began with an empty log.
-    has_begun_empty: bool,
+    pub(crate) has_begun_empty: bool,
     replicas: Box<[Option<Mutex<Replica>>]>,
     pub(crate) log: NodeLog,
     pub(crate) checkpoints: Checkpoints,

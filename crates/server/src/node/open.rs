@@ -116,6 +116,35 @@ pub enum StartError {
     #[cfg(feature = "etcd")]
     #[error("cannot take part in the agreement")]
     Listener(#[from] antecede_control::etcd::OpenError),
+    /// The member of the agreement has lost its file, and cannot be made one again.
+    #[error("cannot become a member of the agreement again after the member's file was lost")]
+    Rejoin(#[from] antecede_control::embedded::MembershipError),
+    /// The folder lags behind what the others know of this node.
+    #[error(
+        "{} is an old copy: run {found} of node {node} was the last to use it, its datacenter has \
+         had run {known} since; use the folder of that run, or start with an empty folder: the node \
+         then copies everything from its chains",
+        path.display()
+    )]
+    OldFolder {
+        /// The folder.
+        path: PathBuf,
+        /// The node.
+        node: NodeId,
+        /// The last run that used it; 0: none that is known.
+        found: Boot,
+        /// The last run that the others know.
+        known: Boot,
+    },
+    /// Another process of this node runs.
+    #[error(
+        "another process of node {node} runs and takes part; stop it first, or, if this one was \
+         started on a copy of its folder, remove the copy"
+    )]
+    Twin {
+        /// The node.
+        node: NodeId,
+    },
     /// A file or thread cannot be had.
     #[error("cannot {what} {}", path.display())]
     Io {
@@ -477,18 +506,21 @@ fn deployment(config: &Config, folder: Option<&Path>) -> Result<DeploymentId, St
 fn next_boot(folder: Option<&Path>) -> Result<Boot, StartError> {
     let now = clock::wall().0;
     let Some(folder) = folder else { return Ok(Boot(now)) };
-    let path = folder.join("boot");
-    let last = match read_file(&path)? {
-        None => 0,
-        Some(text) => text.trim().parse::<u64>().map_err(|_| StartError::Damaged {
-            path: path.clone(),
-            found: text.trim().to_owned(),
-            wanted: "the number of the last run",
-        })?,
-    };
+    let last = number_in(&folder.join("boot"))?.unwrap_or(0);
     let boot = now.max(last + 1);
     write_file(folder, "boot", &format!("{boot}\n"))?;
     Ok(Boot(boot))
+}
+
+/// The number of a run in a file; `None` if it is not there.
+pub(crate) fn number_in(path: &Path) -> Result<Option<u64>, StartError> {
+    let Some(text) = read_file(path)? else { return Ok(None) };
+    let number = text.trim().parse::<u64>().map_err(|_| StartError::Damaged {
+        path: path.to_owned(),
+        found: text.trim().to_owned(),
+        wanted: "the number of a run",
+    })?;
+    Ok(Some(number))
 }
 
 /// The text of a small file; `None` if it is not there.

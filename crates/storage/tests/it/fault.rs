@@ -129,7 +129,7 @@ fn the_folder_of_another_node_is_refused() {
     {
         let error = Log::open(disk.clone(), SMALL, identity, |_, _| {}).unwrap_err();
         assert!(matches!(error, OpenError::WrongIdentity { .. }), "{error}");
-        assert!(error.to_string().contains("belongs to node 1 of deployment 7369"), "{error}");
+        assert!(error.to_string().contains("belongs to node 0.1 of deployment 7369"), "{error}");
     }
 }
 
