@@ -7,6 +7,8 @@
 mod demo;
 /// One datacenter on a desk: durable, ends well, refuses what is wrong.
 mod dev;
+/// What a doctor finds.
+mod doctor;
 /// The agreement is kept by an etcd.
 mod etcd;
 /// A disk whose syncs fail.

@@ -44,7 +44,7 @@ pub mod stage;
 pub use demo::Demo;
 pub use dev::Dev;
 pub use nodes::Nodes;
-pub use patience::{eventually, watch};
+pub use patience::{eventually, watch, within};
 pub use process::Process;
 pub use resp::{Client, Reply};
 pub use small_disk::SmallDisk;

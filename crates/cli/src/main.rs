@@ -19,6 +19,8 @@ mod client;
 mod demo;
 /// Nodes laid out on this machine.
 mod deployment;
+/// `antecede doctor`.
+mod doctor;
 /// Ctrl-C and SIGTERM.
 mod ending;
 /// Questions to admin ports.
@@ -72,6 +74,8 @@ enum Command {
     Serve(serve::ServeOptions),
     /// Show how a deployment is
     Status(status::StatusOptions),
+    /// Tell what is wrong with a deployment, and what mends it
+    Doctor(doctor::DoctorOptions),
     /// Write, check and show configuration files
     Config(settings::ConfigOptions),
     /// Measure servers that speak the Redis protocol, and record what they answer
@@ -94,6 +98,7 @@ fn main() -> ExitCode {
         Command::Demo(_) => LevelFilter::ERROR,
         Command::Dev(_)
         | Command::Status(_)
+        | Command::Doctor(_)
         | Command::Config(_)
         | Command::Bench(_)
         | Command::Check(_) => LevelFilter::WARN,
@@ -104,6 +109,7 @@ fn main() -> ExitCode {
         Command::Dev(options) => with_runtime(|placement| serve::dev(options, placement)),
         Command::Serve(options) => with_runtime(|placement| serve::serve(options, placement)),
         Command::Status(options) => with_runtime(|_| status::run(options)),
+        Command::Doctor(options) => with_runtime(|_| doctor::run(options)),
         Command::Config(options) => settings::run(options),
         Command::Bench(options) => with_runtime(|_| bench::run(options)),
         Command::Check(options) => check::run(options),

@@ -24,7 +24,7 @@ mod faults;
 /// What a node tells of itself.
 mod status;
 pub use chains::{ChainStatus, ControlStatus};
-pub use status::{DatacenterLag, DiskStatus, LinkStatus, LogStatus, Status};
+pub use status::{DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
 pub(crate) use status::{metrics_of, status_of};
 
 /// What every request can reach.

@@ -2,12 +2,14 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use antecede_model::ids::NodeId;
 use serde::Serialize;
 
 use super::chains::{
     ChainStatus, ControlStatus, Counts, can_lose, chains_of, control_of, trouble_of,
 };
 use crate::clock;
+use crate::config::NodeAddresses;
 use crate::node::{Node, free::Free};
 
 /// A node, as of now.
@@ -57,6 +59,8 @@ pub struct Status {
     pub log: LogStatus,
     /// The datacenter's chains.
     pub chains: Vec<ChainStatus>,
+    /// All nodes of the deployment, as the settings name them.
+    pub nodes: Vec<NodePlace>,
     /// Links to other nodes.
     pub links: Vec<LinkStatus>,
     /// How far behind other datacenters this one is.
@@ -101,6 +105,21 @@ pub struct DiskStatus {
     pub total_bytes: u64,
     /// With fewer free bytes than these, writes are refused.
     pub reserve_bytes: u64,
+}
+
+/// Where a node of the deployment is.
+#[derive(Clone, Debug, Serialize)]
+pub struct NodePlace {
+    /// The node.
+    pub node: String,
+    /// Its datacenter's name.
+    pub datacenter: String,
+    /// Where clients reach it.
+    pub client: String,
+    /// Where its admin port is, if it has one.
+    pub admin: Option<String>,
+    /// Whether it is a member of the agreement of the datacenter that tells this.
+    pub is_member: bool,
 }
 
 /// A link to another node.
@@ -191,6 +210,7 @@ pub(crate) fn status_of(node: &Node) -> Status {
             checkpoint_keys: count_of(&node.checkpoints.tally.keys),
             checkpoint_ms: count_of(&node.checkpoints.tally.last_millis),
         },
+        nodes: nodes_of(node),
         links,
         lag: lag_of(node),
     }
@@ -206,6 +226,18 @@ fn disk_of(node: &Node) -> Option<DiskStatus> {
     let reserve_bytes = node.log.free.reserve_bytes();
     let folder = folder.display().to_string();
     Some(DiskStatus { folder, free_bytes, total_bytes, reserve_bytes })
+}
+
+fn nodes_of(node: &Node) -> Vec<NodePlace> {
+    let members = node.config.control_members();
+    let place = |(id, addresses): (NodeId, &NodeAddresses)| NodePlace {
+        node: id.to_string(),
+        datacenter: node.config.datacenter_name(id.datacenter).to_owned(),
+        client: addresses.client.clone(),
+        admin: addresses.admin.clone(),
+        is_member: members.contains_key(&id),
+    };
+    node.config.nodes().map(place).collect()
 }
 
 fn links_of(node: &Node) -> Vec<LinkStatus> {
