@@ -179,3 +179,47 @@ fn a_second_process_on_a_copied_folder_is_refused_and_the_first_one_goes_on() {
     assert_read(&nodes.all[1], "here");
     write_all(&nodes.all[1], "and on");
 }
+
+#[test]
+fn a_node_keeps_its_data_from_an_agreement_that_was_begun_anew_without_it() {
+    let stage = Stage::shared();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 3)]);
+    await_whole(&nodes);
+    write_all(&nodes.all[0], "here");
+    for node in &mut nodes.all {
+        node.crash();
+    }
+    for name in ["eu-2", "eu-3"] {
+        let folder = stage.path("data").join(name);
+        fs::rename(&folder, stage.path(name)).expect("a folder can be moved");
+    }
+    // The survivor first, then one that lost its folder, then the other one: nothing is lost.
+    nodes.all[0].restart(&stage);
+    nodes.all[1].restart(&stage);
+    for place in [0, 1] {
+        nodes.all[place].await_ready(PATIENCE);
+    }
+    nodes.all[2].restart(&stage);
+    nodes.all[2].await_ready(PATIENCE);
+    await_whole(&nodes);
+    for node in &nodes.all {
+        assert_read(node, "here");
+    }
+
+    // Those that lost their folders first: they begin anew, and the survivor is not filled with that.
+    for node in &mut nodes.all {
+        node.crash();
+    }
+    for name in ["eu-2", "eu-3"] {
+        fs::remove_dir_all(stage.path("data").join(name)).expect("a folder can be removed");
+    }
+    for place in [1, 2] {
+        nodes.all[place].restart(&stage);
+    }
+    for place in [1, 2] {
+        nodes.all[place].await_ready(PATIENCE);
+    }
+    let ended = refused(&stage, &nodes.all[0], &[]);
+    let what_to_do = "start those first whose folders have the newest agreement";
+    assert_says(&ended, &["has entries of epoch", "it was begun anew", what_to_do]);
+}

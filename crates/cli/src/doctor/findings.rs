@@ -220,6 +220,10 @@ fn agreements(heard: &Heard) -> Vec<Finding> {
 fn dark(heard: &Heard) -> Vec<Finding> {
     let mut found = Vec::new();
     for (name, told) in heard.newest() {
+        // Without the agreement nobody knows who serves.
+        if told.control.as_ref().is_some_and(|known| !known.reachable) {
+            continue;
+        }
         let dark: Vec<_> = told.chains.iter().filter(|chain| chain.serving.is_empty()).collect();
         let last: BTreeSet<&str> =
             dark.iter().flat_map(|chain| &chain.last_serving).map(String::as_str).collect();

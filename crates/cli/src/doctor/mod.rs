@@ -9,6 +9,7 @@ use std::process::ExitCode;
 use clap::Args;
 use serde::Serialize;
 
+use self::{findings::Finding, told::Heard};
 use crate::screen;
 
 /// What is wrong, and what to do.
@@ -18,8 +19,6 @@ mod told;
 
 #[cfg(test)]
 mod tests;
-
-use self::{findings::Finding, told::Heard};
 
 /// What is wrong with a deployment, and what mends it.
 ///

@@ -10,6 +10,9 @@
 //! the same folder, takes no part before it is known to be sound. If they do not answer soon it
 //! opens its member, and looks again before its first beat.
 //!
+//! Nor may the agreement be older than the folder: where most of its members began anew with empty
+//! folders, the chains would begin with nothing, and this node would copy that.
+//!
 //! Ensures: a run beats only after its number is in its folder.
 //! Limits: a copy that was taken from a folder while its node ran, and is started after that node
 //! has ended, cannot be told from the folder itself.
@@ -95,10 +98,12 @@ fn last_admitted(folder: &Path) -> Result<Boot, StartError> {
 /// Refuses a folder that the last run of this node did not use. An empty one is fine: it is known
 /// to be empty, and the node copies everything.
 fn check_folder(node: &Node, part: &Datacenter) -> Result<(), StartError> {
-    let (Some(folder), Some(known)) = (&node.config.storage.folder, part.boots.get(&node.id))
-    else {
-        return Ok(());
-    };
+    let Some(folder) = &node.config.storage.folder else { return Ok(()) };
+    let (found, known) = (node.newest_epoch(), part.epoch);
+    if known < found {
+        return Err(StartError::OldAgreement { path: folder.clone(), found, known });
+    }
+    let Some(known) = part.boots.get(&node.id) else { return Ok(()) };
     let found = last_admitted(folder)?;
     if node.has_begun_empty || *known <= found {
         return Ok(());
