@@ -113,7 +113,7 @@ fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
             }
             Change::Short { .. } => warn!(node = %node.id, %epoch, "decided: {change}"),
             Change::Started { .. } | Change::HasRoom { .. } => {
-                info!(node = %node.id, %epoch, "decided: {change}")
+                info!(node = %node.id, %epoch, "decided: {change}");
             }
             Change::Shortened { .. }
             | Change::Left { .. }

@@ -62,7 +62,7 @@ impl FreeSpace {
                 warn!(%node, ?folder, free_bytes, reserve_bytes, "the disk is low: writes are refused until there is room");
             }
             (true, false) => {
-                info!(%node, ?folder, free_bytes, "the disk is low no more, writes go on")
+                info!(%node, ?folder, free_bytes, "the disk is low no more, writes go on");
             }
             (false, false) | (true, true) => {}
         }
