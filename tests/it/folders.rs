@@ -31,7 +31,7 @@ fn write_all(node: &Node, value: &str) {
 fn assert_read(node: &Node, value: &str) {
     let mut client = node.client();
     for number in 0..KEYS {
-        let found = client.get(&key(number));
+        let found = client.get_within(&key(number), PATIENCE);
         assert_eq!(found.as_deref(), Some(value), "{} at {}", key(number), node.name);
     }
 }

@@ -135,7 +135,13 @@ fn write_all(node: &Node, value: &str) -> Vec<Reply> {
 fn assert_read(node: &Node, value: &str) {
     let mut client = node.client();
     for number in 0..KEYS {
-        assert_eq!(client.get(&key(number)).as_deref(), Some(value), "{} at {}", number, node.name);
+        assert_eq!(
+            client.get_within(&key(number), PATIENCE).as_deref(),
+            Some(value),
+            "{} at {}",
+            number,
+            node.name
+        );
     }
 }
 

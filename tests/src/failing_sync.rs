@@ -22,12 +22,13 @@ const PATIENCE: Duration = Duration::from_secs(20);
 pub struct FailingSync(Child);
 
 impl FailingSync {
-    /// From now on syncs of a file by a process fail; `None`, with the reason printed, where this
+    /// From now on syncs of a file by a process fail, or of all files; `None`, with the reason printed, where this
     /// machine does not let it.
     #[must_use]
-    pub fn of(process: &Process, file: &Path) -> Option<Self> {
+    pub fn of(process: &Process, file: Option<&Path>) -> Option<Self> {
         let id = process.id().to_string();
-        let words = ["-f", "-qq", "-P", path_text(file), "-p", &id];
+        let mut words = vec!["-f", "-qq", "-p", &id];
+        words.extend(file.into_iter().flat_map(|file| ["-P", path_text(file)]));
         let injection = "inject=fdatasync,fsync:error=EIO";
         let tracer = Command::new("strace")
             .args(["-o", "/dev/null", "-e", "trace=fdatasync,fsync", "-e", injection])

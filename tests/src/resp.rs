@@ -114,6 +114,22 @@ impl Client {
         }
     }
 
+    /// The value of a key at a node whose chains may just be changing: it is asked again while it
+    /// says so.
+    ///
+    /// # Panics
+    /// If it says so for longer than `patience`, or the answer is neither text nor nothing.
+    pub fn get_within(&mut self, key: &str, patience: Duration) -> Option<String> {
+        crate::eventually(&format!("{key} is read"), patience, || match self.call(&["GET", key]) {
+            Reply::Bulk(text) => Some(Some(text)),
+            Reply::Nil => Some(None),
+            other if other.is_refused_with("TRYAGAIN") => None,
+            other @ (Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_)) => {
+                panic!("GET {key} was answered with {other:?}")
+            }
+        })
+    }
+
     /// Sends any bytes.
     ///
     /// # Errors

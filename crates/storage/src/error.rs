@@ -182,6 +182,6 @@ pub enum OpenError {
 }
 
 /// A node as people know it: its datacenter and its number there.
-fn name_of(bits: u32) -> String {
+pub(crate) fn name_of(bits: u32) -> String {
     antecede_model::ids::NodeId::from_bits(bits).to_string()
 }

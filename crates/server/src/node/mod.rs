@@ -235,7 +235,7 @@ impl Node {
 
     /// The newest epoch that the logs of this node's replicas end in.
     pub(crate) fn newest_epoch(&self) -> Epoch {
-        let end = |replica: &Shard| replica.entry_at(replica.end()).map(|end| end.identity.epoch);
+        let end = |replica: &Shard| replica.last().map(|last| last.epoch);
         let epochs = self.shards().filter_map(|shard| self.look(shard, end).flatten());
         epochs.max().unwrap_or_default()
     }

@@ -9,6 +9,8 @@ use std::sync::Arc;
 
 use antecede_model::ids::ShardId;
 
+use crate::error::name_of;
+
 /// Why a checkpoint could not be written or read.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum CheckpointError {
@@ -92,9 +94,9 @@ pub enum OpenCheckpointsError {
     },
     /// The checkpoint belongs to another node or deployment.
     #[error(
-        "{} belongs to node {found_node} of deployment {found_deployment:032x}, this is node \
-         {node} of deployment {deployment:032x}; use this node's own folder or an empty one",
-        path.display()
+        "{} belongs to node {} of deployment {found_deployment:032x}, this is node {} of deployment \
+         {deployment:032x}; use this node's own folder or an empty one",
+        path.display(), name_of(*found_node), name_of(*node)
     )]
     WrongIdentity {
         /// The file that says so.

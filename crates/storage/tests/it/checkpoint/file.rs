@@ -132,7 +132,7 @@ fn the_folder_of_another_node_is_refused() {
     let folder = three_records();
     let disk = || RealDisk::open(folder.path()).unwrap();
     let error = refused(disk(), Identity { node: 2, ..NODE_1 });
-    assert!(error.to_string().contains("belongs to node 1"), "{error}");
+    assert!(error.to_string().contains("belongs to node 0.1"), "{error}");
     let error = refused(disk(), Identity { deployment: [9; 16], ..NODE_1 });
     assert!(matches!(error, OpenCheckpointsError::WrongIdentity { .. }), "{error}");
     open(disk());
