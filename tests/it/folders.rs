@@ -221,5 +221,5 @@ fn a_node_keeps_its_data_from_an_agreement_that_was_begun_anew_without_it() {
     }
     let ended = refused(&stage, &nodes.all[0], &[]);
     let what_to_do = "start those first whose folders have the newest agreement";
-    assert_says(&ended, &["has entries of epoch", "it was begun anew", what_to_do]);
+    assert_says(&ended, &["knows no run of it: it was begun anew", what_to_do]);
 }

@@ -418,12 +418,6 @@ impl Shard {
         self.window.at(position)
     }
 
-    /// The name of the last entry of the log, also when a checkpoint holds it.
-    #[must_use]
-    pub const fn last(&self) -> Option<crate::entry::Identity> {
-        self.window.last()
-    }
-
     /// The last position of the log.
     #[must_use]
     pub fn end(&self) -> Position {

@@ -99,12 +99,13 @@ fn last_admitted(folder: &Path) -> Result<Boot, StartError> {
 /// to be empty, and the node copies everything.
 fn check_folder(node: &Node, part: &Datacenter) -> Result<(), StartError> {
     let Some(folder) = &node.config.storage.folder else { return Ok(()) };
-    let (found, known) = (node.newest_epoch(), part.epoch);
-    if known < found {
-        return Err(StartError::OldAgreement { path: folder.clone(), found, known });
-    }
-    let Some(known) = part.boots.get(&node.id) else { return Ok(()) };
     let found = last_admitted(folder)?;
+    let Some(known) = part.boots.get(&node.id) else {
+        if node.has_begun_empty || found == Boot(0) {
+            return Ok(());
+        }
+        return Err(StartError::OldAgreement { path: folder.clone(), node: node.id, found });
+    };
     if node.has_begun_empty || *known <= found {
         return Ok(());
     }

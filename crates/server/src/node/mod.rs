@@ -19,7 +19,7 @@ use std::time::Duration;
 use antecede_model::{
     clock::{Now, Steady, Timestamp},
     configuration::Configuration,
-    ids::{Boot, Epoch, LogIndex, NodeId, RequestId, ShardId},
+    ids::{Boot, LogIndex, NodeId, RequestId, ShardId},
     response::Response,
 };
 use antecede_protocol::{
@@ -231,13 +231,6 @@ impl Node {
             .zip(&self.replicas)
             .filter(|(_, replica)| replica.is_some())
             .map(|(number, _)| ShardId(number))
-    }
-
-    /// The newest epoch that the logs of this node's replicas end in.
-    pub(crate) fn newest_epoch(&self) -> Epoch {
-        let end = |replica: &Shard| replica.last().map(|last| last.epoch);
-        let epochs = self.shards().filter_map(|shard| self.look(shard, end).flatten());
-        epochs.max().unwrap_or_default()
     }
 
     /// Looks at a replica's machine.

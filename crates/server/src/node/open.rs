@@ -16,7 +16,7 @@ use std::time::Duration;
 use antecede_model::{
     clock::{Steady, Timestamp},
     configuration::Configuration,
-    ids::{Boot, DeploymentId, Epoch, NodeId, ShardId},
+    ids::{Boot, DeploymentId, NodeId, ShardId},
 };
 use antecede_protocol::{
     chain::{Input, Shard, ShardOptions},
@@ -136,20 +136,20 @@ pub enum StartError {
         /// The last run that the others know.
         known: Boot,
     },
-    /// The agreement knows less than the folder.
+    /// The agreement knows nothing of the folder.
     #[error(
-        "{} has entries of epoch {found}, but the agreement of this datacenter is at epoch {known}: \
-         it was begun anew, on other folders than those that it had before; stop all nodes of the \
-         datacenter and start those first whose folders have the newest agreement",
+        "run {found} of node {node} has used {}, but the agreement of this datacenter knows no run \
+         of it: it was begun anew, on other folders than those that it had before; stop all nodes \
+         of the datacenter and start those first whose folders have the newest agreement",
         path.display()
     )]
     OldAgreement {
         /// The folder.
         path: PathBuf,
-        /// The largest epoch in it.
-        found: Epoch,
-        /// The epoch of the agreement.
-        known: Epoch,
+        /// The node.
+        node: NodeId,
+        /// The last run that used it.
+        found: Boot,
     },
     /// Another process of this node runs.
     #[error(
