@@ -120,12 +120,17 @@ impl Client {
     /// # Panics
     /// If it says so for longer than `patience`, or the answer is neither text nor nothing.
     pub fn get_within(&mut self, key: &str, patience: Duration) -> Option<String> {
-        crate::eventually(&format!("{key} is read"), patience, || match self.call(&["GET", key]) {
-            Reply::Bulk(text) => Some(Some(text)),
-            Reply::Nil => Some(None),
-            other if other.is_refused_with("TRYAGAIN") => None,
-            other @ (Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_)) => {
-                panic!("GET {key} was answered with {other:?}")
+        crate::eventually(&format!("{key} is read"), patience, || {
+            let reply = self.call(&["GET", key]);
+            if reply.is_refused_with("TRYAGAIN") {
+                return None;
+            }
+            match reply {
+                Reply::Bulk(text) => Some(Some(text)),
+                Reply::Nil => Some(None),
+                Reply::Simple(_) | Reply::Error(_) | Reply::Integer(_) | Reply::Array(_) => {
+                    panic!("GET {key} was answered with {reply:?}")
+                }
             }
         })
     }
