@@ -21,7 +21,7 @@ impl Shards {
             let asked = scene.around.asked[self.served].clone();
             self.served += 1;
             let reply = if self.refusing == Some(asked.shard) {
-                plain(&asked, Response::Refused(Refusal::DiskFull))
+                plain(&asked, Response::Refused(Refusal::OutOfMemory))
             } else {
                 self.reply(&asked)
             };
@@ -175,7 +175,7 @@ mod keys_of_several_shards {
     fn one_shard_that_refuses_makes_the_whole_a_refusal() {
         for mut scene in every_scene() {
             let refusing = ShardId(2);
-            let refusal = Response::Refused(Refusal::DiskFull);
+            let refusal = Response::Refused(Refusal::OutOfMemory);
             let mut shards = Shards { refusing: Some(refusing), ..Shards::default() };
             let keys: Vec<_> = (0..4).map(|shard| key(shard, 0)).collect();
             let operations = keys.iter().map(|key| get(key)).collect();
