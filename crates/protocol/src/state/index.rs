@@ -6,7 +6,7 @@
 //! bucket there is room to overflow into. A deletion shifts its followers back.
 //!
 //! Each slot remembers whether its record was changed since it was last looked at by
-//! [`Index::take_changed`], in the bit that hashes leave free.
+//! `take_changed`, in the bit that hashes leave free.
 //!
 //! Assumes: hashes are even.
 //! Invariant: slots are ordered by hash; between the bucket of a hash and its slot none is vacant.
