@@ -8,7 +8,3 @@ mod visibility;
 
 /// A crash at every output.
 mod script;
-
-/// Deliberate bugs are caught.
-#[cfg(feature = "mutations")]
-mod mutations;
