@@ -9,7 +9,10 @@ use std::{
     io::Write,
     net::{Ipv4Addr, SocketAddr},
     process::{Child, Command, Stdio},
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
     time::Duration,
 };
 
@@ -293,8 +296,24 @@ pub(crate) fn connect_options(endpoints: Vec<String>, cluster: Option<u64>) -> C
 }
 
 /// A port that nobody has now.
+///
+/// It lies below those that the system gives to whoever asks for any: else a connection of another
+/// test could get it before etcd does, or while a member is stopped. Processes begin apart.
 pub(crate) async fn free_port() -> SocketAddr {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap().local_addr().unwrap()
+    const FIRST: u16 = 28_100;
+    const COUNT: u32 = 4_600;
+    const APART: u32 = 16;
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+
+    for _ in 0..COUNT {
+        let next = std::process::id() % COUNT * APART + TAKEN.fetch_add(1, Ordering::Relaxed);
+        let port = FIRST + u16::try_from(next % COUNT).unwrap();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        if TcpListener::bind(address).await.is_ok() {
+            return address;
+        }
+    }
+    panic!("no port is free");
 }
 
 impl Cluster for EtcdGroup {
