@@ -329,13 +329,16 @@ impl Shard {
         if !self.is_from(self.neighbours.next, from, out) || self.settling.has_agreed {
             return;
         }
+        let returned_to = entries.last().map(|entry| entry.identity.position);
         for entry in entries {
             if entry.identity.position == self.window.end().next() && storage.room() != Room::None {
                 self.append(entry, storage, out);
             }
         }
-        self.settling.again_at = None;
-        self.settle_again(here, out);
+        if returned_to <= Some(self.window.end()) {
+            self.settling.again_at = None; // Else, as without room, it waits before it asks again.
+            self.settle_again(here, out);
+        }
     }
 
     /// Notes when everything is agreed, and tells the predecessor.

@@ -28,6 +28,7 @@ use crate::{
 struct Disk {
     records: Vec<Vec<u8>>,
     persisted: usize,
+    room: Room,
 }
 
 impl Storage for Disk {
@@ -44,7 +45,7 @@ impl Storage for Disk {
     }
 
     fn room(&self) -> Room {
-        Room::Ample
+        self.room
     }
 
     fn has_memory(&self) -> bool {
@@ -499,6 +500,29 @@ mod within_a_datacenter {
 
 mod after_a_restart {
     use super::*;
+
+    #[test]
+    fn a_head_without_room_does_not_ask_for_what_it_lost_again_and_again() {
+        let mut chain = Deployment::of(1, 2, 1);
+        let [head, tail] = [0, 1].map(|place| chain.replica(1, "k", place));
+        chain.nodes.get_mut(&head).unwrap().holds_disk = true;
+        chain.ask(head, "k", set("v"), &Carried::default());
+        chain.settle();
+        chain.crash(head);
+        chain.nodes.get_mut(&head).unwrap().disk.room = Room::None;
+        chain.start(head);
+        let mut delivered = 0;
+        while let Some((from, to, boot, message)) = chain.queue.pop_front() {
+            chain.deliver(from, to, boot, &message);
+            delivered += 1;
+            assert!(delivered < 100, "each answer leads to the next question");
+        }
+        let state = chain.nodes.get_mut(&head).unwrap();
+        (state.disk.room, state.holds_disk) = (Room::Ample, false);
+        chain.pass(1_000);
+        assert_eq!(chain.get_at(head, "k"), value("v"), "it has what it lost");
+        assert_eq!(chain.get_at(tail, "k"), value("v"));
+    }
 
     #[test]
     fn every_replica_comes_back_and_nothing_acknowledged_is_lost() {
