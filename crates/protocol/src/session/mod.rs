@@ -590,7 +590,9 @@ impl Session {
         let now = view.now.steady;
         self.try_held_again(view, requests);
         self.note_departures(view);
-        let has_left = |part: &Part| part.gone_at.is_some_and(|gone_at| gone_at <= now);
+        let has_left = |part: &Part| {
+            part.state == State::UnderWay && part.gone_at.is_some_and(|gone_at| gone_at <= now)
+        };
         self.give_up(view, requests, has_left);
         if self.wake.is_none_or(|wake| now < wake) {
             return;

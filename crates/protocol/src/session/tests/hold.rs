@@ -180,3 +180,17 @@ fn a_read_on_this_node_that_waits_for_the_tail_is_not_lost_with_the_lease() {
     scene.reply(&second, found(&second, HERE, 7));
     assert_eq!(scene.answers(), [Response::Integer(7)]);
 }
+
+#[test]
+fn what_was_answered_stays_so_although_its_replica_has_left() {
+    let mut scene = Scene::elsewhere();
+    let key = key(0, 0);
+    scene.ask(&one(set(&key, b"1")));
+    let second = scene.ask(&one(set(&key, b"2")));
+    decide(&mut scene, &[3]);
+    scene.after(0);
+    scene.reply(&second, wrote(&second, 9));
+    assert_eq!(scene.answers(), [], "the first is waited for");
+    scene.after(500);
+    assert_eq!(scene.answers(), [UNKNOWN, Response::Ok]);
+}
