@@ -32,8 +32,6 @@ pub enum Mutation {
     MinimaWithoutShards,
     /// Tombstones are collected as soon as they are stable.
     CollectAtFirstStability,
-    /// A replica that is behind collects tombstones that are second-stable for the others.
-    CollectWhileBehind,
     /// After a restart everything up to the largest applied stamp counts as applied.
     ForgetExceptionsOnRestart,
     /// A token leaves out the session's last write.
@@ -59,6 +57,8 @@ pub enum Mutation {
     CopyWithoutAppliedSets,
     /// A copy begins where the tail stands, without the entries that other datacenters still need.
     CopyWithoutHistory,
+    /// While a tail waits for a replica that copies, sessions count on the order of its log.
+    VouchOutOfOrder,
     /// A tail calls a replica caught up and goes on to commit without it.
     VouchWithoutWaiting,
     /// A replica may serve before it has copied all keys.

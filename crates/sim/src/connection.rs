@@ -4,7 +4,6 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use antecede_model::{
-    clock::Timestamp,
     codec::Writer,
     ids::{NodeId, RequestId, ShardId},
     operation::{Action, ShardOperation},
@@ -14,7 +13,6 @@ use antecede_model::{
 use antecede_protocol::{
     chain::Input,
     message::{Body, LocalRequest, Message, Reply, Request, ShardMessage},
-    record::Record,
     session::{Answers, Handover, Requests, Session},
 };
 
@@ -118,7 +116,7 @@ impl Requests for Handing<'_> {
         if to != self.node.id {
             return self.send_request(to, shard, request);
         }
-        let fresh = self.node.log.fresh.len();
+        let before = self.node.end_of(shard);
         if !self.node.tell(self.now, shard, Input::Request(request)) {
             return Handover::NoLink;
         }
@@ -134,7 +132,7 @@ impl Requests for Handing<'_> {
         if self.node.out.replies.iter().any(|(id, _)| *id == request.id) {
             return Handover::Answered;
         }
-        match stamp_of(&self.node.log.fresh[fresh..]) {
+        match before.and_then(|before| self.node.stamped_behind(shard, before)) {
             Some(stamp) => Handover::Stamped(stamp),
             None => Handover::UnderWay,
         }
@@ -159,17 +157,4 @@ impl Handing<'_> {
         self.node.out.early.push((to, Message::Shard(message)));
         Handover::UnderWay
     }
-}
-
-/// The stamp of the write among these records, if there is one.
-fn stamp_of(fresh: &[(antecede_model::ids::LogIndex, Record)]) -> Option<Timestamp> {
-    fresh.iter().rev().find_map(|(_, record)| match record {
-        Record::Entry { entry, .. } if !entry.is_tick() => Some(entry.stamp),
-        Record::Entry { .. }
-        | Record::CutBack { .. }
-        | Record::Begun { .. }
-        | Record::History { .. }
-        | Record::Part { .. }
-        | Record::Ceiling(_) => None,
-    })
 }

@@ -68,7 +68,10 @@ pub const TABLE: &[Row] = &[
     managed("rejoin-with-uncommitted", Mutation::RejoinWithUncommitted, Profile::TailDeath),
     managed("copy-without-applied-sets", Mutation::CopyWithoutAppliedSets, Profile::TailDeath),
     managed("copy-without-history", Mutation::CopyWithoutHistory, Profile::ChainReplaced),
-    managed("collect-while-behind", Mutation::CollectWhileBehind, Profile::GcRace),
+    Row {
+        seeds: 400, // One in several hundred: a replica joins just while a pipeline is under way.
+        ..managed("vouch-out-of-order", Mutation::VouchOutOfOrder, Profile::TailDeath)
+    },
     leases("vouch-without-waiting", Mutation::VouchWithoutWaiting),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     leases("answer-aside", Mutation::AnswerAside),

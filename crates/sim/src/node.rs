@@ -13,7 +13,7 @@ use std::{
 use antecede_model::{
     clock::{Steady, Timestamp},
     configuration::Configuration,
-    ids::{Boot, Epoch, LogIndex, NodeId, SessionId, ShardId},
+    ids::{Boot, Epoch, LogIndex, NodeId, Position, SessionId, ShardId},
 };
 use antecede_protocol::{
     chain::{Cuts, Input, Shard, ShardOptions},
@@ -409,6 +409,18 @@ impl Node {
         replica.handle(&here, input, &mut self.log, &mut self.out);
         self.take_wake(shard);
         true
+    }
+
+    /// The end of a replica's log, if there is such a replica here.
+    #[must_use]
+    pub fn end_of(&self, shard: ShardId) -> Option<Position> {
+        self.shards.get(usize::from(shard.0))?.as_ref().map(Shard::end)
+    }
+
+    /// What a session is told of the write that a replica has just appended.
+    #[must_use]
+    pub fn stamped_behind(&self, shard: ShardId, behind: Position) -> Option<Timestamp> {
+        self.shards.get(usize::from(shard.0))?.as_ref()?.stamped_in_log_order(behind)
     }
 
     fn take_wake(&mut self, shard: ShardId) {

@@ -21,7 +21,7 @@
 use std::time::Duration;
 
 use antecede_model::{
-    clock::Steady,
+    clock::{Steady, Timestamp},
     ids::{Boot, LogIndex, NodeId, Position},
 };
 
@@ -68,9 +68,10 @@ pub(super) struct Copying {
     /// At the tail: how far the replica behind it has come.
     joiner: Option<Joiner>,
     /// At the tail: whether that replica has come so close that nothing more is committed without
-    /// it. When it has all that is committed, it is called caught up: the next epoch may leave the
-    /// shard to it alone.
-    vouches: bool,
+    /// it, and behind which position: what is before was taken while this tail committed alone, and
+    /// others may rest on the order in which its disk had it. When that replica has all of this, and
+    /// all that is committed, it is called caught up: the next epoch may leave the shard to it alone.
+    vouches_behind: Option<Position>,
     /// At the tail: a question that is answered when there is something new.
     held: Option<CopyAsk>,
 }
@@ -108,13 +109,18 @@ impl Copying {
     /// Nobody copies from this replica any more.
     pub(super) fn forget_joiner(&mut self) {
         self.joiner = None;
-        self.vouches = false;
+        self.vouches_behind = None;
         self.held = None;
     }
 
-    /// How far a replica has the log that is to serve soon.
+    /// How far may be committed without waiting for a replica that is to serve soon.
     pub(super) fn vouched_to(&self) -> Option<Position> {
-        self.joiner.filter(|_| self.vouches).map(|joiner| joiner.has_to)
+        let (joiner, behind) = (self.joiner?, self.vouches_behind?);
+        Some(joiner.has_to.max(behind))
+    }
+
+    const fn vouches(&self) -> bool {
+        self.vouches_behind.is_some()
     }
 
     /// Whether the answer that came last is still being written.
@@ -131,11 +137,22 @@ impl Shard {
     /// The replica behind this tail that has all but the end of the log; a fact for the manager.
     #[must_use]
     pub fn caught_up(&self) -> Option<NodeId> {
-        let joiner = self.copying.joiner.filter(|_| self.copying.vouches)?;
+        let (joiner, behind) = (self.copying.joiner?, self.copying.vouches_behind?);
         let is_known = self.boots.get(&joiner.node) == Some(&joiner.boot);
-        let has_all = self.committed_to <= joiner.has_to
+        let has_all = self.committed_to.max(behind) <= joiner.has_to
             || self.options.mutations.has(Mutation::VouchWithoutWaiting);
         (is_known && has_all && self.is_settled()).then_some(joiner.node)
+    }
+
+    /// The stamp of the write that was appended last, behind a position, where the order of the
+    /// node's log is the order of commits too: not while another replica is waited for.
+    #[must_use]
+    pub fn stamped_in_log_order(&self, behind: Position) -> Option<Timestamp> {
+        let end = self.window.end();
+        let is_waiting =
+            self.copying.vouches() && !self.options.mutations.has(Mutation::VouchOutOfOrder);
+        let entry = self.window.at(end).filter(|_| behind < end && !is_waiting);
+        entry.map(|entry| entry.stamp)
     }
 
     /// Begins to copy what this replica lacks.
@@ -312,7 +329,7 @@ impl Shard {
             self.copying.forget_joiner(); // What an earlier run had, this one may have lost.
         }
         let has_to = ask.last.map_or(Position(0), |identity| identity.position);
-        let is_ahead = !self.copying.vouches && self.committed_to < has_to;
+        let is_ahead = !self.copying.vouches() && self.committed_to < has_to;
         let by_position = self.options.mutations.has(Mutation::RejoinWithUncommitted)
             && self.window.cut_to() <= has_to;
         let fits = self.window.continues(ask.last) && !is_ahead || by_position;
@@ -331,7 +348,11 @@ impl Shard {
         }
         self.copying.joiner = Some(Joiner { node: from, boot, has_to });
         let lacks = self.committed_to.0.saturating_sub(has_to.0);
-        self.copying.vouches |= fits && ask.is_whole && lacks <= WAIT_WITHIN;
+        if fits && ask.is_whole && lacks <= WAIT_WITHIN {
+            let is_out_of_order = self.options.mutations.has(Mutation::VouchOutOfOrder);
+            let behind = if is_out_of_order { Position(0) } else { self.window.end() };
+            self.copying.vouches_behind.get_or_insert(behind);
+        }
         self.copying.held = Some(ask);
         self.answer_joiner(out);
         self.advance(here, out);
@@ -343,11 +364,11 @@ impl Shard {
         let Some(ask) = self.copying.held.take() else { return };
         let (number, has_to) = (ask.number, joiner.has_to);
         let mut entries = self.chunk_after(has_to);
-        if !self.copying.vouches {
+        if !self.copying.vouches() {
             entries.retain(|entry| entry.identity.position <= self.committed_to);
         }
         let is_level = entries.is_empty() && ask.window_from.is_none() && ask.part_from.is_none();
-        if is_level && self.copying.vouches {
+        if is_level && self.copying.vouches() {
             self.copying.held = Some(ask);
             return;
         }

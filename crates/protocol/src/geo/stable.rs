@@ -106,7 +106,6 @@ impl Shard {
             self.cuts.stable.at(*origin) == Timestamp::MAX
                 || watermark.is_some_and(|watermark| at <= watermark)
         };
-        self.options.mutations.has(Mutation::CollectWhileBehind)
-            || self.configuration.datacenters.keys().all(is_applied)
+        self.configuration.datacenters.keys().all(is_applied)
     }
 }

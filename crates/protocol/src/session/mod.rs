@@ -97,8 +97,8 @@ pub enum SessionInput<'a> {
 pub enum Handover {
     /// It is on its way, or its answer will be told.
     UnderWay,
-    /// A replica on this node has appended a write for it, which has this stamp and is not
-    /// committed yet; the answer will be told.
+    /// A replica on this node has appended a write for it, which has this stamp, is not committed
+    /// yet, and will be in the order of the node's log; the answer will be told.
     Stamped(Timestamp),
     /// There is no link to that node: the request went nowhere.
     NoLink,

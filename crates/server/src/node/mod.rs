@@ -357,9 +357,7 @@ impl Node {
         let before = replica.shard.end();
         let id = request.id;
         self.handle(shard, &mut replica, Input::Request(request), work);
-        let end = replica.shard.end();
-        let stamp =
-            if before < end { replica.shard.entry_at(end) } else { None }.map(|entry| entry.stamp);
+        let stamp = replica.shard.stamped_in_log_order(before);
         self.follow_log(shard, &mut replica, work);
         if let Some((answered, reply)) = work.replies.last()
             && *answered == id
