@@ -69,8 +69,8 @@ pub(super) struct Copying {
     joiner: Option<Joiner>,
     /// At the tail: whether that replica has come so close that nothing more is committed without
     /// it, and behind which position: what is before was taken while this tail committed alone, and
-    /// others may rest on the order in which its disk had it. When that replica has all of this, and
-    /// all that is committed, it is called caught up: the next epoch may leave the shard to it alone.
+    /// others may rest on the order in which its disk had it. When all of this is committed, and that
+    /// replica has all that is, it is called caught up: the next epoch may leave the shard to it alone.
     vouches_behind: Option<Position>,
     /// At the tail: a question that is answered when there is something new.
     held: Option<CopyAsk>,
@@ -139,7 +139,7 @@ impl Shard {
     pub fn caught_up(&self) -> Option<NodeId> {
         let (joiner, behind) = (self.copying.joiner?, self.copying.vouches_behind?);
         let is_known = self.boots.get(&joiner.node) == Some(&joiner.boot);
-        let has_all = self.committed_to.max(behind) <= joiner.has_to
+        let has_all = behind <= self.committed_to && self.committed_to <= joiner.has_to
             || self.options.mutations.has(Mutation::VouchWithoutWaiting);
         (is_known && has_all && self.is_settled()).then_some(joiner.node)
     }
