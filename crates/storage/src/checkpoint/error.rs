@@ -87,7 +87,7 @@ pub enum CheckpointError {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenCheckpointsError {
     /// Another process uses the folder.
-    #[error("cannot lock {}: another process uses this folder; stop it first", path.display())]
+    #[error("cannot lock {}: another process uses this data folder; stop it first", path.display())]
     Locked {
         /// The lock file.
         path: PathBuf,
