@@ -414,6 +414,7 @@ impl Shard {
             return;
         }
         self.epoch = epoch;
+        self.shortage = None; // Who is still short of disk says so again.
         self.before = self.before_at_start();
         self.after = Progress::default();
         self.outboxes.clear();
