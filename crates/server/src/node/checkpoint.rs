@@ -168,7 +168,13 @@ impl Node {
         if batch.is_empty() {
             return Ok(());
         }
-        self.log.sync();
+        // What the batch contains was appended by now.
+        let log_to = self.log.positions().appended_to;
+        while !self.log.sync_to(log_to) {
+            if self.checkpoints.pause(RETRY_AFTER) {
+                return Err(Stopping);
+            }
+        }
         loop {
             match store.write(batch) {
                 Ok(()) => break,
@@ -210,9 +216,8 @@ impl Node {
         if to <= self.checkpoints.tally.cut_to.load(Ordering::Relaxed) {
             return;
         }
-        self.log.repeat_ceiling();
-        self.log.sync();
-        if self.log.cut_to(LogIndex::new(to)) {
+        let ceiling = self.log.repeat_ceiling();
+        if self.log.sync_to(ceiling) && self.log.cut_to(LogIndex::new(to)) {
             self.checkpoints.tally.cut_to.store(to, Ordering::Relaxed);
         }
     }

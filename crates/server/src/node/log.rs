@@ -213,10 +213,11 @@ impl NodeLog {
         self.recovered_bytes + self.appended_bytes.load(Ordering::Relaxed)
     }
 
-    /// Writes the ceiling once more, so that what lies before may be cut.
-    pub(crate) fn repeat_ceiling(&self) {
+    /// Writes the ceiling once more, so that what lies before may be cut; its place.
+    pub(crate) fn repeat_ceiling(&self) -> antecede_storage::LogIndex {
         let ceiling = Timestamp(self.ceiling.load(Ordering::Relaxed));
-        self.append(&mut |to| Record::write_ceiling(to, ceiling));
+        let place = self.append(&mut |to| Record::write_ceiling(to, ceiling));
+        antecede_storage::LogIndex::new(place.0)
     }
 
     /// Removes segments of the log whose records are all up to a place; false if that failed,
@@ -230,6 +231,13 @@ impl NodeLog {
         if let Ok(positions) = self.shared.sync() {
             self.learn(positions);
         }
+    }
+
+    /// Writes and syncs everything, and tells whether all up to a place is synced now: a full disk
+    /// may have left some of it behind.
+    pub(crate) fn sync_to(&self, to: antecede_storage::LogIndex) -> bool {
+        self.sync();
+        to <= self.positions().synced_to
     }
 
     /// The log's positions, for people.
