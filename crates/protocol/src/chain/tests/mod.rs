@@ -502,6 +502,27 @@ mod after_a_restart {
     use super::*;
 
     #[test]
+    fn a_new_epoch_forgets_who_was_short_of_disk_before_it() {
+        let mut chain = Deployment::of(1, 2, 1);
+        let [head, tail] = [0, 1].map(|place| chain.replica(1, "k", place));
+        let shard = chain.shard_of("k");
+        chain.nodes.get_mut(&tail).unwrap().disk.room = Room::Low;
+        chain.exchange_cuts(tail, &[shard]);
+        chain.settle();
+        let who_is_short = |chain: &Deployment| {
+            let state = &chain.nodes[&head];
+            state.shards[&shard].short_of_room(&chain.here(head), &state.disk)
+        };
+        assert_eq!(who_is_short(&chain), Some(tail));
+        let mut next = Configuration::clone(&chain.configuration);
+        let here = next.datacenters.get_mut(&dc(1)).unwrap();
+        here.epoch = here.epoch.next();
+        here.chains[0].epoch = here.epoch;
+        chain.tell(head, shard, Input::Configuration(Arc::new(next)));
+        assert_eq!(who_is_short(&chain), None, "it would say so again");
+    }
+
+    #[test]
     fn a_head_without_room_does_not_ask_for_what_it_lost_again_and_again() {
         let mut chain = Deployment::of(1, 2, 1);
         let [head, tail] = [0, 1].map(|place| chain.replica(1, "k", place));
