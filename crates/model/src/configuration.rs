@@ -6,12 +6,16 @@
 //! Invariant: every datacenter has one chain for each shard, of distinct nodes of its own; shard
 //! numbers and their slots are the same everywhere, chains are not.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::{
     codec::{DecodeError, Reader, Writer},
-    ids::{Boot, DatacenterId, DeploymentId, Epoch, Lineage, MembershipEpoch, NodeId, ShardId},
+    ids::{Boot, DatacenterId, DeploymentId, Epoch, Lineage, NodeId, ShardId},
     key::ShardCount,
+    membership::{Member, Membership, Standing},
 };
 
 /// The replicas of a shard in one datacenter.
@@ -82,6 +86,8 @@ pub struct Datacenter {
     pub boots: BTreeMap<NodeId, Boot>,
     /// The chain of each shard, by shard number.
     pub chains: Vec<Chain>,
+    /// The datacenters that its nodes act by; none until the deployment has agreed on them.
+    pub membership: Option<Arc<Membership>>,
 }
 
 impl Datacenter {
@@ -91,7 +97,7 @@ impl Datacenter {
         let absent = BTreeSet::new();
         let short = BTreeSet::new();
         let boots = BTreeMap::new();
-        Self { name, epoch: Epoch(1), nodes, absent, short, boots, chains }
+        Self { name, epoch: Epoch(1), nodes, absent, short, boots, chains, membership: None }
     }
 
     /// Writes the part.
@@ -120,6 +126,7 @@ impl Datacenter {
                 });
             }
         }
+        to.option(self.membership.as_deref(), |to, membership| membership.write(to));
     }
 
     /// Reads a part.
@@ -145,6 +152,7 @@ impl Datacenter {
                     waiting: from.list("waiting nodes", read_waiting)?.into_iter().collect(),
                 })
             })?,
+            membership: from.option(Membership::read)?.map(Arc::new),
         })
     }
 
@@ -166,11 +174,11 @@ impl Datacenter {
 pub struct Configuration {
     /// Which deployment.
     pub deployment: DeploymentId,
-    /// Numbers the set of datacenters.
-    pub membership: MembershipEpoch,
+    /// Which datacenters there are, and what each may do.
+    pub membership: Arc<Membership>,
     /// How many shards the key space has.
     pub shard_count: ShardCount,
-    /// The datacenters.
+    /// The parts of those that are present; one that nothing was heard of yet has no chains.
     pub datacenters: BTreeMap<DatacenterId, Datacenter>,
 }
 
@@ -192,7 +200,7 @@ impl Configuration {
     /// datacenter by rendezvous hashing, so that nodes hold about equally many, also as heads.
     #[must_use]
     pub fn of(layout: &Layout) -> Self {
-        let mut datacenters = BTreeMap::new();
+        let (mut datacenters, mut members) = (BTreeMap::new(), BTreeMap::new());
         for (id, name, node_count) in &layout.datacenters {
             let nodes: Vec<NodeId> =
                 (1..=*node_count).map(|number| NodeId { datacenter: *id, number }).collect();
@@ -201,11 +209,13 @@ impl Configuration {
                 .shards()
                 .map(|shard| place(shard, &nodes, usize::from(layout.chain_length)))
                 .collect();
+            let addresses = nodes.iter().map(|node| (*node, String::new())).collect();
+            members.insert(*id, Member::open(name.clone(), addresses));
             datacenters.insert(*id, Datacenter::of(name.clone(), nodes, chains));
         }
         Self {
             deployment: layout.deployment,
-            membership: MembershipEpoch(1),
+            membership: Arc::new(Membership::first(members)),
             shard_count: layout.shard_count,
             datacenters,
         }
@@ -221,6 +231,45 @@ impl Configuration {
             chain.waiting = waiting.collect();
         }
         first
+    }
+
+    /// Takes over which datacenters there are, if that is newer; tells whether it was. Of one that
+    /// is new nothing is known but its nodes; one that is lost or gone has no part any more.
+    pub fn adopt_membership(&mut self, newer: &Arc<Membership>) -> bool {
+        if newer.epoch <= self.membership.epoch {
+            return false;
+        }
+        let present: BTreeSet<DatacenterId> = newer.present().collect();
+        self.datacenters.retain(|id, _| present.contains(id));
+        for id in present {
+            let member = &newer.members[&id];
+            self.datacenters.entry(id).or_insert_with(|| Datacenter {
+                epoch: Epoch(0),
+                ..Datacenter::of(
+                    member.name.clone(),
+                    member.nodes.keys().copied().collect(),
+                    Vec::new(),
+                )
+            });
+        }
+        self.membership = Arc::clone(newer);
+        true
+    }
+
+    /// Begins each chain of a datacenter that is being added with one replica, which is to copy from
+    /// another datacenter; the others copy from that one. Nodes begin with about equally many.
+    pub fn begin_with_one_replica(&mut self, here: DatacenterId) {
+        let Some(there) = self.datacenters.get_mut(&here) else { return };
+        for (shard, chain) in there.chains.iter_mut().enumerate() {
+            let members: Vec<NodeId> = chain.members().collect();
+            let first = members.get(shard % members.len().max(1)).copied();
+            let waits = |node: NodeId| {
+                let why = if Some(node) == first { Waiting::LastServing } else { Waiting::Offline };
+                (node, why)
+            };
+            chain.serving.clear();
+            chain.waiting = members.into_iter().map(waits).collect();
+        }
     }
 
     /// Takes over one datacenter's part if it is newer and fits; tells whether it did.
@@ -292,7 +341,28 @@ impl Configuration {
         Lineage(1)
     }
 
-    /// The other datacenters.
+    /// The datacenters whose writes may still be on their way: those that are present, and one
+    /// that is lost, of which others may have more.
+    pub fn origins(&self) -> impl Iterator<Item = DatacenterId> {
+        self.membership.members.keys().copied()
+    }
+
+    /// Whether a datacenter serves reads, and has begun to for good.
+    #[must_use]
+    pub fn is_open(&self, id: DatacenterId) -> bool {
+        matches!(self.membership.standing(id), Some(Standing::Open | Standing::Leaving))
+    }
+
+    /// The datacenter that one copies from whose turn it is to.
+    #[must_use]
+    pub fn donor_of(&self, id: DatacenterId) -> Option<DatacenterId> {
+        match self.membership.standing(id)? {
+            Standing::Copying { from } => Some(from),
+            Standing::Joining { .. } | Standing::Open | Standing::Leaving | Standing::Lost => None,
+        }
+    }
+
+    /// The other datacenters that are present.
     pub fn peers(&self, here: DatacenterId) -> impl Iterator<Item = DatacenterId> {
         self.datacenters.keys().copied().filter(move |id| *id != here)
     }

@@ -25,6 +25,8 @@ pub mod dependency;
 pub mod ids;
 /// Keys, their slots, their shards and their hashes.
 pub mod key;
+/// Which datacenters a deployment has, and what each may do.
+pub mod membership;
 /// What a client can ask of a key.
 pub mod operation;
 /// Requests that are not served, for reasons that a client may act on.

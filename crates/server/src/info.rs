@@ -257,7 +257,7 @@ fn causal(node: &Node, text: &mut String) {
     line(text, "boot", node.boot);
     let configuration = node.configuration();
     line(text, "epoch", configuration.epoch(here));
-    line(text, "membership", configuration.membership);
+    line(text, "membership", configuration.membership.epoch);
     line(text, "datacenters", configuration.datacenters.len());
     line(text, "shards_here", node.shards().count());
     line(text, "shards_settling", node.unsettled());

@@ -333,7 +333,7 @@ impl World {
         let Response::Bytes(text) = response else { return self.lose_connection(number) };
         let text = String::from_utf8_lossy(text);
         let (deployment, membership) =
-            (self.configuration.deployment, self.configuration.membership);
+            (self.configuration.deployment, self.configuration.membership.epoch);
         let context = match SessionToken::decode(&text, deployment, membership) {
             Ok(context) => Box::new(context),
             Err(error) => {

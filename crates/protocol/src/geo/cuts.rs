@@ -126,7 +126,7 @@ impl CutKeeper {
     }
 
     fn on_report(&mut self, here: &Here, from: NodeId, report: CutReport, out: &mut Outputs) {
-        if report.membership != self.configuration.membership {
+        if report.membership != self.configuration.membership.epoch {
             out.event(Event::StaleMessage { from });
             return;
         }
@@ -216,7 +216,7 @@ impl CutKeeper {
         let report = |hlc: Timestamp, scope: CutScope| {
             Message::Cut(CutReport {
                 epoch: datacenter.epoch,
-                membership: self.configuration.membership,
+                membership: self.configuration.membership.epoch,
                 hlc,
                 scope,
             })

@@ -102,7 +102,7 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let Replicate { membership, origin, lineage, previous, entries, is_fetched } = replicate;
-        let is_stale = membership != self.configuration.membership
+        let is_stale = membership != self.configuration.membership.epoch
             || lineage != self.configuration.lineage(origin, self.shard)
             || origin != from.datacenter
             || self.configuration.datacenter(origin).is_none();
@@ -364,7 +364,7 @@ impl Shard {
         if !stamps.is_empty() {
             inbox.again_at = Some(at);
             let body = Body::Fetch {
-                membership: self.configuration.membership,
+                membership: self.configuration.membership.epoch,
                 lineage: self.configuration.lineage(origin, self.shard),
                 stamps,
             };
@@ -450,7 +450,7 @@ impl Shard {
         let Some(sender) = inbox.sender else { return };
         inbox.told = line.durable.watermark();
         let received = Received {
-            membership: self.configuration.membership,
+            membership: self.configuration.membership.epoch,
             lineage,
             received_to: inbox.received_to,
             applied_to: line.durable.watermark(),

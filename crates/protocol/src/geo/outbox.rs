@@ -161,7 +161,7 @@ impl Shard {
         let Some(head) = self.configuration.head(peer, self.shard) else { return };
         let own = self.here_datacenter();
         let replicate = Replicate {
-            membership: self.configuration.membership,
+            membership: self.configuration.membership.epoch,
             origin: own,
             lineage: self.configuration.lineage(own, self.shard),
             previous,
@@ -186,7 +186,7 @@ impl Shard {
         received: &Received,
         out: &mut Outputs,
     ) {
-        if received.membership != self.configuration.membership {
+        if received.membership != self.configuration.membership.epoch {
             out.event(Event::StaleMessage { from });
             return;
         }
@@ -252,7 +252,7 @@ impl Shard {
         stamps: &[Timestamp],
         out: &mut Outputs,
     ) {
-        if membership != self.configuration.membership {
+        if membership != self.configuration.membership.epoch {
             out.event(Event::StaleMessage { from });
             return;
         }

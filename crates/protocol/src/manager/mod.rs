@@ -38,6 +38,8 @@
 
 /// When a node that is asked to stop may do so.
 pub mod leaving;
+/// Which datacenters belong to the deployment.
+pub mod membership;
 #[cfg(test)]
 mod tests;
 

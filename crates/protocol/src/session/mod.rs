@@ -283,7 +283,8 @@ impl Session {
             Command::Token => {
                 let context = self.past.for_token(view.stable, self.options.mutations);
                 let configuration = view.configuration;
-                let (deployment, membership) = (configuration.deployment, configuration.membership);
+                let (deployment, membership) =
+                    (configuration.deployment, configuration.membership.epoch);
                 let token = SessionToken::encode(&context, deployment, membership);
                 out.ready.push(Response::Bytes(token.into_string().into_bytes()));
             }

@@ -318,6 +318,7 @@ fn configurations() -> [Message; 2] {
         short: [node(3)].into(),
         boots: [(node(2), Boot(3)), (node(3), Boot(300))].into(),
         chains: waits.into_iter().map(chain).collect(),
+        membership: None,
     };
     [
         Message::AskConfiguration(DatacenterId(2)),

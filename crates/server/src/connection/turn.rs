@@ -419,7 +419,7 @@ impl Conversation {
     fn after(&mut self, token: &[u8], timeout_millis: Option<u64>) -> Option<Waiting> {
         let decoded = std::str::from_utf8(token).ok().map(|text| {
             let configuration = &self.current.configuration;
-            SessionToken::decode(text, configuration.deployment, configuration.membership)
+            SessionToken::decode(text, configuration.deployment, configuration.membership.epoch)
         });
         match decoded {
             Some(Ok(context)) => {

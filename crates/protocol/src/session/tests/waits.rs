@@ -63,6 +63,7 @@ mod tokens {
         let Some(Response::Bytes(token)) = answers.last() else { panic!("{answers:?}") };
         let token = std::str::from_utf8(token).unwrap();
         let Configuration { deployment, membership, .. } = scene.configuration;
+        let membership = membership.epoch;
         let read = SessionToken::decode(token, deployment, membership);
         assert_eq!(read.as_ref(), Ok(scene.session.context()));
     }

@@ -372,7 +372,7 @@ impl Story {
         };
         let text = String::from_utf8(token.clone()).unwrap();
         let configuration = &self.deployment().configuration;
-        let (deployment, membership) = (configuration.deployment, configuration.membership);
+        let (deployment, membership) = (configuration.deployment, configuration.membership.epoch);
         let context = SessionToken::decode(&text, deployment, membership).unwrap();
         let node = *self.places(place)?.first()?;
         self.deployment().connect(to, node);

@@ -1,0 +1,271 @@
+//! Says which datacenters a deployment has, and what each may do: a value with an epoch.
+//!
+//! It is agreed on once for the whole deployment, since datacenters that decided for themselves
+//! could disagree (PITFALLS A14, B41), and each datacenter then carries it in its own part of the
+//! configuration. Every message between datacenters names its epoch, and another one is refused,
+//! so that what was decided under one set of datacenters is never used under another (A15).
+//!
+//! Invariant: at most one datacenter is anything but open; an id is never used again, also when
+//! its datacenter is gone; one that is open at least.
+//! Not here: what follows what, and why (`protocol::manager::membership`).
+
+use std::collections::BTreeMap;
+
+use crate::{
+    codec::{DecodeError, Reader, Writer},
+    ids::{DatacenterId, MembershipEpoch, NodeId},
+};
+
+/// What a datacenter may do, and what the others do for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// It is being added and answers nobody. The others keep everything for it from when each has
+    /// acknowledged this epoch; it waits until all have.
+    Joining {
+        /// Whose data it shall copy; the first that serves if none is named.
+        from: Option<DatacenterId>,
+    },
+    /// All others keep everything for it: it copies from one of them, then follows all of them,
+    /// and answers nobody yet.
+    Copying {
+        /// Whose data it copies.
+        from: DatacenterId,
+    },
+    /// It serves.
+    Open,
+    /// It takes no writes any more, and hands out what it has.
+    Leaving,
+    /// It is lost for ever: the others hand each other what any of them has of it.
+    Lost,
+}
+
+/// One datacenter of a deployment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    /// What people call it.
+    pub name: String,
+    /// Its nodes, each with the address where others reach it; empty where settings say so alone.
+    pub nodes: BTreeMap<NodeId, String>,
+    /// What it may do.
+    pub standing: Standing,
+    /// The newest epoch that all of its nodes act by.
+    pub acknowledged: MembershipEpoch,
+    /// The newest epoch of which it has done all that is asked of it: copied, handed out.
+    pub done: MembershipEpoch,
+}
+
+impl Member {
+    /// One that serves from the beginning.
+    #[must_use]
+    pub const fn open(name: String, nodes: BTreeMap<NodeId, String>) -> Self {
+        Self {
+            name,
+            nodes,
+            standing: Standing::Open,
+            acknowledged: MembershipEpoch(0),
+            done: MembershipEpoch(0),
+        }
+    }
+}
+
+/// A datacenter that is a member no more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Gone {
+    /// What people called it.
+    pub name: String,
+    /// Whether it was lost, so that the end of what it had written may be missing.
+    pub was_lost: bool,
+    /// The epoch that went on without it.
+    pub since: MembershipEpoch,
+}
+
+/// The datacenters of a deployment.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Membership {
+    /// Grows by one with each change of who may do what.
+    pub epoch: MembershipEpoch,
+    /// The datacenters.
+    pub members: BTreeMap<DatacenterId, Member>,
+    /// Those that are members no more; what they wrote counts as applied everywhere.
+    pub gone: BTreeMap<DatacenterId, Gone>,
+}
+
+impl Membership {
+    /// The first one of a deployment: all of them serve.
+    #[must_use]
+    pub fn first(members: impl IntoIterator<Item = (DatacenterId, Member)>) -> Self {
+        Self {
+            epoch: MembershipEpoch(1),
+            members: members.into_iter().collect(),
+            gone: BTreeMap::new(),
+        }
+    }
+
+    /// What a datacenter may do; `None` if it is no member.
+    #[must_use]
+    pub fn standing(&self, id: DatacenterId) -> Option<Standing> {
+        self.members.get(&id).map(|member| member.standing)
+    }
+
+    /// The datacenter that is anything but open.
+    #[must_use]
+    pub fn changing(&self) -> Option<(DatacenterId, Standing)> {
+        let changing = self.members.iter().find(|(_, member)| member.standing != Standing::Open);
+        changing.map(|(id, member)| (*id, member.standing))
+    }
+
+    /// The members that hold and exchange data: all but one that is lost.
+    pub fn present(&self) -> impl Iterator<Item = DatacenterId> {
+        let is_present = |(_, member): &(&DatacenterId, &Member)| member.standing != Standing::Lost;
+        self.members.iter().filter(is_present).map(|(id, _)| *id)
+    }
+
+    /// Whether nothing of a datacenter can be missing or come any more.
+    #[must_use]
+    pub fn is_gone(&self, id: DatacenterId) -> bool {
+        self.gone.contains_key(&id)
+    }
+
+    /// Writes it.
+    pub fn write(&self, to: &mut Writer<'_>) {
+        to.number(self.epoch.0);
+        to.length(self.members.len());
+        for (id, member) in &self.members {
+            to.datacenter(*id);
+            to.bytes(member.name.as_bytes());
+            to.length(member.nodes.len());
+            for (node, address) in &member.nodes {
+                to.node(*node);
+                to.bytes(address.as_bytes());
+            }
+            match member.standing {
+                Standing::Open => to.u8(0),
+                Standing::Joining { from } => {
+                    to.u8(1);
+                    to.option(from, Writer::datacenter);
+                }
+                Standing::Copying { from } => {
+                    to.u8(2);
+                    to.datacenter(from);
+                }
+                Standing::Leaving => to.u8(3),
+                Standing::Lost => to.u8(4),
+            }
+            to.number(member.acknowledged.0);
+            to.number(member.done.0);
+        }
+        to.length(self.gone.len());
+        for (id, gone) in &self.gone {
+            to.datacenter(*id);
+            to.bytes(gone.name.as_bytes());
+            to.u8(u8::from(gone.was_lost));
+            to.number(gone.since.0);
+        }
+    }
+
+    /// Reads one.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are none.
+    pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Self {
+            epoch: MembershipEpoch(from.number()?),
+            members: from
+                .list("datacenters", |from| Ok((from.datacenter()?, read_member(from)?)))?
+                .into_iter()
+                .collect(),
+            gone: from
+                .list("datacenters that are gone", |from| {
+                    let id = from.datacenter()?;
+                    let name = text(from)?;
+                    let was_lost = match from.u8()? {
+                        0 => false,
+                        1 => true,
+                        found => {
+                            return Err(DecodeError::UnknownTag { what: "kind of loss", found });
+                        }
+                    };
+                    Ok((id, Gone { name, was_lost, since: MembershipEpoch(from.number()?) }))
+                })?
+                .into_iter()
+                .collect(),
+        })
+    }
+}
+
+fn read_member(from: &mut Reader<'_>) -> Result<Member, DecodeError> {
+    Ok(Member {
+        name: text(from)?,
+        nodes: from
+            .list("nodes with addresses", |from| Ok((from.node()?, text(from)?)))?
+            .into_iter()
+            .collect(),
+        standing: match from.u8()? {
+            0 => Standing::Open,
+            1 => Standing::Joining { from: from.option(Reader::datacenter)? },
+            2 => Standing::Copying { from: from.datacenter()? },
+            3 => Standing::Leaving,
+            4 => Standing::Lost,
+            found => return Err(DecodeError::UnknownTag { what: "standing", found }),
+        },
+        acknowledged: MembershipEpoch(from.number()?),
+        done: MembershipEpoch(from.number()?),
+    })
+}
+
+fn text(from: &mut Reader<'_>) -> Result<String, DecodeError> {
+    Ok(String::from_utf8_lossy(from.bytes()?).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn node(datacenter: u8, number: u16) -> NodeId {
+        NodeId { datacenter: DatacenterId(datacenter), number }
+    }
+
+    #[test]
+    fn a_membership_is_read_as_it_was_written() {
+        let standings = [
+            Standing::Open,
+            Standing::Joining { from: Some(DatacenterId(1)) },
+            Standing::Copying { from: DatacenterId(1) },
+            Standing::Leaving,
+            Standing::Lost,
+        ];
+        for standing in standings {
+            let nodes = [(node(2, 1), "ten:1".to_owned()), (node(2, 2), String::new())];
+            let mut changing = Member::open("second".to_owned(), nodes.into());
+            changing.standing = standing;
+            changing.acknowledged = MembershipEpoch(4);
+            changing.done = MembershipEpoch(3);
+            let open = Member::open("first".to_owned(), BTreeMap::new());
+            let mut membership =
+                Membership::first([(DatacenterId(1), open), (DatacenterId(2), changing)]);
+            let since = MembershipEpoch(3);
+            let gone = Gone { name: "third".to_owned(), was_lost: true, since };
+            membership.gone.insert(DatacenterId(3), gone);
+            let mut bytes = Vec::new();
+            membership.write(&mut Writer::new(&mut bytes));
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(Membership::read(&mut reader).unwrap(), membership);
+            reader.finish().unwrap();
+            for end in 0..bytes.len() {
+                assert!(Membership::read(&mut Reader::new(&bytes[..end])).is_err(), "cut at {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn one_that_is_lost_is_a_member_and_not_present() {
+        let open = || Member::open(String::new(), BTreeMap::new());
+        let mut membership =
+            Membership::first([(DatacenterId(1), open()), (DatacenterId(2), open())]);
+        assert_eq!(membership.changing(), None);
+        membership.members.get_mut(&DatacenterId(2)).unwrap().standing = Standing::Lost;
+        assert_eq!(membership.changing(), Some((DatacenterId(2), Standing::Lost)));
+        assert_eq!(membership.present().collect::<Vec<_>>(), vec![DatacenterId(1)]);
+        assert!(!membership.is_gone(DatacenterId(2)));
+    }
+}
