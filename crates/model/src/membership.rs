@@ -221,7 +221,7 @@ fn text(from: &mut Reader<'_>) -> Result<String, DecodeError> {
 mod tests {
     use super::*;
 
-    fn node(datacenter: u8, number: u16) -> NodeId {
+    fn node(datacenter: u16, number: u16) -> NodeId {
         NodeId { datacenter: DatacenterId(datacenter), number }
     }
 

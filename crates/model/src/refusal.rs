@@ -60,6 +60,21 @@ pub enum Refusal {
         /// The shard.
         shard: ShardId,
     },
+    /// The datacenter is being added: what it holds is not whole yet.
+    #[error(
+        "this datacenter is being added and still copies what the others have; use another one \
+         until then"
+    )]
+    Joining,
+    /// The datacenter is being removed.
+    #[error("this datacenter is being removed and takes no more writes; use another one")]
+    Leaving,
+    /// The datacenter was removed, or given up.
+    #[error(
+        "this datacenter belongs to the deployment no more: the others have gone on without it; \
+         use another one"
+    )]
+    Gone,
     /// The memory limit is reached.
     #[error("command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
@@ -106,6 +121,9 @@ impl Refusal {
             Self::NotYet { .. } => "NOTYET",
             Self::UnknownOutcome => "UNKNOWNOUTCOME",
             Self::Unreachable { .. } => "CLUSTERDOWN",
+            Self::Joining => "LOADING",
+            Self::Leaving => "READONLY",
+            Self::Gone => "CLUSTERDOWN",
             Self::OutOfMemory => "OOM",
             Self::DiskFull { .. } => "DISKFULL",
             Self::CrossShard => "CROSSSLOT",
@@ -124,6 +142,9 @@ impl Refusal {
             Self::Busy { .. }
             | Self::NotYet { .. }
             | Self::UnknownOutcome
+            | Self::Joining
+            | Self::Leaving
+            | Self::Gone
             | Self::OutOfMemory
             | Self::DiskFull { .. }
             | Self::CrossShard
@@ -143,6 +164,9 @@ impl Refusal {
             Self::Unreachable { .. } => "unreachable",
             Self::Settling { .. } => "settling",
             Self::NoLease { .. } => "no_lease",
+            Self::Joining => "joining",
+            Self::Leaving => "leaving",
+            Self::Gone => "gone",
             Self::OutOfMemory => "out_of_memory",
             Self::DiskFull { .. } => "disk_full",
             Self::CrossShard => "cross_shard",
@@ -179,6 +203,9 @@ impl Refusal {
                 to.u8(11);
                 to.shard(shard);
             }
+            Self::Joining => to.u8(12),
+            Self::Leaving => to.u8(13),
+            Self::Gone => to.u8(14),
             Self::OutOfMemory => to.u8(5),
             Self::DiskFull { node } => {
                 to.u8(6);
@@ -213,6 +240,9 @@ impl Refusal {
             9 => Self::TooLarge,
             10 => Self::Drift { ahead_millis: from.fixed32()?, limit_millis: from.fixed32()? },
             11 => Self::NoLease { shard: from.shard()? },
+            12 => Self::Joining,
+            13 => Self::Leaving,
+            14 => Self::Gone,
             found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
         })
     }

@@ -70,6 +70,11 @@ pub enum Event {
         /// The shard.
         shard: ShardId,
     },
+    /// A shard of a datacenter that is being added has copied what it needs from another one.
+    Seeded {
+        /// The shard.
+        shard: ShardId,
+    },
     /// Two replicas hold different entries at one position: a bug, or a damaged disk.
     Diverged {
         /// The shard.

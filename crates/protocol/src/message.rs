@@ -178,6 +178,24 @@ pub enum Body {
     },
     /// From the tail: some of what you lack.
     Copied(Copied),
+    /// From a tail to the head of another datacenter: committed entries of one that is lost.
+    HandOn {
+        /// Under which membership.
+        membership: MembershipEpoch,
+        /// Where they began.
+        origin: DatacenterId,
+        /// In the order of the sender's log.
+        entries: Vec<Entry>,
+    },
+    /// Back to the sending node: those of them that are applied and persisted.
+    HandedOn {
+        /// Under which membership.
+        membership: MembershipEpoch,
+        /// Where they began.
+        origin: DatacenterId,
+        /// Their stamps.
+        stamps: Vec<Timestamp>,
+    },
 }
 
 /// What a syncing replica has, and what it wants next.
@@ -349,6 +367,8 @@ pub enum CutScope {
         applied: Cut,
         /// Whether an entry that is not a tick is still not stable, or someone waits for ticks.
         wants_ticks: bool,
+        /// Whether these shards have handed out what the membership asks for.
+        is_handed_out: bool,
     },
     /// The applied cut of the sender's whole datacenter.
     Datacenter {

@@ -81,6 +81,16 @@ pub enum Mutation {
     ExpireBeforeLease,
     /// A node that leaves says so while it still answers.
     LeaveWithLease,
+    /// A shard of a new datacenter stands alone before it has what its donor had when it began.
+    SeedFromTheMiddle,
+    /// A new datacenter opens as soon as all of its shards have copied.
+    OpenWithTornPast,
+    /// A new datacenter copies before all others keep what it will need.
+    CopyBeforeAcknowledged,
+    /// A datacenter that leaves goes on taking writes.
+    WriteWhileLeaving,
+    /// Survivors keep what they have of a lost datacenter to themselves.
+    KeepLostToOneself,
 }
 
 /// Which deliberate bug is switched on, if any.

@@ -270,6 +270,9 @@ impl Telemetry {
                     info!(node = %here, "all shards have settled: ready");
                 }
             }
+            Event::Seeded { shard } => {
+                debug!(node = %here, %shard, "copied from another datacenter");
+            }
             Event::Diverged { shard, with, position } => {
                 self.diverged.increment(1);
                 error!(node = %here, %shard, %with, %position, "two replicas hold different entries: stop both and compare their disks");

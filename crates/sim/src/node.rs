@@ -463,7 +463,7 @@ impl Node {
     /// Takes a new configuration.
     pub fn reconfigure(&mut self, now: Moment, configuration: &Arc<Configuration>) {
         self.configuration = Arc::clone(configuration);
-        self.keeper.configure(Arc::clone(configuration));
+        self.keeper.configure(Arc::clone(configuration), self.id.datacenter);
         for number in 0..self.shards.len() {
             let shard = ShardId(u16::try_from(number).expect("few shards"));
             self.tell(now, shard, Input::Configuration(Arc::clone(configuration)));

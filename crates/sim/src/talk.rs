@@ -183,6 +183,7 @@ impl World {
             Event::Waiting { .. }
             | Event::Conflict { .. }
             | Event::Settled { .. }
+            | Event::Seeded { .. }
             | Event::StaleMessage { .. }
             | Event::BodiesDropped { .. } => {}
         }

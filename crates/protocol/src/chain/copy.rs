@@ -38,7 +38,7 @@ use crate::{
 };
 
 /// How often a replica that has everything asks whether there is more.
-const LOOK_EVERY: Duration = Duration::from_millis(20);
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(20);
 /// Entries that a replica may lack when the tail begins to wait for it: it gets them in one answer.
 const WAIT_WITHIN: u64 = 256;
 /// Bytes of entries that a tail keeps for a replica that copies from it.
@@ -65,6 +65,8 @@ pub(super) struct Copying {
     noted_at: LogIndex,
     /// When to ask next.
     again_at: Option<Steady>,
+    /// In a datacenter that is being added: what the donor had committed when it first answered.
+    pub(super) seed_to: Option<Position>,
     /// At the tail: how far the replica behind it has come.
     joiner: Option<Joiner>,
     /// At the tail: whether that replica has come so close that nothing more is committed without
@@ -126,6 +128,11 @@ impl Copying {
     /// Whether the answer that came last is still being written.
     pub(super) const fn awaits_disk(&self) -> bool {
         self.answered.is_some() && self.asked.is_none()
+    }
+
+    /// So much survives a power loss of those that are copied from.
+    pub(super) fn note_durable(&mut self, to: Position) {
+        self.others_have_to = self.others_have_to.max(to);
     }
 
     pub(super) const fn lacks_history(&self) -> bool {
@@ -274,13 +281,13 @@ impl Shard {
         self.ask_again_at(after(here.now.steady, RETRY_AFTER), out);
     }
 
-    fn ask_again_at(&mut self, at: Steady, out: &mut Outputs) {
+    pub(super) fn ask_again_at(&mut self, at: Steady, out: &mut Outputs) {
         self.copying.again_at = Some(at);
         self.arm(at, out);
     }
 
     /// Whether the disk holds all that a serving replica needs, but for the end of the log.
-    fn is_whole(&self, storage: &dyn Storage) -> bool {
+    pub(super) fn is_whole(&self, storage: &dyn Storage) -> bool {
         let has_keys =
             self.keys.frontier().is_none() || self.options.mutations.has(Mutation::ServeHalfCopied);
         let is_alone = self.configuration.peers(self.here_datacenter()).next().is_none();
@@ -362,7 +369,7 @@ impl Shard {
     pub(super) fn answer_joiner(&mut self, out: &mut Outputs) {
         let Some(joiner) = self.copying.joiner else { return };
         let Some(ask) = self.copying.held.take() else { return };
-        let (number, has_to) = (ask.number, joiner.has_to);
+        let has_to = joiner.has_to;
         let mut entries = self.chunk_after(has_to);
         if !self.copying.vouches() {
             entries.retain(|entry| entry.identity.position <= self.committed_to);
@@ -372,18 +379,34 @@ impl Shard {
             self.copying.held = Some(ask);
             return;
         }
+        let copied = self.copied_after(&ask, has_to, entries);
+        out.early(joiner.node, self.message(Body::Copied(copied)));
+    }
+
+    /// The answer to a question of a replica that has all up to a position, and gets these entries.
+    pub(super) fn copied_after(
+        &self,
+        ask: &CopyAsk,
+        has_to: Position,
+        entries: Vec<Entry>,
+    ) -> Copied {
         let end = entries.last().map_or(has_to, |entry| entry.identity.position);
         let part = ask.part_from.filter(|_| end == self.committed_to);
         let part = part.map(|from| self.keys.part(from, self.options.part_bytes));
         let history = ask.window_from.map(|from| self.chunk_before(from)).unwrap_or_default();
-        let (committed_to, durable_to) = (self.committed_to, self.durable_position());
-        let behind = has_to;
-        let copied = Copied { number, behind, committed_to, durable_to, history, entries, part };
-        out.early(joiner.node, self.message(Body::Copied(copied)));
+        Copied {
+            number: ask.number,
+            behind: has_to,
+            committed_to: self.committed_to,
+            durable_to: self.durable_position(),
+            history,
+            entries,
+            part,
+        }
     }
 
     /// What the log has come to here, apart from the keys.
-    fn start_of_copy(&self) -> Start {
+    pub(super) fn start_of_copy(&self) -> Start {
         let (shown_to, collected_to) = self.keys.shown_and_collected_to();
         let lines = self.lines.iter().map(|(origin, line)| LineStart {
             origin: *origin,
@@ -439,6 +462,9 @@ impl Shard {
             return; // Not what was asked for.
         }
         let Some(asked) = self.copying.asked.take() else { return };
+        if self.goes_on_alone(here, &copied, storage, out) {
+            return;
+        }
         if asked.for_history {
             self.take_history(copied.history, storage, out);
         }

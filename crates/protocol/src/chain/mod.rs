@@ -24,6 +24,8 @@ mod request;
 mod room;
 /// Which runs of the other replicas count.
 mod runs;
+/// Copies from another datacenter, for one that is being added.
+mod seed;
 /// Agreement with the neighbours after a restart or a new epoch.
 mod settle;
 /// The end of the log that is kept in memory.
@@ -44,6 +46,7 @@ use antecede_model::{
     configuration::Configuration,
     cut::Cut,
     ids::{Boot, DatacenterId, Epoch, LogIndex, NodeId, Position, RequestId, SessionId, ShardId},
+    membership::Standing,
     refusal::Refusal,
 };
 
@@ -54,7 +57,9 @@ use self::{
 use crate::{
     entry::Entry,
     event::Event,
-    geo::{dependency::Waiters, inbox::Inbox, outbox::Outbox, stable::Collection},
+    geo::{
+        dependency::Waiters, hand_on::HandingOn, inbox::Inbox, outbox::Outbox, stable::Collection,
+    },
     machine::{Here, Outputs, Persisted, Storage},
     message::{Body, LocalRequest, Message, Progress, Promise, ShardMessage},
     mutation::{Mutation, Mutations},
@@ -139,6 +144,8 @@ pub struct Watermarks {
     pub applied: Vec<(DatacenterId, Timestamp)>,
     /// Whether it holds something that is not stable yet, or waits for ticks.
     pub wants_ticks: bool,
+    /// Whether it has handed out what the membership asks for.
+    pub is_handed_out: bool,
     /// The tail's logical time.
     pub hlc: Timestamp,
 }
@@ -205,6 +212,11 @@ pub struct Shard {
     lacks_replicas: bool,
     /// Whether this replica answers nobody, so that the others may go on without it.
     is_aside: bool,
+    /// Why the datacenter answers nobody, if it does not.
+    refuses_all: Option<Refusal>,
+    /// Whether the datacenter is being removed: what began there after it has handed out what it
+    /// had would be lost.
+    takes_no_writes: bool,
     pub(crate) boots: BTreeMap<NodeId, Boot>,
     pub(crate) hlc: Hlc,
     pub(crate) keys: Keys,
@@ -244,6 +256,7 @@ pub struct Shard {
     pub(crate) outboxes: BTreeMap<DatacenterId, Outbox>,
     pub(crate) inboxes: BTreeMap<DatacenterId, Inbox>,
     pub(crate) waiters: Waiters,
+    pub(crate) handing_on: HandingOn,
     pub(crate) collection: Collection,
     /// The earliest moment that the shell was asked to wake this machine at.
     wake: Option<Steady>,
@@ -278,6 +291,8 @@ impl Shard {
             joiner: None,
             lacks_replicas: false,
             is_aside: false,
+            refuses_all: None,
+            takes_no_writes: false,
             boots: BTreeMap::new(),
             hlc: Hlc::default(),
             keys: Keys::new(options.hash_secret),
@@ -305,14 +320,28 @@ impl Shard {
             outboxes: BTreeMap::new(),
             inboxes: BTreeMap::new(),
             waiters: Waiters::default(),
+            handing_on: HandingOn::default(),
             collection: Collection::default(),
             wake: None,
             resend_at: None,
             scratch: Vec::new(),
         };
+        replica.note_standing();
         replica.before = replica.before_at_start();
         replica.forget_keys();
         replica
+    }
+
+    /// Takes over what the membership lets this datacenter do.
+    fn note_standing(&mut self) {
+        let standing = self.configuration.membership.standing(self.node.datacenter);
+        self.refuses_all = match standing {
+            Some(Standing::Open | Standing::Leaving) => None,
+            Some(Standing::Joining { .. } | Standing::Copying { .. }) => Some(Refusal::Joining),
+            Some(Standing::Lost) | None => Some(Refusal::Gone),
+        };
+        self.takes_no_writes = standing == Some(Standing::Leaving)
+            && !self.options.mutations.has(Mutation::WriteWhileLeaving);
     }
 
     /// Nothing stands before the head, so nothing holds it back.
@@ -372,7 +401,12 @@ impl Shard {
             applied.retain(|(origin, _)| *origin != self.node.datacenter);
             applied.push((self.node.datacenter, self.hlc.last()));
         }
-        Some(Watermarks { applied, wants_ticks: self.wants_ticks(), hlc: self.hlc.last() })
+        Some(Watermarks {
+            applied,
+            wants_ticks: self.wants_ticks(),
+            is_handed_out: self.is_handed_out(),
+            hlc: self.hlc.last(),
+        })
     }
 
     /// Whether the replica may answer clients.
@@ -518,7 +552,16 @@ impl Shard {
             Body::Fetch { membership, lineage: _, stamps } => {
                 self.on_fetch(from, membership, &stamps, out);
             }
+            Body::CopyAsk(ask) if from.datacenter != self.node.datacenter => {
+                self.on_seed_ask(here, from, &ask, out);
+            }
             Body::CopyAsk(ask) => self.on_copy_ask(here, (from, boot), ask, out),
+            Body::HandOn { membership, origin, entries } => {
+                self.on_hand_on(here, from, (membership, origin), entries, (storage, out));
+            }
+            Body::HandedOn { membership, origin, stamps } => {
+                self.on_handed_on(from, (membership, origin), stamps, out);
+            }
             Body::CopyAnew { .. } | Body::Copied(_) => {} // It has become the tail since it asked.
         }
     }
@@ -531,6 +574,7 @@ impl Shard {
         self.outboxes_when_due(here, out);
         self.inboxes_when_due(here, storage, out);
         self.copy_when_due(here, storage, out);
+        self.hand_on_when_due(here, out);
     }
 
     fn on_cuts(&mut self, here: &Here, cuts: &Cuts, storage: &mut dyn Storage, out: &mut Outputs) {
@@ -545,6 +589,7 @@ impl Shard {
         }
         self.collect_when_stable();
         self.tell_shortage(storage, out);
+        self.hand_on_when_due(here, out);
         if self.neighbours.is_head() && self.is_settled() {
             self.tick_when_wanted(here, storage, out);
             self.hide_expired(here, storage, out);
@@ -623,12 +668,16 @@ impl Shard {
     }
 }
 
-/// The cuts before anything was exchanged: a datacenter alone in its deployment is everywhere.
+/// The cuts before anything was exchanged: a datacenter alone in its deployment is everywhere, and
+/// nothing of one that is gone can be missing any more.
 pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) -> Cuts {
     let mut cuts = Cuts::default();
     if configuration.peers(here).next().is_none() {
         cuts.stable.advance(here, Timestamp::MAX);
         cuts.applied.advance(here, Timestamp::MAX);
+    }
+    for gone in configuration.membership.gone.keys() {
+        cuts.stable.advance(*gone, Timestamp::MAX);
     }
     cuts
 }

@@ -54,7 +54,9 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let LocalRequest { id, operation, carried } = request;
-        if !self.neighbours.is_member {
+        if let Some(refusal) = self.refuses_all {
+            self.refuse(id, refusal, out);
+        } else if !self.neighbours.is_member {
             self.refuse(id, Refusal::Unreachable { shard: self.shard }, out);
         } else if !self.is_settled() {
             self.refuse(id, Refusal::Settling { shard: self.shard }, out);
@@ -201,6 +203,9 @@ impl Shard {
         operation: &ShardOperation<'_>,
         storage: &dyn Storage,
     ) -> Option<Refusal> {
+        if self.takes_no_writes {
+            return Some(Refusal::Leaving);
+        }
         let held = self.window.end().0 - self.committed_to.0;
         if DIRTY_MAX as u64 <= held {
             return Some(Refusal::Busy {
@@ -254,6 +259,10 @@ impl Shard {
         let Executed { response, effects, observed, visible_at } = executed;
         let found = matches!(operation, ShardOperation::Batch { .. }).then(|| observed.clone());
         let mut reply = Reply { response, wrote: None, observed, shard: self.shard, visible_at };
+        if operation.is_read() && !effects.is_empty() && self.takes_no_writes {
+            self.refuse(id, Refusal::Leaving, out);
+            return;
+        }
         if operation.is_read() && !effects.is_empty() && storage.room() == Room::None {
             // An expired key may be told absent only once its hiding is in the log.
             self.refuse(id, Refusal::DiskFull { node: self.node }, out);
@@ -406,7 +415,7 @@ impl Shard {
         out: &mut Outputs,
     ) {
         const KEYS_MAX: usize = 64;
-        if self.short_of_room(here, storage).is_some() {
+        if self.short_of_room(here, storage).is_some() || self.takes_no_writes {
             return;
         }
         let wall = here.now.wall.millis();

@@ -23,7 +23,7 @@ use antecede_model::{
     ids::{Boot, NodeId, Position},
 };
 
-use super::{Neighbours, SETTLE_EVERY, Shard, after};
+use super::{Cuts, Neighbours, SETTLE_EVERY, Shard, after, initial_cuts};
 use crate::{
     entry::{Entry, Identity},
     event::Event,
@@ -119,7 +119,7 @@ impl Shard {
         self.hlc = Hlc::starting_above(newest.unwrap_or_default());
     }
 
-    fn settle_anew(&mut self, here: &Here, out: &mut Outputs) {
+    pub(super) fn settle_anew(&mut self, here: &Here, out: &mut Outputs) {
         self.settling = Settling { committed_at_most: self.window.end(), ..Settling::default() };
         self.told = None;
         self.sent_to = self.committed_to;
@@ -362,8 +362,29 @@ impl Shard {
         }
     }
 
+    /// Other datacenters are there than before.
+    fn adopt_members(
+        &mut self,
+        here: &Here,
+        was_alone: bool,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        self.note_standing();
+        self.forget_strangers();
+        self.hand_on_anew();
+        let first = initial_cuts(&self.configuration, self.node.datacenter);
+        if was_alone {
+            self.cuts = Cuts { hlc: self.cuts.hlc, ..first };
+        } else {
+            first.stable.iter().for_each(|(origin, to)| self.cuts.stable.advance(origin, to));
+        }
+        self.resolve_what_is_covered(here, storage, out);
+        self.release_floors(here, storage, out);
+    }
+
     /// Takes the place that the configuration gives to this run.
-    fn take_place(&mut self, boot: Boot) {
+    pub(super) fn take_place(&mut self, boot: Boot) {
         let Some(here) = self.configuration.datacenter(self.node.datacenter) else { return };
         let chain = self.configuration.chain_of(self.node.datacenter, self.shard);
         let has_right = here.boots.get(&self.node).is_none_or(|known| *known == boot);
@@ -384,6 +405,9 @@ impl Shard {
         for (node, boot) in &here.boots {
             self.boots.insert(*node, *boot);
         }
+        if self.neighbours.is_member && self.is_seeding() {
+            self.take_place_of_seed();
+        }
     }
 
     /// Takes its place in a newer configuration; older ones are ignored.
@@ -398,11 +422,16 @@ impl Shard {
             .datacenters
             .iter()
             .any(|(id, there)| self.configuration.epoch(*id) < there.epoch);
-        if !is_news {
+        let has_members = self.configuration.membership.epoch < configuration.membership.epoch;
+        if !is_news && !has_members {
             return;
         }
         let (was_head, was_syncing) = (self.neighbours.is_head(), self.donor.is_some());
+        let was_alone = self.configuration.peers(self.node.datacenter).next().is_none();
         self.configuration = configuration;
+        if has_members {
+            self.adopt_members(here, was_alone, storage, out);
+        }
         self.take_place(here.boot);
         let epoch = self.configuration.chain_epoch(self.node.datacenter, self.shard);
         if epoch <= self.epoch {

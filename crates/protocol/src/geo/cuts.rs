@@ -19,6 +19,7 @@ use antecede_model::{
     configuration::Configuration,
     cut::Cut,
     ids::{DatacenterId, NodeId, ShardId},
+    membership::Standing,
 };
 
 use crate::{
@@ -58,6 +59,7 @@ struct NodePart {
     shards: Vec<(ShardId, ShardId)>,
     applied: Cut,
     wants_ticks: bool,
+    is_handed_out: bool,
     hlc: Timestamp,
 }
 
@@ -71,6 +73,9 @@ pub struct CutKeeper {
     /// What datacenters have applied, and whether they want ticks; this one too.
     datacenters: BTreeMap<DatacenterId, (Cut, bool)>,
     cuts: Arc<Cuts>,
+    /// In a datacenter that is being added: what it must have applied of every other one before it
+    /// may answer anybody; known once all of its shards have copied.
+    opens_at: Option<Timestamp>,
     last_sent: Option<(NodePart, Cut, bool)>,
     quiet_rounds: u32,
 }
@@ -86,6 +91,7 @@ impl CutKeeper {
             nodes: BTreeMap::new(),
             datacenters: BTreeMap::new(),
             cuts,
+            opens_at: None,
             last_sent: None,
             quiet_rounds: 0,
         }
@@ -99,10 +105,69 @@ impl CutKeeper {
     }
 
     /// Takes a newer configuration; what was reported under the older one counts no more.
-    pub fn configure(&mut self, configuration: Arc<Configuration>) {
+    pub fn configure(&mut self, configuration: Arc<Configuration>, here: DatacenterId) {
+        let was_alone = self.configuration.peers(here).next().is_none();
+        let has_members = self.configuration.membership.epoch < configuration.membership.epoch;
         self.configuration = configuration;
         self.nodes.clear();
         self.last_sent = None;
+        if has_members {
+            self.adopt_members(here, was_alone);
+        }
+    }
+
+    /// Goes on with other datacenters. What was stable among fewer stays so: whoever is new copies
+    /// it. Only one that was alone knows nothing of what comes.
+    fn adopt_members(&mut self, here: DatacenterId, was_alone: bool) {
+        self.opens_at = None;
+        let members = Arc::clone(&self.configuration);
+        self.datacenters.retain(|id, _| members.datacenters.contains_key(id));
+        let first = initial_cuts(&self.configuration, here);
+        let cuts = Arc::make_mut(&mut self.cuts);
+        if was_alone {
+            *cuts = Cuts { hlc: cuts.hlc, ..first };
+            return;
+        }
+        for (origin, to) in first.stable.iter() {
+            cuts.stable.advance(origin, to);
+        }
+        for (origin, to) in first.applied.iter() {
+            cuts.applied.advance(origin, to);
+        }
+    }
+
+    /// Whether this datacenter has done what the membership asks of it, by what its nodes have said
+    /// since they act by it: it has copied all, has handed out its own writes, or what it has of one
+    /// that is lost.
+    #[must_use]
+    pub fn has_done(&self, here: DatacenterId) -> bool {
+        let Some((changing, standing)) = self.configuration.membership.changing() else {
+            return false;
+        };
+        if !self.covers_every_shard() {
+            return false;
+        }
+        match standing {
+            Standing::Copying { .. } => changing == here && self.has_opened(here),
+            Standing::Leaving => changing == here && self.is_handed_out(),
+            Standing::Lost => changing != here && self.is_handed_out(),
+            Standing::Joining { .. } | Standing::Open => false,
+        }
+    }
+
+    fn is_handed_out(&self) -> bool {
+        self.nodes.values().all(|part| part.is_handed_out)
+    }
+
+    /// Whether everything is here that anything copied may rest on: what its donor had applied and
+    /// other shards had not copied by then.
+    fn has_opened(&self, here: DatacenterId) -> bool {
+        if self.mutations.has(Mutation::OpenWithTornPast) {
+            return true;
+        }
+        let Some(opens_at) = self.opens_at else { return false };
+        let mut others = self.configuration.origins().filter(|origin| *origin != here);
+        others.all(|origin| self.cuts.applied.covers(origin, opens_at))
     }
 
     /// Handles one input.
@@ -143,13 +208,14 @@ impl CutKeeper {
             out.early(from, Message::AskConfiguration(from.datacenter));
         }
         match report.scope {
-            CutScope::Node { shards, applied, wants_ticks } => {
+            CutScope::Node { shards, applied, wants_ticks, is_handed_out } => {
                 let is_current = report.epoch == self.configuration.epoch(own);
                 if from.datacenter != own || !is_current {
                     out.event(Event::StaleMessage { from });
                     return;
                 }
-                let part = NodePart { shards, applied, wants_ticks, hlc: report.hlc };
+                let hlc = report.hlc;
+                let part = NodePart { shards, applied, wants_ticks, is_handed_out, hlc };
                 self.nodes.insert(from, part);
             }
             CutScope::Datacenter { applied, wants_ticks } => {
@@ -179,6 +245,7 @@ impl CutKeeper {
             shards: runs(watermarks.iter().map(|(shard, _)| *shard)),
             applied: smallest(watermarks.iter().map(|(_, part)| part)),
             wants_ticks: watermarks.iter().any(|(_, part)| part.wants_ticks),
+            is_handed_out: watermarks.iter().all(|(_, part)| part.is_handed_out),
             hlc,
         };
         self.nodes.insert(here.node, part.clone());
@@ -191,6 +258,7 @@ impl CutKeeper {
             sent.shards == part.shards
                 && sent.applied == part.applied
                 && sent.wants_ticks == part.wants_ticks
+                && sent.is_handed_out == part.is_handed_out
                 && *cut == applied
                 && *wants == wants_ticks
         });
@@ -225,6 +293,7 @@ impl CutKeeper {
             shards: part.shards,
             applied: part.applied,
             wants_ticks: part.wants_ticks,
+            is_handed_out: part.is_handed_out,
         };
         for node in datacenter.present().filter(|node| *node != here.node) {
             out.early(node, report(part.hlc, scope.clone()));
@@ -249,20 +318,23 @@ impl CutKeeper {
         if self.configuration.peers(own).next().is_none() {
             return;
         }
-        let wants_ticks = self.nodes.values().any(|part| part.wants_ticks);
+        let is_copying = self.configuration.donor_of(own).is_some();
+        let wants_ticks = is_copying || self.nodes.values().any(|part| part.wants_ticks);
         let is_whole =
             self.covers_every_shard() || self.mutations.has(Mutation::MinimaWithoutShards);
         let known = self.datacenters.entry(own).or_default();
         known.1 = wants_ticks;
         if is_whole {
-            let origins = self.configuration.datacenters.keys();
-            for origin in origins {
+            for origin in self.configuration.origins() {
                 let parts = self.nodes.values().filter(|part| !part.shards.is_empty());
-                if let Some(to) = parts.map(|part| part.applied.at(*origin)).min() {
-                    known.0.advance(*origin, to);
+                if let Some(to) = parts.map(|part| part.applied.at(origin)).min() {
+                    known.0.advance(origin, to);
                 }
             }
             let hlc = self.nodes.values().map(|part| part.hlc).max().unwrap_or_default();
+            if is_copying {
+                self.opens_at.get_or_insert(hlc); // Above every stamp that was copied.
+            }
             self.note_hlc(hlc);
         }
         let mut cuts = (*self.cuts).clone();

@@ -130,7 +130,7 @@ impl Shard {
     }
 
     /// The cuts may have covered dependencies since they were asked for.
-    fn resolve_what_is_covered(
+    pub(crate) fn resolve_what_is_covered(
         &mut self,
         here: &Here,
         storage: &mut dyn Storage,
@@ -141,8 +141,9 @@ impl Shard {
             .wanted
             .keys()
             .filter(|dependency| {
-                dependency.shard != self.shard
-                    && self.is_covered(dependency.origin, dependency.stamp)
+                let is_gone = self.configuration.membership.is_gone(dependency.origin);
+                let is_elsewhere = dependency.shard != self.shard;
+                is_gone || is_elsewhere && self.is_covered(dependency.origin, dependency.stamp)
             })
             .copied()
             .collect();

@@ -166,8 +166,19 @@ impl Shard {
         }
     }
 
+    /// Whether an entry waits here for its dependencies.
+    pub(crate) fn is_blocked(&self, origin: DatacenterId, stamp: Timestamp) -> bool {
+        self.inboxes.get(&origin).is_some_and(|inbox| inbox.blocked.contains_key(&stamp))
+    }
+
     /// Lets an entry into the chain, or keeps it until its dependencies are applied.
-    fn admit(&mut self, here: &Here, entry: Entry, storage: &mut dyn Storage, out: &mut Outputs) {
+    pub(crate) fn admit(
+        &mut self,
+        here: &Here,
+        entry: Entry,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
         let (missing, floors) = self.missing_of(&entry);
         if missing.is_empty() && floors.is_empty() {
             self.enter_chain(here, entry, storage, out);
@@ -224,7 +235,8 @@ impl Shard {
     fn is_here(&self, dependency: Dependency) -> bool {
         if dependency.shard == self.shard {
             // What is behind it in this log is applied after it.
-            return self.holds(dependency.origin, dependency.stamp);
+            return self.holds(dependency.origin, dependency.stamp)
+                || self.configuration.membership.is_gone(dependency.origin);
         }
         self.is_covered(dependency.origin, dependency.stamp)
     }

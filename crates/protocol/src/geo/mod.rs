@@ -10,6 +10,8 @@ pub mod apply;
 pub mod cuts;
 /// Questions whether a write is applied, and the answers.
 pub mod dependency;
+/// What survivors have of a datacenter that is lost.
+pub mod hand_on;
 /// Entries from another datacenter, in order and once.
 pub mod inbox;
 /// Committed entries on their way to another datacenter.

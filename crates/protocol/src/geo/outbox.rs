@@ -92,6 +92,21 @@ impl Shard {
         }
     }
 
+    /// Lets go of what belongs to datacenters that are there no more.
+    pub(crate) fn forget_strangers(&mut self) {
+        let configuration = &self.configuration;
+        self.outboxes.retain(|peer, _| configuration.datacenters.contains_key(peer));
+        let members = &configuration.membership.members;
+        self.inboxes.retain(|origin, _| members.contains_key(origin));
+    }
+
+    /// Whether every other datacenter has applied and persisted an own write.
+    pub(crate) fn is_applied_by_all(&self, stamp: Timestamp) -> bool {
+        self.configuration
+            .peers(self.here_datacenter())
+            .all(|peer| self.outboxes.get(&peer).is_some_and(|outbox| outbox.has_applied(stamp)))
+    }
+
     /// Sends every peer what it was not sent yet.
     pub(crate) fn send_outboxes(&mut self, here: &Here, out: &mut Outputs) {
         let peers: Vec<DatacenterId> = self.outboxes.keys().copied().collect();

@@ -82,7 +82,7 @@ impl Shard {
         if is_news && noted.len() < NOTED_MAX {
             noted.push_back((self.cuts.hlc.max(self.hlc.last()), self.cuts.stable.clone()));
         }
-        let origins = self.configuration.datacenters.keys().copied();
+        let origins = self.configuration.origins();
         let passed = self.cuts.stable.oldest(origins).unwrap_or_default();
         while self.collection.noted.front().is_some_and(|(at, _)| *at <= passed) {
             if let Some((at, cut)) = self.collection.noted.pop_front() {
@@ -101,11 +101,11 @@ impl Shard {
     /// Whether every operation up to a logical time is committed here. One of a datacenter that is
     /// alone need not be: what comes later has a larger version.
     fn has_applied_to(&self, at: Timestamp) -> bool {
-        let is_applied = |origin: &DatacenterId| {
-            let watermark = self.lines.get(origin).map(|line| line.applied.watermark());
-            self.cuts.stable.at(*origin) == Timestamp::MAX
+        let is_applied = |origin: DatacenterId| {
+            let watermark = self.lines.get(&origin).map(|line| line.applied.watermark());
+            self.cuts.stable.at(origin) == Timestamp::MAX
                 || watermark.is_some_and(|watermark| at <= watermark)
         };
-        self.configuration.datacenters.keys().all(is_applied)
+        self.configuration.origins().all(is_applied)
     }
 }

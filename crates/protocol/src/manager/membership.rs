@@ -18,12 +18,15 @@
 //! Ensures: the epoch grows by one with each change of a standing; an id is never given again.
 //! Not here: a datacenter that is behind for too long and is fenced (lapsed).
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use antecede_model::{
-    ids::{DatacenterId, MembershipEpoch, NodeId},
+    configuration::Datacenter,
+    ids::{DatacenterId, Epoch, MembershipEpoch, NodeId},
     membership::{Gone, Member, Membership, Standing},
 };
+
+use super::Facts;
 
 /// Why a change of the members cannot be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -286,6 +289,37 @@ pub fn refuse_outdated(old: &Membership, expected: MembershipEpoch) -> Result<()
         return Ok(());
     }
     Err(MembershipError::Outdated { expected, found: old.epoch })
+}
+
+/// The part of a datacenter that has taken over newer members; `None` if they are not newer.
+///
+/// Where one leaves or is lost every chain begins a new epoch: a tail that has settled in it has
+/// committed all that any replica had taken while the former members held.
+#[must_use]
+pub fn with_members(part: &Datacenter, newer: &Arc<Membership>) -> Option<Datacenter> {
+    let known = part.membership.as_ref();
+    if known.is_some_and(|known| newer.epoch <= known.epoch) {
+        return None;
+    }
+    let mut next = part.clone();
+    next.epoch = Epoch(part.epoch.0 + 1);
+    next.membership = Some(Arc::clone(newer));
+    let begins_anew = newer.changing().is_some_and(|(_, standing)| match standing {
+        Standing::Leaving | Standing::Lost => true,
+        Standing::Joining { .. } | Standing::Copying { .. } | Standing::Open => false,
+    });
+    if begins_anew {
+        next.chains.iter_mut().for_each(|chain| chain.epoch = next.epoch);
+    }
+    Some(next)
+}
+
+/// The newest members that all nodes of a datacenter act by which may answer anybody.
+#[must_use]
+pub fn acknowledged(part: &Datacenter, facts: &Facts) -> MembershipEpoch {
+    let all_act = part.present().all(|node| facts.adopted.contains(&node));
+    let epoch = part.membership.as_ref().map(|membership| membership.epoch);
+    epoch.filter(|_| facts.epoch == part.epoch && all_act).unwrap_or_default()
 }
 
 fn following(old: &Membership) -> Membership {

@@ -151,6 +151,16 @@ fn write_body(body: &Body, hlc: Timestamp, to: &mut Writer<'_>) {
             to.u8(19);
             to.node(*node);
         }
+        Body::HandOn { membership, origin, entries } => {
+            write_number(20, membership.0, to);
+            to.datacenter(*origin);
+            write_list(entries, to);
+        }
+        Body::HandedOn { membership, origin, stamps } => {
+            write_number(21, membership.0, to);
+            to.datacenter(*origin);
+            write_stamps(stamps, to);
+        }
     }
 }
 
@@ -197,6 +207,16 @@ fn read_body(hlc: Timestamp, from: &mut Reader<'_>) -> Result<Body, DecodeError>
         17 => Body::CopyAnew { number: from.number()?, start: Start::read(from)? },
         18 => Body::Copied(read_copied(from)?),
         19 => Body::NoRoom { node: from.node()? },
+        20 => Body::HandOn {
+            membership: MembershipEpoch(from.number()?),
+            origin: from.datacenter()?,
+            entries: read_entries(from)?,
+        },
+        21 => Body::HandedOn {
+            membership: MembershipEpoch(from.number()?),
+            origin: from.datacenter()?,
+            stamps: read_stamps(from)?,
+        },
         found => return Err(DecodeError::UnknownTag { what: "message for a shard", found }),
     })
 }
@@ -473,10 +493,11 @@ fn write_cut_report(report: &CutReport, to: &mut Writer<'_>) {
     to.number(report.membership.0);
     to.timestamp(report.hlc);
     match &report.scope {
-        CutScope::Node { shards, applied, wants_ticks } => {
+        CutScope::Node { shards, applied, wants_ticks, is_handed_out } => {
             to.u8(0);
             to.flag(*wants_ticks);
             write_cut(applied, to);
+            to.flag(*is_handed_out);
             to.length(shards.len());
             for (first, last) in shards {
                 to.shard(*first);
@@ -500,6 +521,7 @@ fn read_cut_report(from: &mut Reader<'_>) -> Result<CutReport, DecodeError> {
     let applied = read_cut(from)?;
     let scope = match tag {
         0 => CutScope::Node {
+            is_handed_out: from.flag()?,
             shards: limited_list(from, "runs of shards", |from| {
                 Ok((from.shard()?, from.shard()?))
             })?,

@@ -1,6 +1,8 @@
 //! Tests of the bytes between nodes, and of those in a node's log: golden bytes, round trips, damage,
 //! limits, what a write costs.
 
+use std::sync::Arc;
+
 use antecede_model::{
     applied::AppliedSet,
     clock::{Timestamp, Wall},
@@ -15,6 +17,7 @@ use antecede_model::{
         RequestId, SessionId, ShardId,
     },
     key::ShardCount,
+    membership::{Gone, Member, Membership, Standing},
     operation::{Action, Condition, Operation, SetReply, ShardOperation, Ttl},
     refusal::Refusal,
     response::{Response, Word},
@@ -152,6 +155,20 @@ fn part_of_copy() -> Part {
 }
 
 /// A chain that copies, one that is dark, one with a replica that is gone.
+fn membership() -> Membership {
+    let nodes = [(NodeId { datacenter: DatacenterId(2), number: 1 }, "two:7400".to_owned())];
+    let from = Some(DatacenterId(1));
+    let joining = Member {
+        standing: Standing::Joining { from },
+        acknowledged: MembershipEpoch(2),
+        ..Member::open("two".to_owned(), nodes.into())
+    };
+    let mut membership = Membership::first([(DatacenterId(2), joining)]);
+    let gone = Gone { name: "old".to_owned(), was_lost: true, since: MembershipEpoch(300) };
+    membership.gone.insert(DatacenterId(1), gone);
+    membership
+}
+
 fn part_of_configuration() -> Datacenter {
     let node = |number| NodeId { datacenter: DatacenterId(2), number };
     let chain = |epoch, serving: &[u16], waiting: &[(u16, Waiting)]| Chain {
@@ -171,6 +188,7 @@ fn part_of_configuration() -> Datacenter {
             chain(7, &[], &[(1, Waiting::LastServing), (3, Waiting::LastServing)]),
             chain(300, &[1, 2], &[(3, Waiting::Offline)]),
         ],
+        membership: Some(Arc::new(membership())),
     }
 }
 
@@ -199,6 +217,17 @@ mod golden {
         check(&of_shard(Body::Ack(progress)), "001101000000505c18a30102ac0202");
         check(&of_shard(Body::SendAgain { from: Position(9) }), "001101000000505c18a3010309");
         let node = NodeId { datacenter: DatacenterId(1), number: 2 };
+        let (membership, origin) = (MembershipEpoch(1), DatacenterId(3));
+        let handed = vec![];
+        check(
+            &of_shard(Body::HandOn { membership, origin, entries: handed }),
+            "001101000000505c18a30114010300",
+        );
+        let stamps = vec![Timestamp(NOW)];
+        check(
+            &of_shard(Body::HandedOn { membership, origin, stamps }),
+            "001101000000505c18a30115010301000000505c18a301",
+        );
         check(&of_shard(Body::NoRoom { node }), "001101000000505c18a3011302000100");
         check(&of_shard(Body::Question { number: 4 }), "001101000000505c18a3010404");
         check(
@@ -321,8 +350,9 @@ mod golden {
                 shards: vec![(ShardId(0), ShardId(255))],
                 applied: applied.clone(),
                 wants_ticks: true,
+                is_handed_out: true,
             }),
-            "020101000000505c18a30100010101ffffff4f5c18a3010100ff01",
+            "020101000000505c18a30100010101ffffff4f5c18a301010100ff01",
         );
         check(
             &report(CutScope::Datacenter { applied, wants_ticks: false }),
@@ -387,7 +417,7 @@ mod golden {
         let part = Box::new(part_of_configuration());
         check(
             &Message::Configuration(DatacenterId(2), part),
-            "04020374776fac0203010002000200020003000200010300020001020002000201000200ac02020002000403ab02010200020001010002000007000201000200010300020001ac02020100020002000200010300020002",
+            "04020374776fac0203010002000200020003000200010300020001020002000201000200ac02020002000403ab02010200020001010002000007000201000200010300020001ac02020100020002000200010300020002010101020374776f01010002000874776f3a3734303001010102000101036f6c6401ac02",
         );
     }
 
@@ -658,6 +688,15 @@ mod any {
             request().prop_map(Asker::Session),
         ];
         let numbers = (any::<u64>(), any::<u32>(), stamp(), stamp(), any::<u32>());
+        let epoch = || any::<u64>().prop_map(MembershipEpoch);
+        let handed = prop_oneof![
+            (epoch(), datacenter(), vec(entry(), 0..4)).prop_map(
+                |(membership, origin, entries)| Body::HandOn { membership, origin, entries }
+            ),
+            (epoch(), datacenter(), stamps()).prop_map(|(membership, origin, stamps)| {
+                Body::HandedOn { membership, origin, stamps }
+            }),
+        ];
         prop_oneof![
             (request(), operation(), carried()).prop_map(|(id, operation, carried)| Body::Request(
                 Request { id, operation, carried }
@@ -682,6 +721,7 @@ mod any {
                 let (membership, lineage) = (MembershipEpoch(membership), Lineage(lineage));
                 Body::Fetch { membership, lineage, stamps }
             }),
+            handed,
         ]
     }
 
@@ -764,8 +804,8 @@ mod any {
         );
         let boots = vec((node(), any::<u64>().prop_map(Boot)), 0..4);
         let nodes = (vec(node(), 0..4), vec(node(), 0..3), vec(node(), 0..3));
-        (".{0,9}", epoch(), nodes, boots, vec(chain, 0..4)).prop_map(
-            |(name, epoch, (nodes, absent, short), boots, chains)| Datacenter {
+        (".{0,9}", epoch(), nodes, boots, vec(chain, 0..4), any::<bool>()).prop_map(
+            |(name, epoch, (nodes, absent, short), boots, chains, has_members)| Datacenter {
                 name,
                 epoch,
                 nodes,
@@ -773,6 +813,7 @@ mod any {
                 short: short.into_iter().collect(),
                 boots: boots.into_iter().collect(),
                 chains,
+                membership: has_members.then(|| Arc::new(membership())),
             },
         )
     }
@@ -797,6 +838,7 @@ mod any {
         let scope = prop_oneof![
             (vec((shard(), shard()), 0..3), writes(), any::<bool>()).prop_map(
                 |(shards, applied, wants_ticks)| CutScope::Node {
+                    is_handed_out: wants_ticks != shards.is_empty(),
                     shards,
                     applied: Cut::of(applied),
                     wants_ticks,
@@ -1090,7 +1132,7 @@ fn tags_that_there_are_not_are_refused() {
     }
     let bytes = bytes_of(&of_shard(Body::Question { number: 1 }));
     let tag_at = bytes.len() - 2;
-    for tag in [20, 255] {
+    for tag in [22, 255] {
         let mut bytes = bytes.clone();
         bytes[tag_at] = tag;
         let read = read_message(&bytes);

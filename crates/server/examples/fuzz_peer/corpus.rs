@@ -217,7 +217,7 @@ fn cut_reports() -> [Message; 2] {
     };
     let shards = vec![(ShardId(0), ShardId(99)), (ShardId(200), ShardId(255))];
     [
-        report(CutScope::Node { shards, applied: cut(), wants_ticks: true }),
+        report(CutScope::Node { shards, applied: cut(), wants_ticks: true, is_handed_out: true }),
         report(CutScope::Datacenter { applied: cut(), wants_ticks: false }),
     ]
 }
@@ -337,6 +337,8 @@ fn bodies() -> Vec<Body> {
         Body::Persisted(Promise { progress, boots: SmallVec::from_slice(&[Boot(3), Boot(300)]) }),
         Body::Ack(progress),
         Body::SendAgain { from: Position(9) },
+        Body::HandOn { membership, origin: DatacenterId(3), entries: entries() },
+        Body::HandedOn { membership, origin: DatacenterId(3), stamps: vec![stamp(1), stamp(2)] },
         Body::NoRoom { node: NodeId { datacenter: DatacenterId(1), number: 2 } },
         Body::Question { number: 4 },
         Body::Answer { number: 4, committed_to: Position(8) },

@@ -228,7 +228,7 @@ fn check_meaning(message: &Message) -> Result<(), String> {
     }
     let Message::Shard(of_shard) = message else { return Ok(()) };
     match &of_shard.body {
-        Body::Forward { entries } | Body::Returned { entries } => {
+        Body::Forward { entries } | Body::Returned { entries } | Body::HandOn { entries, .. } => {
             entries.iter().try_for_each(check_body)
         }
         Body::Replicate(replicate) => replicate.entries.iter().try_for_each(check_body),
@@ -241,6 +241,7 @@ fn check_meaning(message: &Message) -> Result<(), String> {
         | Body::Ack(_)
         | Body::SendAgain { .. }
         | Body::NoRoom { .. }
+        | Body::HandedOn { .. }
         | Body::Question { .. }
         | Body::Answer { .. }
         | Body::SettleAsk { .. }

@@ -161,6 +161,8 @@ fn scramble_within(bytes: &mut Vec<u8>, random: &mut Random) {
         | Body::Ack(_)
         | Body::SendAgain { .. }
         | Body::NoRoom { .. }
+        | Body::HandOn { .. }
+        | Body::HandedOn { .. }
         | Body::Question { .. }
         | Body::Answer { .. }
         | Body::SettleAsk { .. }

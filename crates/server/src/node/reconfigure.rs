@@ -25,7 +25,7 @@ impl Node {
         }
         let next = Arc::new(next);
         self.current.exchange(Arc::clone(&next));
-        self.keeper.lock().configure(Arc::clone(&next));
+        self.keeper.lock().configure(Arc::clone(&next), self.id.datacenter);
         for shard in self.shards() {
             let Some(replica) = self.replica(shard) else { continue };
             let mut replica = replica.lock();

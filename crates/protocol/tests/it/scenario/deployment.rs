@@ -17,8 +17,9 @@ use std::{
 use antecede_model::{
     clock::{Now, Steady, Timestamp, Wall},
     configuration::{Chain, Configuration, Datacenter, Waiting},
-    ids::{Boot, DatacenterId, DeploymentId, Epoch, MembershipEpoch, NodeId, ShardId},
+    ids::{Boot, DatacenterId, DeploymentId, Epoch, NodeId, ShardId},
     key::ShardCount,
+    membership::{Member, Membership},
 };
 use antecede_protocol::{
     chain::{Input, Shard, ShardOptions, Watermarks},
@@ -109,12 +110,13 @@ fn configuration(size: Size) -> Configuration {
         let name = telling::datacenter(datacenter).to_string();
         (datacenter, Datacenter::of(name, nodes, chains))
     });
-    Configuration {
-        deployment: DeploymentId::default(),
-        membership: MembershipEpoch(1),
-        shard_count,
-        datacenters: datacenters.collect(),
-    }
+    let datacenters: BTreeMap<DatacenterId, Datacenter> = datacenters.collect();
+    let members = datacenters.iter().map(|(id, part)| {
+        let nodes = part.nodes.iter().map(|node| (*node, String::new()));
+        (*id, Member::open(part.name.clone(), nodes.collect()))
+    });
+    let membership = Arc::new(Membership::first(members));
+    Configuration { deployment: DeploymentId::default(), membership, shard_count, datacenters }
 }
 
 impl Deployment {
@@ -503,7 +505,7 @@ impl Deployment {
     fn hear_of(&mut self, node: NodeId, next: &Arc<Configuration>) {
         let state = self.node(node);
         state.configuration = Arc::clone(next);
-        state.keeper.configure(Arc::clone(next));
+        state.keeper.configure(Arc::clone(next), node.datacenter);
         let shards: Vec<ShardId> = state.shards.keys().copied().collect();
         for shard in shards {
             self.tell(node, shard, Input::Configuration(Arc::clone(next)));
@@ -523,6 +525,7 @@ impl Deployment {
             | Event::Conflict { .. }
             | Event::Drift { .. }
             | Event::Settled { .. }
+            | Event::Seeded { .. }
             | Event::StaleMessage { .. }
             | Event::BodiesDropped { .. } => return,
         };

@@ -231,6 +231,13 @@ fn body(said: &Body, own: ShardId) -> String {
         Body::Ack(told) => progress(*told),
         Body::SendAgain { from } | Body::TakeBack { from } => format!("from #{from}"),
         Body::NoRoom { node } => format!("{node} is short of disk"),
+        Body::HandOn { origin, entries, .. } => {
+            format!("{} of {}", self::entries(entries), datacenter(*origin))
+        }
+        Body::HandedOn { origin, stamps, .. } => {
+            let stamps = list(stamps, |at| stamp(*at));
+            format!("{stamps} of {}", datacenter(*origin))
+        }
         Body::Question { number } => format!("{number}: what is committed?"),
         Body::Answer { number, committed_to } => format!("{number}: to #{committed_to}"),
         Body::SettleAsk { committed_at_most } => {
@@ -298,6 +305,8 @@ pub(super) const fn kind(message: &Message) -> &'static str {
             Body::Ack(_) => "ack",
             Body::SendAgain { .. } => "send-again",
             Body::NoRoom { .. } => "no-room",
+            Body::HandOn { .. } => "hand-on",
+            Body::HandedOn { .. } => "handed-on",
             Body::Question { .. } => "question",
             Body::Answer { .. } => "answer",
             Body::SettleAsk { .. } => "settle-ask",
@@ -333,7 +342,7 @@ pub(super) fn cut(cut: &Cut) -> String {
 fn cut_report(report: &CutReport) -> String {
     let ticks = |wants: bool| if wants { ", wants ticks" } else { "" };
     match &report.scope {
-        CutScope::Node { shards, applied, wants_ticks } => {
+        CutScope::Node { shards, applied, wants_ticks, is_handed_out: _ } => {
             let shards = list(shards, |(first, last)| format!("s{first}-s{last}"));
             format!("of a node with {shards}: {}{}", cut(applied), ticks(*wants_ticks))
         }
@@ -383,6 +392,7 @@ pub(super) fn event(event: &Event, node: impl Fn(NodeId) -> String) -> String {
             format!("refuses {from}: {ahead_millis} ms ahead, the limit is {limit_millis} ms")
         }
         Event::Settled { shard } => format!("s{shard} is settled"),
+        Event::Seeded { shard } => format!("s{shard} stands alone"),
         Event::Diverged { shard, with, position } => {
             format!("s{shard} DIVERGED from {} at #{position}", node(*with))
         }
