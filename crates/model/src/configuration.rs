@@ -234,13 +234,18 @@ impl Configuration {
     }
 
     /// Takes over which datacenters there are, if that is newer; tells whether it was. Of one that
-    /// is new nothing is known but its nodes; one that is lost or gone has no part any more.
-    pub fn adopt_membership(&mut self, newer: &Arc<Membership>) -> bool {
+    /// is new nothing is known but its nodes; one that is lost or gone has no part any more, but
+    /// where it is the node's own.
+    pub fn adopt_membership(
+        &mut self,
+        newer: &Arc<Membership>,
+        here: Option<DatacenterId>,
+    ) -> bool {
         if newer.epoch <= self.membership.epoch {
             return false;
         }
         let present: BTreeSet<DatacenterId> = newer.present().collect();
-        self.datacenters.retain(|id, _| present.contains(id));
+        self.datacenters.retain(|id, _| present.contains(id) || Some(*id) == here);
         for id in present {
             let member = &newer.members[&id];
             self.datacenters.entry(id).or_insert_with(|| Datacenter {
@@ -347,6 +352,12 @@ impl Configuration {
         self.membership.members.keys().copied()
     }
 
+    /// Whether a datacenter belongs to the deployment, and is not lost.
+    #[must_use]
+    pub fn is_present(&self, id: DatacenterId) -> bool {
+        self.membership.standing(id).is_some_and(|standing| standing != Standing::Lost)
+    }
+
     /// Whether a datacenter serves reads, and has begun to for good.
     #[must_use]
     pub fn is_open(&self, id: DatacenterId) -> bool {
@@ -362,9 +373,10 @@ impl Configuration {
         }
     }
 
-    /// The other datacenters that are present.
+    /// The other datacenters that are present; none for one that is not itself.
     pub fn peers(&self, here: DatacenterId) -> impl Iterator<Item = DatacenterId> {
-        self.datacenters.keys().copied().filter(move |id| *id != here)
+        let is_present = self.is_present(here);
+        self.datacenters.keys().copied().filter(move |id| is_present && *id != here)
     }
 
     /// The shards that a node holds a replica of, whether or not it serves.

@@ -84,6 +84,8 @@ pub(crate) struct Beat {
     is_leaving: bool,
     /// Whether its disk has no room.
     is_short: bool,
+    /// Whether its datacenter has done what the members ask of it.
+    has_done: bool,
 }
 
 impl ControlPlane {
@@ -97,6 +99,16 @@ impl ControlPlane {
         }
     }
 
+    /// What the register holds.
+    pub(crate) fn part(&self) -> &Datacenter {
+        &self.part
+    }
+
+    /// Whether a node has said in this epoch that its datacenter has done what the members ask of it.
+    pub(crate) fn has_done(&self, epoch: Epoch) -> bool {
+        self.heard.values().any(|heard| heard.beat.epoch == epoch && heard.beat.has_done)
+    }
+
     /// Another manager takes over.
     pub(crate) fn take_over(&mut self, now: Moment) {
         self.listens_since = now;
@@ -104,7 +116,7 @@ impl ControlPlane {
     }
 
     /// What the manager may take for true.
-    fn facts(&self, now: Moment, mutations: Mutations) -> Facts {
+    pub(crate) fn facts(&self, now: Moment, mutations: Mutations) -> Facts {
         let is_hasty = mutations.has(Mutation::ExpireBeforeLease);
         let forgets_listening = mutations.has(Mutation::UnknownIsExpired);
         let dead_after = nanos(if is_hasty { LEASE / 4 } else { DEAD_AFTER });
@@ -176,6 +188,7 @@ impl World {
             is_emptied: node.began_empty,
             is_leaving: node.leave.is_some_and(|leave| leave.is_said()),
             is_short: node.is_short(),
+            has_done: node.keeper.has_done(node.id.datacenter),
         };
         if let Some(at) = self.crosses_to_control(place.node) {
             self.queue.add(at, Happening::Hear(place, Box::new(beat)));
@@ -218,6 +231,9 @@ impl World {
         if node.epoch() < part.epoch {
             let mut next = Configuration::clone(&node.configuration);
             next.datacenters.insert(datacenter, Datacenter::clone(part));
+            if let Some(members) = &part.membership {
+                next.adopt_membership(members, Some(datacenter));
+            }
             self.trace.line(self.now, format_args!("{} learns of epoch {}", node.id, part.epoch));
             node.reconfigure(self.now, &Arc::new(next));
         }
@@ -281,10 +297,11 @@ impl World {
             return;
         }
         let facts = control.facts(self.now, mutations);
-        let Some(decision) = next_configuration(&self.configuration, datacenter, &facts) else {
-            return;
-        };
         let revision = control.revision;
+        let members = self.manage_members(datacenter);
+        let decision =
+            members.or_else(|| next_configuration(&self.configuration, datacenter, &facts));
+        let Some(decision) = decision else { return };
         let at = self.now.after(self.write_delay());
         self.queue.add(at, Happening::Decide(datacenter, revision, Box::new(decision)));
     }
@@ -307,7 +324,9 @@ impl World {
             self.trace.line(self.now, format_args!("DECIDED epoch {}: {change}", part.epoch));
         }
         let mut known = Configuration::clone(&self.configuration);
-        known.datacenters.insert(datacenter, part.clone());
+        if known.is_present(datacenter) {
+            known.datacenters.insert(datacenter, part.clone());
+        }
         self.configuration = Arc::new(known);
         self.tally.epochs += 1;
     }
@@ -332,7 +351,8 @@ impl World {
     pub(crate) fn short_chains(&self) -> Vec<String> {
         let mut found = Vec::new();
         for (id, control) in &self.control {
-            for (shard, chain) in (0_u16..).zip(&control.part.chains) {
+            let chains = control.part.chains.iter().filter(|_| self.configuration.is_present(*id));
+            for (shard, chain) in (0_u16..).zip(chains) {
                 let is_gone = |node: &NodeId| self.nodes[self.place_of(*node)].is_removed;
                 if chain.waiting.keys().any(|node| !is_gone(node)) {
                     found.push(format!("datacenter {id} shard {shard}: {chain:?}"));

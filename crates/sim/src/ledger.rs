@@ -6,12 +6,14 @@
 use std::collections::BTreeMap;
 
 use antecede_model::{
+    applied::AppliedSet,
     clock::Timestamp,
     dependency::Dependency,
     ids::{DatacenterId, NodeId, Position, ShardId},
     version::Version,
 };
 use antecede_protocol::{
+    copied::Start,
     entry::{Change, Entry, Identity},
     record::Record,
 };
@@ -46,6 +48,8 @@ pub struct Image {
     /// What lies up to here was copied as the state that it came to.
     base: Position,
     entries: Vec<Stored>,
+    /// What a datacenter that was added has copied from another one.
+    seeded: Vec<(DatacenterId, AppliedSet)>,
     /// Places of the entries by origin and stamp.
     by_stamp: BTreeMap<(DatacenterId, Timestamp), Position>,
 }
@@ -76,8 +80,9 @@ impl Image {
         self.base
     }
 
-    fn begin(&mut self, at: Position) {
-        *self = Self { base: at, ..Self::default() };
+    fn begin(&mut self, start: &Start) {
+        let lines = start.lines.iter().map(|line| (line.origin, line.applied.clone()));
+        *self = Self { base: start.position(), seeded: lines.collect(), ..Self::default() };
     }
 
     fn push_front(&mut self, stored: Stored) {
@@ -275,7 +280,7 @@ impl Ledger {
         let image = &mut self.node_mut(node).images[usize::from(shard.0)];
         match record {
             Record::CutBack { to, .. } => image.cut_back(*to),
-            Record::Begun { start, .. } => image.begin(start.position()),
+            Record::Begun { start, .. } => image.begin(start),
             Record::History { entry, .. } => image.push_front(stored(entry, index)),
             Record::Entry { .. } | Record::Part { .. } | Record::Ceiling(_) => return,
         }
@@ -293,7 +298,15 @@ impl Ledger {
     #[must_use]
     pub fn has_copied(&self, node: NodeId, write: Dependency) -> bool {
         let at = self.visible.get(&(node.datacenter, write.shard, write.origin, write.stamp));
-        at.is_some_and(|(_, position)| *position <= self.image(node, write.shard).base)
+        let image = self.image(node, write.shard);
+        match at {
+            Some((_, position)) => *position <= image.base,
+            // Nobody there has committed it: it came with what another datacenter had.
+            None => image
+                .seeded
+                .iter()
+                .any(|(origin, applied)| *origin == write.origin && applied.contains(write.stamp)),
+        }
     }
 
     fn add_values(&mut self, entry: &Entry, keys: &KeyTable) {

@@ -32,6 +32,8 @@ mod trouble;
 
 /// Who decides which replicas serve.
 mod control;
+/// The agreement of a deployment on its datacenters.
+pub mod members;
 
 /// What nodes write down so that their logs can be cut.
 pub mod checkpoints;

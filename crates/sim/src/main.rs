@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use sim::{
-    plan::{Checkpoints, Control, Cutback, Plan},
+    plan::{Checkpoints, Control, Cutback, Members, Plan},
     profiles::Profile,
     run, script,
     trace::Trace,
@@ -63,6 +63,9 @@ struct Choice {
     /// Whether nodes take checkpoints: drawn, off, on.
     #[arg(long, global = true, default_value = "drawn")]
     checkpoints: String,
+    /// Whether datacenters are added, removed or lost: drawn, off, on.
+    #[arg(long, global = true, default_value = "drawn")]
+    members: String,
     /// Leave out these faults, by number.
     #[arg(long, global = true, value_delimiter = ',')]
     without_faults: Vec<usize>,
@@ -198,8 +201,15 @@ impl Choice {
             "on" => Checkpoints::On,
             other => bail!("there are no checkpoints `{other}`; there are drawn, off, on"),
         };
+        let members = match self.members.as_str() {
+            "drawn" | "" => Members::Drawn,
+            "off" => Members::Off,
+            "on" => Members::On,
+            other => bail!("there are no members `{other}`; there are drawn, off, on"),
+        };
         let mut plan = Plan::drawn(seed, profile, control);
         plan.draw_checkpoints(checkpoints);
+        plan.draw_members(members);
         #[cfg(feature = "mutations")]
         let plan = match &self.mutation {
             None => plan,
@@ -232,6 +242,7 @@ impl Choice {
         add("profile", self.profile.clone());
         add("control", Some(self.control.clone()).filter(|control| !control.is_empty()));
         add("checkpoints", Some(self.checkpoints.clone()).filter(|word| !word.is_empty()));
+        add("members", Some(self.members.clone()).filter(|word| !word.is_empty()));
         add("without-faults", list(&self.without_faults));
         add("without-clients", list(&self.without_clients));
         add("operations", self.operations.map(|most| most.to_string()));
@@ -316,9 +327,16 @@ fn known(choice: &Choice) -> anyhow::Result<ExitCode> {
         let extent =
             work::Extent { first: seed, count: 1, minutes: None, jobs: 1, keeps_going: false };
         // What a seed means changes when there is more to draw; without managers it changes less.
-        for (control, checkpoints) in [("fixed", "off"), ("managed", "off"), ("managed", "on")] {
+        let choices = [
+            ("fixed", "off", "off"),
+            ("managed", "off", "off"),
+            ("managed", "on", "off"),
+            ("managed", "on", "on"),
+        ];
+        for (control, checkpoints, members) in choices {
             let (control, checkpoints) = (control.to_owned(), checkpoints.to_owned());
-            let choice = Choice { control, checkpoints, ..choice.clone() };
+            let members = members.to_owned();
+            let choice = Choice { control, checkpoints, members, ..choice.clone() };
             let code = work::fresh(&choice, &extent)?;
             if code != ExitCode::SUCCESS {
                 return Ok(code);

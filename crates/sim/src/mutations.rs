@@ -20,25 +20,55 @@ pub struct Row {
     pub control: &'static str,
     /// Whether nodes take checkpoints.
     pub checkpoints: &'static str,
+    /// Whether datacenters are added, removed or lost.
+    pub members: &'static str,
     /// Seeds within which it must be caught.
     pub seeds: u64,
 }
 
 const fn row(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
-    Row { name, mutation, profile, control: "fixed", checkpoints: "off", seeds: 200 }
+    Row {
+        name,
+        mutation,
+        profile,
+        control: "fixed",
+        checkpoints: "off",
+        members: "off",
+        seeds: 200,
+    }
 }
 
 const fn leases(name: &'static str, mutation: Mutation) -> Row {
     let profile = Profile::Mixed;
-    Row { name, mutation, profile, control: "leases", checkpoints: "off", seeds: 200 }
+    Row {
+        name,
+        mutation,
+        profile,
+        control: "leases",
+        checkpoints: "off",
+        members: "off",
+        seeds: 200,
+    }
 }
 
 const fn managed(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
-    Row { name, mutation, profile, control: "managed", checkpoints: "off", seeds: 200 }
+    Row {
+        name,
+        mutation,
+        profile,
+        control: "managed",
+        checkpoints: "off",
+        members: "off",
+        seeds: 200,
+    }
 }
 
 const fn with_checkpoints(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
-    Row { name, mutation, profile, control: "fixed", checkpoints: "on", seeds: 200 }
+    Row { name, mutation, profile, control: "fixed", checkpoints: "on", members: "off", seeds: 200 }
+}
+
+const fn with_members(name: &'static str, mutation: Mutation) -> Row {
+    Row { members: "on", ..managed(name, mutation, Profile::Mixed) }
 }
 
 /// All of them.
@@ -88,6 +118,11 @@ pub const TABLE: &[Row] = &[
         Mutation::CutLogBeforeCheckpoint,
         Profile::FastRestart,
     ),
+    with_members("seed-from-the-middle", Mutation::SeedFromTheMiddle),
+    with_members("open-with-torn-past", Mutation::OpenWithTornPast),
+    with_members("copy-before-acknowledged", Mutation::CopyBeforeAcknowledged),
+    with_members("write-while-leaving", Mutation::WriteWhileLeaving),
+    with_members("keep-lost-to-oneself", Mutation::KeepLostToOneself),
     leases("unknown-is-expired", Mutation::UnknownIsExpired),
     leases("expire-before-lease", Mutation::ExpireBeforeLease),
     leases("leave-with-lease", Mutation::LeaveWithLease),

@@ -17,6 +17,7 @@ use crate::{
     chance::Chance,
     checkpoints,
     faults::{self, Fault},
+    members::{self, ChangeKind, MemberChange},
     moment::{MICRO, MILLI, Moment, SECOND},
     profiles::Profile,
 };
@@ -43,6 +44,8 @@ pub struct Plan {
     pub clients: Vec<u32>,
     /// A deliberate bug.
     pub mutations: Mutations,
+    /// What becomes of the members of the deployment.
+    pub members: Vec<MemberChange>,
 }
 
 /// When a node counts a record as persisted.
@@ -68,6 +71,18 @@ pub enum Control {
     Managed,
     /// Managers, and nothing but trouble with leases.
     Leases,
+}
+
+/// Whether datacenters are added, removed or lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Members {
+    /// The seed says it.
+    #[default]
+    Drawn,
+    /// None are.
+    Off,
+    /// Some are, wherever managers decide.
+    On,
 }
 
 /// Whether nodes take checkpoints and cut their logs.
@@ -197,6 +212,7 @@ impl Plan {
             faults: Vec::new(),
             clients: Vec::new(),
             mutations: Mutations::NONE,
+            members: Vec::new(),
         };
         profile.bend(&mut plan, &mut chance);
         let mut chance = Chance::new(seed, streams::FAULTS);
@@ -204,6 +220,7 @@ impl Plan {
         plan.draw_control(control);
         plan.draw_checkpoints(Checkpoints::Drawn);
         plan.draw_disks();
+        plan.draw_members(Members::Drawn);
         plan.clients = (0..plan.workload.clients).collect();
         plan
     }
@@ -262,6 +279,26 @@ impl Plan {
         if chance.per_mille(300) {
             self.faults.extend(faults::draw_disks(&mut chance, self));
             self.faults.sort_by_key(|fault| fault.at);
+        }
+    }
+
+    /// Draws datacenters that are added, removed or lost, wherever managers decide, from a stream of
+    /// its own.
+    pub fn draw_members(&mut self, wanted: Members) {
+        let mut chance = Chance::new(self.seed, streams::MEMBERS);
+        let is_drawn = chance.per_mille(250);
+        let is_wanted = match wanted {
+            Members::Drawn => is_drawn,
+            Members::Off => false,
+            Members::On => true,
+        };
+        self.members.clear();
+        if is_wanted && self.shape.is_managed {
+            self.members = members::draw(&mut chance, self.shape.datacenters);
+        }
+        let is_lost = |change: &MemberChange| matches!(change.kind, ChangeKind::Lose { .. });
+        if self.members.iter().any(is_lost) {
+            self.workload.move_per_mille = 0; // A token may name what is lost.
         }
     }
 
@@ -342,6 +379,10 @@ pub mod streams {
     pub const CHECKPOINTS_AT_WORK: u64 = 8;
     /// Disks without room.
     pub const DISKS: u64 = 9;
+    /// Datacenters that are added, removed or lost.
+    pub const MEMBERS: u64 = 10;
+    /// What happens to the agreement on them.
+    pub const MEMBERS_AT_WORK: u64 = 11;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
 }

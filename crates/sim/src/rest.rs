@@ -99,8 +99,10 @@ impl World {
             }
         }
         unrest.unsettled.extend(self.short_chains());
+        unrest.unsettled.extend(self.changing_members());
         let newest = self.ledger.newest_committed().clone();
-        for node in self.nodes.iter().filter(|node| !node.is_removed) {
+        let judged = |node: &&Node| !node.is_removed && self.is_judged(node.id);
+        for node in self.nodes.iter().filter(judged) {
             for (number, replica) in node.shards.iter().enumerate() {
                 let Some(replica) = replica else { continue };
                 if self.is_member(node.id, number) && !Shard::is_settled(replica) {
@@ -124,7 +126,8 @@ impl World {
         for (number, replica) in node.shards.iter().enumerate() {
             let watermarks = replica.as_ref().and_then(Shard::watermarks);
             for (origin, at) in watermarks.unwrap_or_default().applied {
-                if newest.get(&origin).is_some_and(|newest| at < *newest) {
+                let is_gone = self.configuration.membership.is_gone(origin);
+                if !is_gone && newest.get(&origin).is_some_and(|newest| at < *newest) {
                     let what = format!("{} shard {number}: {origin} applied to {at}", node.id);
                     unrest.behind.push(what);
                 }
@@ -194,7 +197,8 @@ impl World {
                 chain_prefix::at_rest(&self.ledger, chain, *datacenter, shard)?;
             }
         }
-        durable::at_rest(&self.ledger, &self.configuration)?;
+        durable::at_rest(&self.ledger, &self.configuration, &self.lost)?;
+        self.forget_lost();
         let mut history = self.history();
         converged::check(
             &mut history,

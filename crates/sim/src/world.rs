@@ -31,6 +31,7 @@ use crate::{
     client::{Client, Standing},
     control::{Beat, ControlPlane, Told},
     ledger::Ledger,
+    members::{self, MembersPlane, MembersWrite},
     moment::{MILLI, Moment, NodeClock, SECOND},
     network::{Class, Network},
     node::Node,
@@ -112,6 +113,10 @@ pub(crate) enum Happening {
     Leave(Place),
     /// A manager looks at what it has heard.
     Manage(DatacenterId),
+    /// People ask for this change of the members.
+    Wish(usize),
+    /// Something reaches the register of the members.
+    Members(MembersWrite),
     /// A decision reaches the register of a datacenter, made when that had this revision.
     Decide(DatacenterId, u64, Box<Decision>),
 }
@@ -182,6 +187,11 @@ pub struct World {
     pub(crate) configuration: Arc<Configuration>,
     /// Who decides, in each datacenter; none where the configuration is fixed.
     pub(crate) control: BTreeMap<DatacenterId, ControlPlane>,
+    /// What the datacenters agree on.
+    pub(crate) members: MembersPlane,
+    pub(crate) members_chance: Chance,
+    /// Datacenters that are lost for ever.
+    pub(crate) lost: BTreeSet<DatacenterId>,
     pub(crate) session_options: SessionOptions,
     pub(crate) sessions_begun: u64,
     pub(crate) told_lost: BTreeSet<(NodeId, NodeId)>,
@@ -202,7 +212,10 @@ impl World {
     /// The world of a plan, before anything has happened.
     #[must_use]
     pub fn new(plan: Plan, trace: Trace) -> Self {
-        let configuration = Arc::new(plan.configuration());
+        let by_settings = Arc::new(plan.configuration());
+        let mut configuration = Configuration::clone(&by_settings);
+        members::first(&mut configuration, &plan.members);
+        let configuration = Arc::new(configuration);
         let keys = KeyTable::of(&plan.workload, plan.shape.datacenters, configuration.shard_count);
         let mut chance = Chance::new(plan.seed, streams::NODES);
         let shape = plan.shape;
@@ -226,7 +239,9 @@ impl World {
             .all_nodes()
             .map(|id| {
                 let clock = draw_clock(&mut chance, &plan);
-                Node::new(id, Arc::clone(&configuration), options, shape.durability, clock)
+                let is_new = configuration.datacenter(id.datacenter).is_none();
+                let known = if is_new { &by_settings } else { &configuration };
+                Node::new(id, Arc::clone(known), options, shape.durability, clock)
             })
             .collect();
         let network =
@@ -247,6 +262,9 @@ impl World {
             failure: None,
             configuration,
             control: BTreeMap::new(),
+            members: MembersPlane::default(),
+            members_chance: Chance::new(plan.seed, streams::MEMBERS_AT_WORK),
+            lost: BTreeSet::new(),
             session_options,
             sessions_begun: 0,
             told_lost: BTreeSet::new(),
@@ -275,6 +293,7 @@ impl World {
             self.queue.add(at, Happening::Turn(number));
         }
         self.begin_control();
+        self.begin_members();
         for (number, fault) in self.plan.faults.iter().enumerate() {
             self.queue.add(fault.at, Happening::Begin(number));
         }
@@ -401,6 +420,8 @@ impl World {
             Happening::WriteBack(place, told) => self.write_back(place, &told),
             Happening::WrittenBack(place, sent) => self.written_back(place, sent),
             Happening::Leave(place) => self.go_on_leaving(place),
+            Happening::Wish(number) => self.wish(number),
+            Happening::Members(write) => self.on_members(write),
             Happening::Manage(datacenter) => self.manage(datacenter),
             Happening::Decide(datacenter, behind, decision) => {
                 self.decide(datacenter, behind, &decision);
@@ -433,6 +454,8 @@ impl World {
             | Happening::Start(_)
             | Happening::Hear(..)
             | Happening::WriteBack(..)
+            | Happening::Wish(_)
+            | Happening::Members(_)
             | Happening::Manage(_)
             | Happening::Decide(..) => return None,
         };

@@ -340,8 +340,12 @@ impl Shard {
             Some(Standing::Joining { .. } | Standing::Copying { .. }) => Some(Refusal::Joining),
             Some(Standing::Lost) | None => Some(Refusal::Gone),
         };
-        self.takes_no_writes = standing == Some(Standing::Leaving)
-            && !self.options.mutations.has(Mutation::WriteWhileLeaving);
+        let leaves = match standing {
+            Some(Standing::Leaving) => !self.options.mutations.has(Mutation::WriteWhileLeaving),
+            Some(Standing::Lost) | None => true,
+            Some(Standing::Joining { .. } | Standing::Copying { .. } | Standing::Open) => false,
+        };
+        self.takes_no_writes = leaves;
     }
 
     /// Nothing stands before the head, so nothing holds it back.
@@ -669,10 +673,10 @@ impl Shard {
 }
 
 /// The cuts before anything was exchanged: a datacenter alone in its deployment is everywhere, and
-/// nothing of one that is gone can be missing any more.
+/// nothing of one that is gone can be missing any more. One that is gone itself waits for nobody.
 pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) -> Cuts {
     let mut cuts = Cuts::default();
-    if configuration.peers(here).next().is_none() {
+    if configuration.is_present(here) && configuration.peers(here).next().is_none() {
         cuts.stable.advance(here, Timestamp::MAX);
         cuts.applied.advance(here, Timestamp::MAX);
     }

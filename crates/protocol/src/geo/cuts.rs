@@ -191,7 +191,8 @@ impl CutKeeper {
     }
 
     fn on_report(&mut self, here: &Here, from: NodeId, report: CutReport, out: &mut Outputs) {
-        if report.membership != self.configuration.membership.epoch {
+        let is_known = self.configuration.datacenter(from.datacenter).is_some();
+        if report.membership != self.configuration.membership.epoch || !is_known {
             out.event(Event::StaleMessage { from });
             return;
         }

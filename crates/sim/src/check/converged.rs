@@ -31,7 +31,14 @@ pub fn expected(
     let shard = keys.of_id(key).shard;
     let survives = |version: &Version| {
         let write = Dependency { origin: version.origin, shard, stamp: version.timestamp };
-        configuration.tail(version.origin, shard).is_some_and(|tail| ledger.holds(tail, write))
+        let has = |id| {
+            configuration.tail(id, shard).is_some_and(|tail: NodeId| ledger.holds(tail, write))
+        };
+        if configuration.is_present(version.origin) {
+            has(version.origin)
+        } else {
+            configuration.datacenters.keys().any(|id| has(*id)) // Its origin is gone.
+        }
     };
     let written = ledger.written(key)?;
     let (version, value) = written.iter().rev().find(|(version, _)| survives(version))?;

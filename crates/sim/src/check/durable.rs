@@ -7,6 +7,8 @@
 //! for a replica that is down, or whose present run the tail has not heard of, is there nothing to
 //! judge.
 
+use std::collections::BTreeSet;
+
 use antecede_model::{
     configuration::Configuration,
     dependency::Dependency,
@@ -112,13 +114,25 @@ pub fn at_wait(
     Err(Failure::new("durable", what))
 }
 
-/// Judges the end: every acknowledged write is in every replica's log.
+/// Judges the end: every acknowledged write is in every replica's log, but for what a datacenter
+/// that is lost for ever had sent to nobody.
 ///
 /// # Errors
 /// The first that is not.
-pub fn at_rest(ledger: &Ledger, configuration: &Configuration) -> Result<(), Failure> {
+pub fn at_rest(
+    ledger: &Ledger,
+    configuration: &Configuration,
+    lost: &BTreeSet<DatacenterId>,
+) -> Result<(), Failure> {
     for acknowledged in ledger.acknowledged() {
         let write = acknowledged.write;
+        let held = |id| {
+            let tail = configuration.tail(id, write.shard);
+            tail.is_some_and(|tail| ledger.holds(tail, write))
+        };
+        if lost.contains(&write.origin) && !configuration.datacenters.keys().any(|id| held(*id)) {
+            continue; // It was lost with its datacenter before it was sent.
+        }
         for datacenter in configuration.datacenters.keys() {
             for node in configuration.chain(*datacenter, write.shard) {
                 if !ledger.holds(*node, write) {

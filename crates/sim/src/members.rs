@@ -1,0 +1,325 @@
+//! Simulates the agreement of a deployment on its datacenters: one register for all, which changes
+//! only by compare-and-swap, is slow, and loses what is said to it.
+//!
+//! The manager of each datacenter looks at it now and then: it takes newer members over into its own
+//! part, says what its nodes have done, and carries out what follows, all by the protocol's own
+//! functions. People ask for datacenters that are added, removed or given up, and ask again while
+//! another change is under way.
+//!
+//! A datacenter that is added runs from the beginning, with settings that name it as a member; the
+//! others do not know it.
+
+use std::sync::Arc;
+
+use antecede_check::{Kind, Outcome};
+use antecede_model::{
+    configuration::{Configuration, Datacenter},
+    ids::{DatacenterId, MembershipEpoch, NodeId},
+    membership::{Member, Membership, Standing},
+};
+use antecede_protocol::{
+    manager::{
+        Decision,
+        membership::{
+            Said, Wish, acknowledged, next_membership, wished, with_members, with_word_of,
+        },
+    },
+    mutation::Mutation,
+};
+
+use crate::{
+    chance::Chance,
+    control::ControlPlane,
+    moment::{MILLI, Moment, SECOND},
+    world::{Happening, World},
+};
+
+/// How often people ask again.
+const ASK_EVERY: u64 = 500 * MILLI;
+/// How long a write takes to the register at most: mostly, and sometimes.
+const DELAYS_MAX: [u64; 3] = [100 * MILLI, 200 * MILLI, 2 * SECOND];
+
+/// What becomes of one datacenter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberChange {
+    /// When people ask for it.
+    pub at: Moment,
+    /// Which.
+    pub datacenter: DatacenterId,
+    /// What.
+    pub kind: ChangeKind,
+}
+
+/// How the members change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// It is no member at first, and is added.
+    Add,
+    /// It is removed, and hands out what it has.
+    Remove,
+    /// All of its nodes are lost for ever, and some time later it is given up.
+    Lose {
+        /// How much later, in nanoseconds.
+        given_up_after: u64,
+    },
+}
+
+/// One or two changes; of different datacenters, so that two are left that were there all the time
+/// where there are four, and one where there are fewer.
+pub fn draw(chance: &mut Chance, datacenters: u16) -> Vec<MemberChange> {
+    let mut ids: Vec<u16> = (1..=datacenters).collect();
+    let mut changes = Vec::new();
+    let count = if 2 < datacenters { chance.between(1, 2) } else { 1 };
+    for _ in 0..count {
+        let place = usize::try_from(chance.below(ids.len() as u64)).expect("few datacenters");
+        let datacenter = DatacenterId(ids.remove(place));
+        let has_added = changes.iter().any(|change: &MemberChange| change.kind == ChangeKind::Add);
+        let kind = match chance.below(if has_added || datacenters < 3 { 2 } else { 4 }) {
+            0 => ChangeKind::Remove,
+            1 => ChangeKind::Lose { given_up_after: chance.between(SECOND / 2, 4 * SECOND) },
+            _ => ChangeKind::Add,
+        };
+        let at = Moment(chance.between(2 * SECOND, 20 * SECOND));
+        changes.push(MemberChange { at, datacenter, kind });
+    }
+    changes.sort_by_key(|change| change.at);
+    changes
+}
+
+/// The register.
+#[derive(Debug, Default)]
+pub(crate) struct MembersPlane {
+    pub(crate) members: Arc<Membership>,
+    revision: u64,
+    /// Changes that people have not got yet.
+    pub(crate) open_wishes: usize,
+}
+
+/// What is written to the register.
+#[derive(Clone, Debug)]
+pub(crate) enum MembersWrite {
+    /// A datacenter says what it has done.
+    Said(DatacenterId, Said),
+    /// What follows, if nobody was there before.
+    Next(u64, Box<Membership>),
+}
+
+/// The first members, without those that are added later.
+pub(crate) fn first(configuration: &mut Configuration, changes: &[MemberChange]) {
+    let mut members = Membership::clone(&configuration.membership);
+    for change in changes.iter().filter(|change| change.kind == ChangeKind::Add) {
+        members.members.remove(&change.datacenter);
+        configuration.datacenters.remove(&change.datacenter);
+    }
+    configuration.membership = Arc::new(members);
+}
+
+impl World {
+    /// Lets people ask for what the plan has.
+    pub(crate) fn begin_members(&mut self) {
+        self.members.members = Arc::clone(&self.configuration.membership);
+        if self.control.is_empty() {
+            return;
+        }
+        self.members.open_wishes = self.plan.members.len();
+        for (number, change) in self.plan.members.iter().enumerate() {
+            self.queue.add(change.at, Happening::Wish(number));
+        }
+    }
+
+    /// People ask for a change, and again until it is taken on.
+    pub(crate) fn wish(&mut self, number: usize) {
+        let change = self.plan.members[number];
+        let id = change.datacenter;
+        let wish = match change.kind {
+            ChangeKind::Add => {
+                let nodes = self.nodes.iter().filter(|node| node.id.datacenter == id);
+                let nodes = nodes.map(|node| (node.id, String::new())).collect();
+                Wish::Add { id, name: format!("dc{id}"), nodes, from: None }
+            }
+            ChangeKind::Remove => Wish::Remove(id),
+            ChangeKind::Lose { given_up_after } => {
+                if self.lose(id) {
+                    self.queue.add(self.now.after(given_up_after), Happening::Wish(number));
+                    return;
+                }
+                Wish::RemoveLost(id)
+            }
+        };
+        match wished(&self.members.members, &wish) {
+            Ok(next) => {
+                self.members.open_wishes -= 1;
+                self.set_members(next, &format!("{wish:?}"));
+            }
+            Err(why) => {
+                self.trace.line(self.now, format_args!("NOT YET: {why}"));
+                self.queue.add(self.now.after(ASK_EVERY), Happening::Wish(number));
+            }
+        }
+    }
+
+    /// All nodes of a datacenter are gone for ever; false if they are already. What it had not sent
+    /// is lost with them, and whoever was connected there begins anew elsewhere.
+    fn lose(&mut self, id: DatacenterId) -> bool {
+        if !self.control.contains_key(&id) {
+            return false;
+        }
+        self.trace.line(self.now, format_args!("LOST datacenter {id}"));
+        self.control.remove(&id);
+        for place in 0..self.nodes.len() {
+            if self.nodes[place].id.datacenter == id {
+                self.crash(place, true, 0);
+                self.nodes[place].is_removed = true;
+            }
+        }
+        self.lost.insert(id);
+        true
+    }
+
+    fn set_members(&mut self, next: Membership, why: &str) {
+        self.trace.line(self.now, format_args!("MEMBERS {}: {why}", next.epoch));
+        let next = Arc::new(next);
+        self.members.revision += 1;
+        let mut known = Configuration::clone(&self.configuration);
+        known.adopt_membership(&next, None);
+        for (id, member) in &next.members {
+            if matches!(member.standing, Standing::Joining { .. }) && !self.control.contains_key(id)
+            {
+                let part = self.first_part(*id, &next);
+                known.datacenters.insert(*id, part.clone());
+                self.control.insert(*id, ControlPlane::new(&part));
+                self.queue.add(self.now.after(MILLI), Happening::Manage(*id));
+            }
+        }
+        self.configuration = Arc::new(known);
+        self.members.members = next;
+    }
+
+    /// What the manager of a new datacenter begins with.
+    fn first_part(&self, id: DatacenterId, members: &Arc<Membership>) -> Datacenter {
+        let mut configuration = self.plan.configuration();
+        configuration.begin_with_one_replica(id);
+        let mut part = configuration.datacenters.remove(&id).expect("the plan has all datacenters");
+        part.membership = Some(Arc::clone(members));
+        part.epoch = part.epoch.next();
+        part
+    }
+
+    /// A manager looks at the members; true if it has something to decide in its datacenter.
+    pub(crate) fn manage_members(&mut self, datacenter: DatacenterId) -> Option<Decision> {
+        let members = Arc::clone(&self.members.members);
+        let mutations = self.plan.mutations;
+        let control = self.control.get(&datacenter)?;
+        let part = control.part();
+        let is_alone = members.epoch == MembershipEpoch(1);
+        if !is_alone && let Some(next) = with_members(part, &members) {
+            let mut configuration = Configuration::clone(&self.configuration);
+            configuration.datacenters.insert(datacenter, next);
+            return Some(Decision { configuration, changes: Vec::new() });
+        }
+        let facts = control.facts(self.now, mutations);
+        let is_done = control.has_done(part.epoch);
+        let acts_by = acknowledged(part, &facts);
+        let done = if is_done { acts_by } else { MembershipEpoch::default() };
+        let said = Said { acknowledged: acts_by, done };
+        if with_word_of(&members, datacenter, said).is_some() {
+            self.write_members(MembersWrite::Said(datacenter, said));
+        }
+        let next = match next_membership(&members) {
+            None if mutations.has(Mutation::CopyBeforeAcknowledged) => hasty(&members),
+            next => next.map(|(next, _)| next),
+        };
+        if let Some(next) = next {
+            self.write_members(MembersWrite::Next(self.members.revision, Box::new(next)));
+        }
+        None
+    }
+
+    fn write_members(&mut self, write: MembersWrite) {
+        if self.members_chance.per_mille(100) {
+            return; // It looks again.
+        }
+        let most = self.members_chance.pick(&DELAYS_MAX);
+        let at = self.now.after(self.members_chance.below(most));
+        self.queue.add(at, Happening::Members(write));
+    }
+
+    /// Something reaches the register.
+    pub(crate) fn on_members(&mut self, write: MembersWrite) {
+        match write {
+            MembersWrite::Said(id, said) => {
+                if let Some(next) = with_word_of(&self.members.members, id, said) {
+                    self.set_members(next, &format!("{id} says {said:?}"));
+                }
+            }
+            MembersWrite::Next(revision, next) => {
+                if revision == self.members.revision {
+                    self.set_members(*next, "follows by itself");
+                }
+            }
+        }
+    }
+
+    /// Whether a node belongs to a datacenter that is a member, and not lost.
+    pub(crate) fn is_judged(&self, node: NodeId) -> bool {
+        self.configuration.is_present(node.datacenter)
+    }
+
+    /// What is not done yet of what people asked for.
+    pub(crate) fn changing_members(&self) -> Option<String> {
+        if 0 < self.members.open_wishes {
+            return Some(format!("{} changes of the members", self.members.open_wishes));
+        }
+        self.members.members.changing().map(|changing| format!("{changing:?} of the members"))
+    }
+
+    /// Writes that were acknowledged by a datacenter that is lost may be lost with it.
+    pub(crate) fn forget_lost(&mut self) {
+        let lost = std::mem::take(&mut self.lost);
+        for acknowledged in self.ledger.acknowledged().to_vec() {
+            let write = acknowledged.write;
+            let held = self.configuration.datacenters.keys().any(|id| {
+                let tail = self.configuration.tail(*id, write.shard);
+                tail.is_some_and(|tail| self.ledger.holds(tail, write))
+            });
+            if lost.contains(&write.origin) && !held {
+                self.doubt(acknowledged.record);
+            }
+        }
+        self.lost = lost;
+    }
+}
+
+impl World {
+    /// Makes the answered write that ends before a place in the history one of which nobody knows
+    /// what became of it.
+    fn doubt(&mut self, end: usize) {
+        let Some(last) = self.records[..end].last().cloned() else { return };
+        for record in self.records[..end].iter_mut().rev() {
+            let is_same = record.session == last.session && record.txn == last.txn;
+            if !is_same {
+                return;
+            }
+            if record.op != Kind::Read {
+                record.outcome = Outcome::Unknown;
+                record.ret_ns = None;
+            }
+            if last.txn.is_none() {
+                return;
+            }
+        }
+    }
+}
+
+/// A deliberate bug: waits for nobody.
+fn hasty(members: &Membership) -> Option<Membership> {
+    let (id, standing) = members.changing()?;
+    let Standing::Joining { .. } = standing else { return None };
+    let mut next = members.clone();
+    next.members.iter_mut().filter(|(other, _)| **other != id).for_each(
+        |(_, member): (_, &mut Member)| {
+            member.acknowledged = members.epoch;
+        },
+    );
+    next_membership(&next).map(|(next, _)| next)
+}
