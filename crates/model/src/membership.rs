@@ -5,8 +5,8 @@
 //! configuration. Every message between datacenters names its epoch, and another one is refused,
 //! so that what was decided under one set of datacenters is never used under another (A15).
 //!
-//! Invariant: at most one datacenter is anything but open; an id is never used again, also when
-//! its datacenter is gone; one that is open at least.
+//! Invariant: either one datacenter at most joins, copies or leaves, or any number of them are lost;
+//! an id is never used again, also when its datacenter is gone.
 //! Not here: what follows what, and why (`protocol::manager::membership`).
 
 use std::collections::BTreeMap;
@@ -107,11 +107,17 @@ impl Membership {
         self.members.get(&id).map(|member| member.standing)
     }
 
-    /// The datacenter that is anything but open.
+    /// The datacenter that is anything but open; the first of them where several are lost.
     #[must_use]
     pub fn changing(&self) -> Option<(DatacenterId, Standing)> {
         let changing = self.members.iter().find(|(_, member)| member.standing != Standing::Open);
         changing.map(|(id, member)| (*id, member.standing))
+    }
+
+    /// Those that are lost and not given up yet.
+    pub fn lost(&self) -> impl Iterator<Item = DatacenterId> {
+        let is_lost = |(_, member): &(&DatacenterId, &Member)| member.standing == Standing::Lost;
+        self.members.iter().filter(is_lost).map(|(id, _)| *id)
     }
 
     /// The members that hold and exchange data: all but one that is lost.

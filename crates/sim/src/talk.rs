@@ -59,8 +59,11 @@ impl World {
                 && self.is_in_epoch(number, *shard)
             {
                 let datacenter = self.nodes[number].id.datacenter;
-                let result = visible_at::at_append(&self.ledger, datacenter, *shard, entry);
-                self.hold(result);
+                // What one that is added has copied became visible before it answers anybody.
+                if self.configuration.is_open(datacenter) {
+                    let result = visible_at::at_append(&self.ledger, datacenter, *shard, entry);
+                    self.hold(result);
+                }
             }
         }
         if self.plan.shape.durability == Durability::Memory {
@@ -211,8 +214,14 @@ impl World {
         self.hold(result);
         match self.ledger.commit(id, shard, stored) {
             Ok(true) => {
-                let result = self.promises.at_commit(id.datacenter, shard, &stored);
-                self.hold(result);
+                // What one that is gone writes until it knows of that is told to nobody, and promises
+                // of one that was removed may still be on their way.
+                let is_late_tick =
+                    stored.is_tick && self.configuration.membership.is_gone(stored.origin);
+                if self.is_judged(id) && !is_late_tick {
+                    let result = self.promises.at_commit(id.datacenter, shard, &stored);
+                    self.hold(result);
+                }
             }
             Ok(false) => {}
             Err(failure) => self.fail(failure),

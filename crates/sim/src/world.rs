@@ -509,7 +509,10 @@ impl World {
         let has_moved = node.exchange_cuts(self.now);
         if has_moved {
             let cuts = node.keeper.cuts();
-            self.promises.note(node.id.datacenter, &cuts.applied, &cuts.stable);
+            // One that is alone says so of itself; that is no promise to anybody.
+            if self.configuration.peers(node.id.datacenter).next().is_some() {
+                self.promises.note(node.id.datacenter, &cuts.applied, &cuts.stable);
+            }
         }
         if has_moved && self.trace.is_on() {
             let line = format_args!("{} knows {:?}", node.id, node.keeper.cuts());

@@ -401,6 +401,9 @@ impl Shard {
         }
         let mut applied: Vec<(DatacenterId, Timestamp)> =
             self.lines.iter().map(|(origin, line)| (*origin, line.durable.watermark())).collect();
+        // Of an origin that is new nothing is here.
+        let unheard = self.configuration.origins().filter(|id| !self.lines.contains_key(id));
+        applied.extend(unheard.map(|origin| (origin, Timestamp::ZERO)));
         if self.options.mutations.has(Mutation::TailClockAsTick) {
             applied.retain(|(origin, _)| *origin != self.node.datacenter);
             applied.push((self.node.datacenter, self.hlc.last()));

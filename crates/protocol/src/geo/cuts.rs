@@ -150,7 +150,7 @@ impl CutKeeper {
         match standing {
             Standing::Copying { .. } => changing == here && self.has_opened(here),
             Standing::Leaving => changing == here && self.is_handed_out(),
-            Standing::Lost => changing != here && self.is_handed_out(),
+            Standing::Lost => self.configuration.is_present(here) && self.is_handed_out(),
             Standing::Joining { .. } | Standing::Open => false,
         }
     }

@@ -34,18 +34,14 @@ const ENTRIES_MAX: usize = 512;
 /// What each other datacenter has of a lost one, as far as it is not stable.
 #[derive(Debug, Default)]
 pub struct HandingOn {
-    confirmed: BTreeMap<DatacenterId, BTreeSet<Timestamp>>,
+    /// By datacenter, origins and stamps.
+    confirmed: BTreeMap<DatacenterId, BTreeSet<(DatacenterId, Timestamp)>>,
     again_at: Option<Steady>,
 }
 
 impl Shard {
-    /// The datacenter that is lost and not given up yet.
-    fn lost(&self) -> Option<DatacenterId> {
-        match self.configuration.membership.changing()? {
-            (id, Standing::Lost) => Some(id),
-            (_, Standing::Joining { .. } | Standing::Copying { .. } | Standing::Open)
-            | (_, Standing::Leaving) => None,
-        }
+    fn is_lost(&self, origin: DatacenterId) -> bool {
+        self.configuration.membership.standing(origin) == Some(Standing::Lost)
     }
 
     /// Forgets what others have said; the next round asks anew.
@@ -55,7 +51,9 @@ impl Shard {
 
     /// Sends others what they are not known to have, when it is time to.
     pub(crate) fn hand_on_when_due(&mut self, here: &Here, out: &mut Outputs) {
-        let Some(lost) = self.lost() else { return };
+        if self.configuration.membership.lost().next().is_none() {
+            return;
+        }
         let keeps = self.options.mutations.has(Mutation::KeepLostToOneself);
         if !self.neighbours.is_tail() || !self.is_settled() || keeps {
             return;
@@ -68,14 +66,20 @@ impl Shard {
         }
         let peers: Vec<DatacenterId> = self.configuration.peers(self.here_datacenter()).collect();
         for peer in peers {
-            self.hand_on_to(peer, lost, out);
+            self.hand_on_to(peer, out);
         }
         let at = after(here.now.steady, RETRY_AFTER);
         self.handing_on.again_at = Some(at);
         self.arm(at, out);
     }
 
-    fn hand_on_to(&self, peer: DatacenterId, lost: DatacenterId, out: &mut Outputs) {
+    fn hand_on_to(&self, peer: DatacenterId, out: &mut Outputs) {
+        for lost in self.configuration.membership.lost() {
+            self.hand_on_of(lost, peer, out);
+        }
+    }
+
+    fn hand_on_of(&self, lost: DatacenterId, peer: DatacenterId, out: &mut Outputs) {
         let Some(head) = self.configuration.head(peer, self.shard) else { return };
         let mut bytes = 0;
         let wanted = self.lacking(peer, lost).take(ENTRIES_MAX).take_while(|entry| {
@@ -99,7 +103,7 @@ impl Shard {
             entry.origin == lost
                 && entry.identity.position <= durable_to
                 && !self.cuts.stable.covers(lost, entry.stamp)
-                && confirmed.is_none_or(|stamps| !stamps.contains(&entry.stamp))
+                && confirmed.is_none_or(|known| !known.contains(&(lost, entry.stamp)))
         })
     }
 
@@ -112,7 +116,7 @@ impl Shard {
         entries: Vec<Entry>,
         (storage, out): (&mut dyn Storage, &mut Outputs),
     ) {
-        if membership != self.configuration.membership.epoch || self.lost() != Some(origin) {
+        if membership != self.configuration.membership.epoch || !self.is_lost(origin) {
             out.event(Event::StaleMessage { from });
             return;
         }
@@ -131,7 +135,7 @@ impl Shard {
                 && !self.is_blocked(origin, stamp)
                 && self.short_of_room(here, storage).is_none()
             {
-                self.admit(here, entry, storage, out);
+                self.admit_whole(here, entry, storage, out);
             }
         }
         self.send_entries(here, out);
@@ -148,12 +152,13 @@ impl Shard {
         stamps: Vec<Timestamp>,
         out: &mut Outputs,
     ) {
-        if membership != self.configuration.membership.epoch || self.lost() != Some(origin) {
+        if membership != self.configuration.membership.epoch || !self.is_lost(origin) {
             out.event(Event::StaleMessage { from });
             return;
         }
-        self.handing_on.confirmed.entry(from.datacenter).or_default().extend(stamps);
-        self.hand_on_to(from.datacenter, origin, out);
+        let confirmed = self.handing_on.confirmed.entry(from.datacenter).or_default();
+        confirmed.extend(stamps.into_iter().map(|stamp| (origin, stamp)));
+        self.hand_on_to(from.datacenter, out);
     }
 
     /// Whether this tail has handed out what the membership asks for: all own writes while this
@@ -170,9 +175,10 @@ impl Shard {
             {
                 true
             }
-            Some((lost, Standing::Lost)) if lost != own => {
-                self.configuration.peers(own).all(|peer| self.lacking(peer, lost).next().is_none())
-            }
+            Some((_, Standing::Lost)) => self.configuration.peers(own).all(|peer| {
+                let mut lost = self.configuration.membership.lost();
+                lost.all(|lost| self.lacking(peer, lost).next().is_none())
+            }),
             _ => true,
         }
     }

@@ -171,14 +171,25 @@ impl Shard {
         self.inboxes.get(&origin).is_some_and(|inbox| inbox.blocked.contains_key(&stamp))
     }
 
-    /// Lets an entry into the chain, or keeps it until its dependencies are applied.
-    pub(crate) fn admit(
+    /// Lets an entry into the chain, or keeps it if its body may wait here. Else it is let go of:
+    /// whoever sent it sends it again, and the first of those that lack something lacks nothing.
+    pub(crate) fn admit_whole(
         &mut self,
         here: &Here,
         entry: Entry,
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
+        let blocked_bytes = self.inboxes.get(&entry.origin).map_or(0, |inbox| inbox.blocked_bytes);
+        let fits = blocked_bytes + entry.body_bytes() <= self.options.blocked_bytes_max;
+        let (missing, floors) = self.missing_of(&entry);
+        if fits || missing.is_empty() && floors.is_empty() {
+            self.admit(here, entry, storage, out);
+        }
+    }
+
+    /// Lets an entry into the chain, or keeps it until its dependencies are applied.
+    fn admit(&mut self, here: &Here, entry: Entry, storage: &mut dyn Storage, out: &mut Outputs) {
         let (missing, floors) = self.missing_of(&entry);
         if missing.is_empty() && floors.is_empty() {
             self.enter_chain(here, entry, storage, out);

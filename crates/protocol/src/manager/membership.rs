@@ -1,6 +1,6 @@
 //! Decides who belongs to a deployment: what people ask for, and what follows by itself.
 //!
-//! One datacenter changes at a time. What people ask for makes it join, leave, or count as lost;
+//! One datacenter changes at a time, but any number may be lost. What people ask for makes it join, leave, or count as lost;
 //! then each step waits until those that it rests on have said that they act by the last one:
 //!
 //! | standing | waits until | becomes |
@@ -9,6 +9,9 @@
 //! | copying | it holds all that anyone was shown before it began, and all that rests on | open |
 //! | leaving | all of its nodes refuse writes, and all others have applied what it wrote | gone |
 //! | lost | the others take nothing from it any more, and each has what any other has of it | gone |
+//!
+//! One that is lost does not wait for the change of another one: that is given up. Who leaves stays,
+//! and who is being added is gone; people ask again.
 //!
 //! Why joining comes first: a write is left out of the dependencies of later ones once every
 //! member has applied it. While one member counts without the new one, such a write could be
@@ -168,7 +171,7 @@ fn added(
     nodes: &BTreeMap<NodeId, String>,
     from: Option<DatacenterId>,
 ) -> Result<Membership, MembershipError> {
-    refuse_while_changing(old, None)?;
+    refuse_while_changing(old)?;
     let names = old.members.values().map(|member| &member.name);
     let is_used = old.members.contains_key(&id)
         || old.gone.contains_key(&id)
@@ -198,15 +201,13 @@ fn removed(old: &Membership, id: DatacenterId) -> Result<Membership, MembershipE
         // Nobody was ever answered there: there is nothing to hand out.
         Standing::Joining { .. } | Standing::Copying { .. } => Ok(without(old, id, false)),
         Standing::Open => {
-            refuse_while_changing(old, None)?;
+            refuse_while_changing(old)?;
             refuse_last(old, id)?;
             let mut next = following(old);
             set_standing(&mut next, id, Standing::Leaving);
             Ok(next)
         }
-        Standing::Leaving | Standing::Lost => {
-            refuse_while_changing(old, None).map(|()| old.clone())
-        }
+        Standing::Leaving | Standing::Lost => refuse_while_changing(old).map(|()| old.clone()),
     }
 }
 
@@ -216,13 +217,29 @@ fn lost(old: &Membership, id: DatacenterId) -> Result<Membership, MembershipErro
         Standing::Joining { .. } | Standing::Copying { .. } => Ok(without(old, id, true)),
         // One that was about to leave may be lost before it is done.
         Standing::Open | Standing::Leaving => {
-            refuse_while_changing(old, Some(id))?;
             refuse_last(old, id)?;
-            let mut next = following(old);
+            let mut next = interrupted(old, id)?;
             set_standing(&mut next, id, Standing::Lost);
             Ok(next)
         }
-        Standing::Lost => refuse_while_changing(old, None).map(|()| old.clone()),
+        Standing::Lost => refuse_while_changing(old).map(|()| old.clone()),
+    }
+}
+
+/// What goes on without the change that is under way of another datacenter, which would wait for
+/// the lost one for ever: one that leaves stays, one that is being added is gone.
+fn interrupted(old: &Membership, lost: DatacenterId) -> Result<Membership, MembershipError> {
+    let Some((id, standing)) = old.changing().filter(|(id, _)| *id != lost) else {
+        return Ok(following(old));
+    };
+    match standing {
+        Standing::Joining { .. } | Standing::Copying { .. } => Ok(without(old, id, false)),
+        Standing::Leaving | Standing::Open => {
+            let mut next = following(old);
+            set_standing(&mut next, id, Standing::Open);
+            Ok(next)
+        }
+        Standing::Lost => Ok(following(old)),
     }
 }
 
@@ -250,8 +267,14 @@ pub fn next_membership(old: &Membership) -> Option<(Membership, Step)> {
             (old.epoch <= member.done).then(|| (without(old, id, false), Step::Left(id)))
         }
         Standing::Lost => {
-            let have_all = act() && others().all(|member| old.epoch <= member.done);
-            have_all.then(|| (without(old, id, true), Step::GivenUp(id)))
+            let present = || old.present().map(|id| &old.members[&id]);
+            let act = present().all(|member| old.epoch <= member.acknowledged);
+            let have_all = act && present().all(|member| old.epoch <= member.done);
+            have_all.then(|| {
+                let lost: Vec<DatacenterId> = old.lost().collect();
+                let next = lost.into_iter().fold(old.clone(), |rest, id| without(&rest, id, true));
+                (Membership { epoch: following(old).epoch, ..next }, Step::GivenUp(id))
+            })
         }
         Standing::Open => None,
     }
@@ -340,13 +363,8 @@ fn set_standing(next: &mut Membership, id: DatacenterId, standing: Standing) {
     }
 }
 
-fn refuse_while_changing(
-    old: &Membership,
-    but: Option<DatacenterId>,
-) -> Result<(), MembershipError> {
-    let Some((id, standing)) = old.changing().filter(|(id, _)| Some(*id) != but) else {
-        return Ok(());
-    };
+fn refuse_while_changing(old: &Membership) -> Result<(), MembershipError> {
+    let Some((id, standing)) = old.changing() else { return Ok(()) };
     let name = old.members[&id].name.clone();
     Err(MembershipError::Changing { id, name, what: in_words(standing) })
 }

@@ -97,6 +97,9 @@ pub fn at_wait(
         is_somewhere && chain.serving.iter().all(|node| has(node) || !is_settled(*node))
     };
     let count = configuration.peers(write.origin).filter(|peer| holds(*peer)).count();
+    let gone = configuration.membership.gone.len(); // They were counted while they were there.
+    let lost = configuration.membership.lost().count();
+    let count = count + gone + lost;
     if answered <= i64::try_from(count).unwrap_or(i64::MAX) {
         return Ok(());
     }
