@@ -11,7 +11,7 @@
 
 use std::sync::Arc;
 
-use antecede_check::{Kind, Outcome};
+use antecede_check::{History, Kind, Outcome, Record};
 use antecede_model::{
     configuration::{Configuration, Datacenter},
     ids::{DatacenterId, MembershipEpoch, NodeId},
@@ -273,40 +273,33 @@ impl World {
         self.members.members.changing().map(|changing| format!("{changing:?} of the members"))
     }
 
-    /// Writes that were acknowledged by a datacenter that is lost may be lost with it.
-    pub(crate) fn forget_lost(&mut self) {
-        let lost = std::mem::take(&mut self.lost);
-        for acknowledged in self.ledger.acknowledged().to_vec() {
+    /// The history in which writes that only a datacenter had that is lost are such of which nobody
+    /// knows what became of them.
+    pub(crate) fn history_without_lost(&self) -> History {
+        let mut records = self.records.clone();
+        for acknowledged in self.ledger.acknowledged() {
             let write = acknowledged.write;
             let held = self.configuration.datacenters.keys().any(|id| {
                 let tail = self.configuration.tail(*id, write.shard);
                 tail.is_some_and(|tail| self.ledger.holds(tail, write))
             });
-            if lost.contains(&write.origin) && !held {
-                self.doubt(acknowledged.record);
+            if self.lost.contains(&write.origin) && !held {
+                doubt(&mut records[..acknowledged.record]);
             }
         }
-        self.lost = lost;
+        crate::client::history_of(&records)
     }
 }
 
-impl World {
-    /// Makes the answered write that ends before a place in the history one of which nobody knows
-    /// what became of it.
-    fn doubt(&mut self, end: usize) {
-        let Some(last) = self.records[..end].last().cloned() else { return };
-        for record in self.records[..end].iter_mut().rev() {
-            let is_same = record.session == last.session && record.txn == last.txn;
-            if !is_same {
-                return;
-            }
-            if record.op != Kind::Read {
-                record.outcome = Outcome::Unknown;
-                record.ret_ns = None;
-            }
-            if last.txn.is_none() {
-                return;
-            }
+/// Makes the last answered write one of which nobody knows what became of it.
+fn doubt(records: &mut [Record]) {
+    let Some(last) = records.last().cloned() else { return };
+    let is_same = |record: &&mut Record| record.session == last.session && record.txn == last.txn;
+    let several = if last.txn.is_some() { records.len() } else { 1 };
+    for record in records.iter_mut().rev().take(several).take_while(is_same) {
+        if record.op != Kind::Read {
+            record.outcome = Outcome::Unknown;
+            record.ret_ns = None;
         }
     }
 }

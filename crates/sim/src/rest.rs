@@ -198,10 +198,10 @@ impl World {
             }
         }
         durable::at_rest(&self.ledger, &self.configuration, &self.lost)?;
-        self.forget_lost();
-        let mut history = self.history();
+        let history = self.history();
+        let mut surviving = self.history_without_lost();
         converged::check(
-            &mut history,
+            &mut surviving,
             &self.ledger,
             &self.configuration,
             &self.keys,

@@ -251,7 +251,8 @@ impl CutKeeper {
         };
         self.nodes.insert(here.node, part.clone());
         self.combine(own);
-        if self.configuration.peers(own).next().is_none() {
+        let is_alone = self.configuration.peers(own).next().is_none();
+        if is_alone && self.configuration.membership.changing().is_none() {
             return;
         }
         let (applied, wants_ticks) = self.datacenters.get(&own).cloned().unwrap_or_default();
