@@ -3,7 +3,7 @@
 //!
 //! Assumes: it is told every record that is appended or read back, in order.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use antecede_model::{
     applied::AppliedSet,
@@ -80,8 +80,9 @@ impl Image {
         self.base
     }
 
-    fn begin(&mut self, start: &Start) {
-        let lines = start.lines.iter().map(|line| (line.origin, line.applied.clone()));
+    fn begin(&mut self, start: &Start, is_added: bool) {
+        let lines = start.lines.iter().filter(|_| is_added);
+        let lines = lines.map(|line| (line.origin, line.applied.clone()));
         *self = Self { base: start.position(), seeded: lines.collect(), ..Self::default() };
     }
 
@@ -168,6 +169,8 @@ pub struct Ledger {
     /// Records appended by running nodes so far.
     appended: u64,
     newest_stamp: BTreeMap<DatacenterId, Timestamp>,
+    /// Datacenters that were added later: what they begin with others have committed.
+    added: BTreeSet<DatacenterId>,
 }
 
 impl Ledger {
@@ -189,7 +192,13 @@ impl Ledger {
             newest: BTreeMap::new(),
             appended: 0,
             newest_stamp: BTreeMap::new(),
+            added: BTreeSet::new(),
         }
+    }
+
+    /// Takes note that a datacenter is added, and begins with what another one has.
+    pub fn add_datacenter(&mut self, id: DatacenterId) {
+        self.added.insert(id);
     }
 
     /// When a record counts as persisted.
@@ -277,10 +286,11 @@ impl Ledger {
     /// Takes note of what a copy does to a node's log.
     pub fn copy(&mut self, node: NodeId, record: &Record, index: u64) {
         let Some(shard) = record.shard() else { return };
+        let is_added = self.added.contains(&node.datacenter);
         let image = &mut self.node_mut(node).images[usize::from(shard.0)];
         match record {
             Record::CutBack { to, .. } => image.cut_back(*to),
-            Record::Begun { start, .. } => image.begin(start),
+            Record::Begun { start, .. } => image.begin(start, is_added),
             Record::History { entry, .. } => image.push_front(stored(entry, index)),
             Record::Entry { .. } | Record::Part { .. } | Record::Ceiling(_) => return,
         }

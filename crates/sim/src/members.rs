@@ -186,6 +186,7 @@ impl World {
             if matches!(member.standing, Standing::Joining { .. }) && !self.control.contains_key(id)
             {
                 let part = self.first_part(*id, &next);
+                self.ledger.add_datacenter(*id);
                 known.datacenters.insert(*id, part.clone());
                 self.control.insert(*id, ControlPlane::new(&part));
                 self.queue.add(self.now.after(MILLI), Happening::Manage(*id));

@@ -510,7 +510,7 @@ impl World {
         if has_moved {
             let cuts = node.keeper.cuts();
             // One that is alone says so of itself; that is no promise to anybody.
-            if self.configuration.peers(node.id.datacenter).next().is_some() {
+            if node.configuration.peers(node.id.datacenter).next().is_some() {
                 self.promises.note(node.id.datacenter, &cuts.applied, &cuts.stable);
             }
         }

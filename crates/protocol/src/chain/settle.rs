@@ -27,6 +27,7 @@ use super::{Cuts, Neighbours, SETTLE_EVERY, Shard, after, initial_cuts};
 use crate::{
     entry::{Entry, Identity},
     event::Event,
+    geo::stable::Collection,
     machine::{Here, Outputs, Room, Storage},
     message::{Body, Message, Progress},
     mutation::Mutation,
@@ -373,6 +374,7 @@ impl Shard {
         self.note_standing();
         self.forget_strangers();
         self.hand_on_anew();
+        self.collection = Collection::default(); // What was stable among others says nothing.
         let first = initial_cuts(&self.configuration, self.node.datacenter);
         if was_alone {
             self.cuts = Cuts { hlc: self.cuts.hlc, ..first };
