@@ -100,11 +100,11 @@ impl Shard {
         self.inboxes.retain(|origin, _| members.contains_key(origin));
     }
 
-    /// Whether every other datacenter has applied and persisted an own write.
-    pub(crate) fn is_applied_by_all(&self, stamp: Timestamp) -> bool {
+    /// Whether every other datacenter has applied and persisted all own writes up to one.
+    pub(crate) fn is_applied_by_all(&self, to: Timestamp) -> bool {
         self.configuration
             .peers(self.here_datacenter())
-            .all(|peer| self.outboxes.get(&peer).is_some_and(|outbox| outbox.has_applied(stamp)))
+            .all(|peer| self.outboxes.get(&peer).is_some_and(|outbox| to <= outbox.applied_to))
     }
 
     /// Sends every peer what it was not sent yet.

@@ -96,7 +96,8 @@ pub fn at_wait(
         let is_somewhere = chain.members().any(|node| has(&node)); // The chain may be dark by now.
         is_somewhere && chain.serving.iter().all(|node| has(node) || !is_settled(*node))
     };
-    let count = configuration.peers(write.origin).filter(|peer| holds(*peer)).count();
+    let others = || configuration.datacenters.keys().copied().filter(|id| *id != write.origin);
+    let count = others().filter(|peer| holds(*peer)).count();
     let gone = configuration.membership.gone.len(); // They were counted while they were there.
     let lost = configuration.membership.lost().count();
     let count = count + gone + lost;
@@ -104,7 +105,7 @@ pub fn at_wait(
         return Ok(());
     }
     let mut lacking = Vec::new();
-    for datacenter in configuration.peers(write.origin).filter(|peer| !holds(*peer)) {
+    for datacenter in others().filter(|peer| !holds(*peer)) {
         for node in configuration.chain(datacenter, write.shard) {
             let found = ledger.image(*node, write.shard).named(write.origin, write.stamp);
             let synced_to = ledger.node(*node).synced_to;
