@@ -7,7 +7,7 @@
 
 use crate::{
     codec::{DecodeError, Reader, Writer},
-    ids::{NodeId, ShardId},
+    ids::{DatacenterId, NodeId, ShardId},
 };
 
 /// Why a request was not served.
@@ -35,6 +35,15 @@ pub enum Refusal {
         missing: u32,
         /// How long the session waited.
         waited_millis: u32,
+    },
+    /// The session's past names writes of a datacenter that was lost; some may be gone for ever.
+    #[error(
+        "the token depends on writes of datacenter {datacenter}, which was lost: some of them may be \
+         gone for ever; begin a new session without the token, and read again what matters"
+    )]
+    Lost {
+        /// The datacenter.
+        datacenter: DatacenterId,
     },
     /// A write was handed over and its answer was lost: it may or may not take effect.
     #[error("the answer to this write was lost: it may or may not have taken effect")]
@@ -119,6 +128,7 @@ impl Refusal {
         match self {
             Self::Busy { .. } | Self::Settling { .. } | Self::NoLease { .. } => "TRYAGAIN",
             Self::NotYet { .. } => "NOTYET",
+            Self::Lost { .. } => "LOST",
             Self::UnknownOutcome => "UNKNOWNOUTCOME",
             Self::Unreachable { .. } => "CLUSTERDOWN",
             Self::Joining => "LOADING",
@@ -141,6 +151,7 @@ impl Refusal {
             Self::Unreachable { .. } | Self::Settling { .. } | Self::NoLease { .. } => true,
             Self::Busy { .. }
             | Self::NotYet { .. }
+            | Self::Lost { .. }
             | Self::UnknownOutcome
             | Self::Joining
             | Self::Leaving
@@ -160,6 +171,7 @@ impl Refusal {
         match self {
             Self::Busy { .. } => "busy",
             Self::NotYet { .. } => "not_yet",
+            Self::Lost { .. } => "lost",
             Self::UnknownOutcome => "unknown_outcome",
             Self::Unreachable { .. } => "unreachable",
             Self::Settling { .. } => "settling",
@@ -206,6 +218,10 @@ impl Refusal {
             Self::Joining => to.u8(12),
             Self::Leaving => to.u8(13),
             Self::Gone => to.u8(14),
+            Self::Lost { datacenter } => {
+                to.u8(15);
+                to.datacenter(datacenter);
+            }
             Self::OutOfMemory => to.u8(5),
             Self::DiskFull { node } => {
                 to.u8(6);
@@ -243,6 +259,7 @@ impl Refusal {
             12 => Self::Joining,
             13 => Self::Leaving,
             14 => Self::Gone,
+            15 => Self::Lost { datacenter: from.datacenter()? },
             found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
         })
     }

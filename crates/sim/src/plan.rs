@@ -17,7 +17,7 @@ use crate::{
     chance::Chance,
     checkpoints,
     faults::{self, Fault},
-    members::{self, ChangeKind, MemberChange},
+    members::{self, MemberChange},
     moment::{MICRO, MILLI, Moment, SECOND},
     profiles::Profile,
 };
@@ -295,10 +295,6 @@ impl Plan {
         self.members.clear();
         if is_wanted && self.shape.is_managed {
             self.members = members::draw(&mut chance, self.shape.datacenters);
-        }
-        let is_lost = |change: &MemberChange| matches!(change.kind, ChangeKind::Lose { .. });
-        if self.members.iter().any(is_lost) {
-            self.workload.move_per_mille = 0; // A token may name what is lost.
         }
     }
 

@@ -137,6 +137,9 @@ impl Session {
         if let Err(refusal) = check_times(view, context, self.options.max_clock_drift) {
             return Some(Response::Refused(refusal));
         }
+        if let Some(refusal) = self.refuse_lost(view, context) {
+            return Some(refusal);
+        }
         let here = self.node.datacenter;
         let mut by_shard: BTreeMap<ShardId, Vec<(DatacenterId, Timestamp)>> = BTreeMap::new();
         if !context.is_covered_at(here) {
@@ -168,6 +171,20 @@ impl Session {
         }
         self.waiting = Some(Box::new(Waiting::Token(wait)));
         self.look_after_waiting(view, requests)
+    }
+
+    /// Refuses a past that names writes of a datacenter that was lost, unless it was shown here: what
+    /// nobody had received of them is gone, and nobody knows which that was.
+    fn refuse_lost(&self, view: &View<'_>, context: &Context) -> Option<Response> {
+        if context.is_covered_at(self.node.datacenter) {
+            return None;
+        }
+        let gone = &view.configuration.membership.gone;
+        let dependencies = context.dependencies();
+        let exact = dependencies.exact.iter().map(|dependency| dependency.origin);
+        let mut origins = exact.chain(dependencies.floor.iter().map(|(origin, _)| *origin));
+        let lost = origins.find(|origin| gone.get(origin).is_some_and(|gone| gone.was_lost));
+        lost.map(|datacenter| Response::Refused(Refusal::Lost { datacenter }))
     }
 
     /// `WAIT`.
@@ -229,6 +246,9 @@ impl Session {
         requests: &mut dyn Requests,
     ) -> Option<Response> {
         let here = self.node.datacenter;
+        if let Some(refusal) = self.refuse_lost(view, &wait.context) {
+            return Some(refusal); // It was lost meanwhile.
+        }
         let missing = wait.missing(view, here);
         if missing == 0 {
             self.past.join(&wait.context, wait.visible_at.max(view.applied_at), view.stable);
