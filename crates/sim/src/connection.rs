@@ -40,6 +40,7 @@ pub struct Connection {
 struct Tap {
     /// The bytes of the operation.
     operation: Vec<u8>,
+    has_id: bool,
     reply: Option<Seen>,
 }
 
@@ -50,11 +51,12 @@ pub struct Taps {
 }
 
 impl Taps {
-    fn add(&mut self, number: u64, operation: &ShardOperation<'_>) {
-        let ShardOperation::One(one) = operation else { return };
+    fn add(&mut self, request: &LocalRequest<'_>) {
+        let ShardOperation::One(one) = request.operation else { return };
         let mut bytes = Vec::new();
         one.write(&mut Writer::new(&mut bytes));
-        self.requests.insert(number, Tap { operation: bytes, reply: None });
+        let tap = Tap { operation: bytes, has_id: request.retry.is_some(), reply: None };
+        self.requests.insert(request.id.number, tap);
     }
 
     /// Takes note of a reply.
@@ -66,8 +68,15 @@ impl Taps {
             return;
         }
         let Some(tap) = self.requests.get_mut(&id.number) else { return };
+        let is_refused = matches!(reply.response, Response::Refused(_));
+        if tap.has_id && is_refused {
+            self.requests.remove(&id.number); // It may ask again likewise.
+            return;
+        }
         let wrote =
             reply.wrote.map(|write| Version { timestamp: write.stamp, origin: write.origin });
+        // A repeat is told of its first execution like a read.
+        let wrote = wrote.or_else(|| reply.observed.first().copied().filter(|_| tap.has_id));
         let tombstone = if reply.response == Response::Nil {
             reply.observed.iter().copied().max()
         } else {
@@ -112,7 +121,7 @@ pub struct Handing<'a> {
 
 impl Requests for Handing<'_> {
     fn request(&mut self, to: NodeId, shard: ShardId, request: LocalRequest<'_>) -> Handover {
-        self.taps.add(request.id.number, request.operation);
+        self.taps.add(&request);
         if to != self.node.id {
             return self.send_request(to, shard, request);
         }
@@ -150,8 +159,9 @@ impl Handing<'_> {
         }
         let mut operation = Vec::new();
         request.operation.write(&mut Writer::new(&mut operation));
-        let body =
-            Body::Request(Request { id: request.id, operation, carried: request.carried.clone() });
+        let carried = request.carried.clone();
+        let retry = request.retry.cloned();
+        let body = Body::Request(Request { id: request.id, operation, carried, retry });
         let epoch = self.node.configuration.chain_epoch(self.node.id.datacenter, shard);
         let message = ShardMessage { shard, epoch, hlc: request.carried.time, body };
         self.node.out.early.push((to, Message::Shard(message)));

@@ -9,6 +9,7 @@ use antecede_model::{
     operation::{Action, Condition, Operation, ShardOperation},
     refusal::Refusal,
     response::Response,
+    retry::Retry,
 };
 
 use super::{Overdue, command::Gather, hold::Held, past::Mark};
@@ -59,6 +60,14 @@ pub(super) struct Aim {
     pub(super) fold: Fold,
 }
 
+/// What a part has of a request id.
+#[derive(Debug)]
+pub(super) struct Retried {
+    pub(super) retry: Retry,
+    /// Whether an earlier sending may have taken effect, or may still.
+    pub(super) is_open: bool,
+}
+
 /// One request to one shard.
 #[derive(Debug)]
 pub(super) struct Part {
@@ -84,6 +93,8 @@ pub(super) struct Part {
     pub(super) mark: Mark,
     /// The stamp of the write that it made on this node, not committed yet.
     pub(super) stamp: Option<Timestamp>,
+    /// Its request id, if the client gave one.
+    pub(super) retried: Option<Box<Retried>>,
 }
 
 impl Part {
@@ -104,6 +115,7 @@ impl Part {
             gone_at: None,
             mark: Mark::default(),
             stamp: None,
+            retried: None,
         }
     }
 
@@ -113,6 +125,29 @@ impl Part {
 
     pub(super) const fn is_held(&self) -> bool {
         matches!(self.state, State::Held(_))
+    }
+
+    /// Whether a request that met this refusal may be sent again: nobody has looked at it, or
+    /// nobody does what it asks a second time.
+    pub(super) fn may_go_on_after(&self, refusal: Refusal) -> bool {
+        refusal.was_not_tried() || self.retried.is_some() && refusal == Refusal::UnknownOutcome
+    }
+
+    /// What the client is told for an answer: where an earlier sending may have taken effect, a
+    /// refusal of a later one says nothing of that.
+    fn told(&self, response: Response) -> Response {
+        let is_open = self.retried.as_ref().is_some_and(|retried| retried.is_open);
+        match response {
+            Response::Refused(refusal) if is_open && !refusal.is_last_word() => {
+                Response::Refused(Refusal::UnknownOutcome)
+            }
+            response => response,
+        }
+    }
+
+    /// Takes its answer.
+    pub(super) fn end_with(&mut self, response: Response) {
+        self.state = State::Answered(self.told(response));
     }
 
     /// What is told of it when nobody has answered it in time.
