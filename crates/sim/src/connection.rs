@@ -40,7 +40,8 @@ pub struct Connection {
 struct Tap {
     /// The bytes of the operation.
     operation: Vec<u8>,
-    has_id: bool,
+    /// The number of its request id.
+    id: Option<u64>,
     reply: Option<Seen>,
 }
 
@@ -55,7 +56,8 @@ impl Taps {
         let ShardOperation::One(one) = request.operation else { return };
         let mut bytes = Vec::new();
         one.write(&mut Writer::new(&mut bytes));
-        let tap = Tap { operation: bytes, has_id: request.retry.is_some(), reply: None };
+        let id = request.retry.map(|retry| retry.number);
+        let tap = Tap { operation: bytes, id, reply: None };
         self.requests.insert(request.id.number, tap);
     }
 
@@ -69,14 +71,14 @@ impl Taps {
         }
         let Some(tap) = self.requests.get_mut(&id.number) else { return };
         let is_refused = matches!(reply.response, Response::Refused(_));
-        if tap.has_id && is_refused {
+        if tap.id.is_some() && is_refused {
             self.requests.remove(&id.number); // It may ask again likewise.
             return;
         }
         let wrote =
             reply.wrote.map(|write| Version { timestamp: write.stamp, origin: write.origin });
         // A repeat is told of its first execution like a read.
-        let wrote = wrote.or_else(|| reply.observed.first().copied().filter(|_| tap.has_id));
+        let wrote = wrote.or_else(|| reply.observed.first().copied().filter(|_| tap.id.is_some()));
         let tombstone = if reply.response == Response::Nil {
             reply.observed.iter().copied().max()
         } else {
@@ -86,13 +88,23 @@ impl Taps {
     }
 
     /// What was seen for a command on one key; nothing where it could be that of another command.
-    pub fn take(&mut self, operation: &antecede_model::operation::Operation<'_>) -> Seen {
+    pub fn take(
+        &mut self,
+        id: Option<u64>,
+        operation: &antecede_model::operation::Operation<'_>,
+    ) -> Seen {
+        if id.is_some() {
+            // All sendings of one request.
+            let taken = self.requests.extract_if(.., |_, tap| tap.id == id);
+            let replies: Vec<Seen> = taken.filter_map(|(_, tap)| tap.reply).collect();
+            return replies.first().copied().unwrap_or_default();
+        }
         let mut bytes = Vec::new();
         operation.write(&mut Writer::new(&mut bytes));
         let same: Vec<u64> = self
             .requests
             .iter()
-            .filter(|(_, tap)| tap.operation == bytes)
+            .filter(|(_, tap)| tap.operation == bytes && tap.id.is_none())
             .map(|(number, _)| *number)
             .collect();
         if operation.action == Action::Get && 1 < same.len() {

@@ -230,13 +230,12 @@ impl World {
             let line = format_args!("client {number} is told {response:?}");
             self.trace.line(self.now, line);
         }
-        let Some((asked, response)) = self.look_at_repeat(number, asked, response) else { return };
-        let response = &response;
         let seen = match asked.ask.plain() {
             Ask::One(step) => {
                 let connection = self.nodes[place].connections.get_mut(&session);
                 connection.map_or_else(Seen::default, |connection| {
-                    connection.taps.take(&step.operation(&self.keys))
+                    let id = asked.ask.id().map(|id| id.number);
+                    connection.taps.take(id, &step.operation(&self.keys))
                 })
             }
             Ask::ReadSeveral(_)
@@ -248,6 +247,8 @@ impl World {
             | Ask::Eventual
             | Ask::Retried { .. } => Seen::default(),
         };
+        let Some((asked, response)) = self.look_at_repeat(number, asked, response) else { return };
+        let response = &response;
         self.record(number, &asked, response, seen);
         self.go_on(number, &asked, response);
     }
