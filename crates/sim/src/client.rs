@@ -88,6 +88,8 @@ pub struct Client {
     pub last_write: Option<usize>,
     /// What it asks again, under the same id, before anything else.
     pub again: Option<Asked>,
+    /// The last commands with an id that were answered, each with its answer.
+    pub answered: VecDeque<Asked>,
     /// What its request ids and repeats draw from.
     pub id_chance: Chance,
     /// The number of its last request id.

@@ -79,7 +79,8 @@ impl Taps {
             reply.wrote.map(|write| Version { timestamp: write.stamp, origin: write.origin });
         // A repeat is told of its first execution like a read.
         let wrote = wrote.or_else(|| reply.observed.first().copied().filter(|_| tap.id.is_some()));
-        let tombstone = if reply.response == Response::Nil {
+        let is_repeat = tap.id.is_some() && reply.wrote.is_none();
+        let tombstone = if reply.response == Response::Nil && !is_repeat {
             reply.observed.iter().copied().max()
         } else {
             None

@@ -12,6 +12,9 @@ use crate::{
     world::World,
 };
 
+/// Answered commands that a client remembers.
+const ANSWERED_MAX: usize = 30;
+
 impl World {
     /// Gives a command that may write an id, perhaps.
     pub(crate) fn with_id(&mut self, number: u32, ask: Ask) -> Ask {
@@ -31,6 +34,16 @@ impl World {
             number: client.last_id,
         };
         Ask::Retried { id, ask: Box::new(ask) }
+    }
+
+    /// What a client asks again only to see that the answer is the same.
+    pub(crate) fn draw_repeat(&mut self, number: u32) -> Option<Asked> {
+        let client = self.clients.get_mut(&number)?;
+        if client.answered.is_empty() || !client.id_chance.per_mille(150) {
+            return None;
+        }
+        let place = client.id_chance.place(client.answered.len());
+        client.answered.get(place).cloned()
     }
 
     /// Where a client connects that has something to ask again.
@@ -68,6 +81,7 @@ impl World {
         let client = self.clients.get_mut(&number).expect("only clients are answered");
         if asked.first.is_some() {
             // The session goes on, whatever it was told now.
+            client.last_write = None; // `WAIT` speaks of this one now, which is not looked up.
             let think = client.id_chance.spread(10 * MILLI);
             if client.waiting.is_empty() {
                 self.turn_after(number, think);
@@ -82,10 +96,12 @@ impl World {
             }
             return Some((asked, Response::Refused(Refusal::UnknownOutcome)));
         }
-        let is_asked_again = outcome == Outcome::Ok && client.id_chance.per_mille(150);
-        if is_asked_again && client.again.is_none() {
+        if outcome == Outcome::Ok {
             let first = Some(response.clone());
-            client.again = Some(Asked { first, ..asked.clone() });
+            client.answered.push_back(Asked { first, ..asked.clone() });
+            if ANSWERED_MAX < client.answered.len() {
+                client.answered.pop_front();
+            }
         }
         Some((asked, response.clone()))
     }

@@ -101,9 +101,10 @@ impl World {
 
     fn ask_something(&mut self, number: u32) {
         let client = self.clients.get_mut(&number).expect("turns are given to clients");
-        if let Some(again) = client.again.take() {
+        if let Some(again) = client.again.take().or_else(|| self.draw_repeat(number)) {
             return self.send_commands(number, vec![again]);
         }
+        let client = self.clients.get_mut(&number).expect("turns are given to clients");
         let workload = &self.plan.workload;
         if client.chance.per_mille(workload.move_per_mille) {
             return self.ask(number, vec![Ask::Token]);

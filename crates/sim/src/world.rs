@@ -308,6 +308,7 @@ impl World {
             shown: antecede_model::clock::Timestamp::ZERO,
             last_write: None,
             again: None,
+            answered: std::collections::VecDeque::new(),
             id_chance: Chance::new(plan.seed, streams::CLIENT_IDS + u64::from(number)),
             last_id: 0,
         }
