@@ -23,6 +23,7 @@ pub mod command;
 mod hold;
 mod part;
 mod past;
+mod retried;
 mod route;
 mod task;
 mod waiting;
@@ -43,14 +44,15 @@ use antecede_model::{
     operation::{Operation, ShardOperation},
     refusal::Refusal,
     response::Response,
-    retry::{Retry, WrittenId},
+    retry::Retry,
     token::SessionToken,
 };
 
 use self::{
     command::{Command, Gather},
-    part::{Aim, Course, Fold, Kind, Part, Retried, State, Tally, encoded, gathered, unreachable},
+    part::{Aim, Course, Fold, Kind, Part, State, Tally, encoded, gathered, unreachable},
     past::{Past, after},
+    retried::Retried,
     route::{Route, replica_after},
     task::{Task, Watched},
     waiting::Waiting,
@@ -309,53 +311,6 @@ impl Session {
         }
     }
 
-    /// `CAUSAL.DO ID`: the same as the command, under an id.
-    fn take_retried(
-        &mut self,
-        view: &View<'_>,
-        id: WrittenId<'_>,
-        words: u32,
-        command: &Command<'_>,
-        requests: &mut dyn Requests,
-    ) {
-        let here = view.configuration.datacenter(self.node.datacenter);
-        if here.is_none_or(|here| here.name != id.datacenter) {
-            return self.push_answered(view, Response::Refused(Refusal::OtherDatacenter));
-        }
-        self.retry = Some(id.with_words(words));
-        match command {
-            Command::One(operation) => {
-                let shard = view.configuration.shard_count.shard_of(operation.key);
-                let operation = ShardOperation::One(operation.clone());
-                let aim = Aim { shard, kind: Kind::Mixed, fold: Fold::AsIs };
-                self.ask(view, aim, &operation, requests);
-            }
-            Command::Several { operations, gather } => {
-                if self.shard_of_all(view, operations).is_err() {
-                    self.push_answered(view, Response::Refused(Refusal::CrossShard));
-                } else {
-                    self.take_several(view, operations, *gather, requests);
-                }
-            }
-            Command::Transaction { operations } => {
-                self.take_transaction(view, operations, requests);
-            }
-            Command::Retried { .. }
-            | Command::Watch { .. }
-            | Command::Unwatch
-            | Command::Scan { .. }
-            | Command::Keys { .. }
-            | Command::Count
-            | Command::RandomKey { .. }
-            | Command::Wait { .. }
-            | Command::Token
-            | Command::After { .. }
-            | Command::Reset
-            | Command::Level(_) => unreachable!("the shell gives an id to what may write only"),
-        }
-        self.retry = None;
-    }
-
     fn take_several(
         &mut self,
         view: &View<'_>,
@@ -476,7 +431,7 @@ impl Session {
             gone_at: None,
             mark: self.past.mark(),
             stamp: None,
-            retried: retry.map(|retry| Box::new(Retried { retry, is_open: false })),
+            retried: Retried::of(retry),
         };
         self.hand_over(part, operation, view, requests, Self::push_part);
     }
@@ -502,9 +457,7 @@ impl Session {
             part.mark = self.past.mark();
             let id = self.request_id(part.number);
             let carried = self.past.carry(part.kind != Kind::Read, part.place, view.stable);
-            let forgets = self.options.mutations.has(Mutation::SendAgainWithoutId);
-            let retried = part.retried.as_ref().filter(|retried| !(retried.is_open && forgets));
-            let retry = retried.map(|retried| &retried.retry);
+            let retry = part.retry(self.options.mutations);
             let request = LocalRequest { id, operation, carried, retry };
             match requests.request(part.to, part.shard, request) {
                 Handover::Answered => part.state = State::UnderWay,

@@ -9,10 +9,9 @@ use antecede_model::{
     operation::{Action, Condition, Operation, ShardOperation},
     refusal::Refusal,
     response::Response,
-    retry::Retry,
 };
 
-use super::{Overdue, command::Gather, hold::Held, past::Mark};
+use super::{Overdue, command::Gather, hold::Held, past::Mark, retried::Retried};
 use crate::message::Place;
 
 /// What a request may do, and so what may follow it before it is answered.
@@ -58,14 +57,6 @@ pub(super) struct Aim {
     pub(super) shard: ShardId,
     pub(super) kind: Kind,
     pub(super) fold: Fold,
-}
-
-/// What a part has of a request id.
-#[derive(Debug)]
-pub(super) struct Retried {
-    pub(super) retry: Retry,
-    /// Whether an earlier sending may have taken effect, or may still.
-    pub(super) is_open: bool,
 }
 
 /// One request to one shard.
@@ -125,29 +116,6 @@ impl Part {
 
     pub(super) const fn is_held(&self) -> bool {
         matches!(self.state, State::Held(_))
-    }
-
-    /// Whether a request that met this refusal may be sent again: nobody has looked at it, or
-    /// nobody does what it asks a second time.
-    pub(super) fn may_go_on_after(&self, refusal: Refusal) -> bool {
-        refusal.was_not_tried() || self.retried.is_some() && refusal == Refusal::UnknownOutcome
-    }
-
-    /// What the client is told for an answer: where an earlier sending may have taken effect, a
-    /// refusal of a later one says nothing of that.
-    fn told(&self, response: Response) -> Response {
-        let is_open = self.retried.as_ref().is_some_and(|retried| retried.is_open);
-        match response {
-            Response::Refused(refusal) if is_open && !refusal.is_last_word() => {
-                Response::Refused(Refusal::UnknownOutcome)
-            }
-            response => response,
-        }
-    }
-
-    /// Takes its answer.
-    pub(super) fn end_with(&mut self, response: Response) {
-        self.state = State::Answered(self.told(response));
     }
 
     /// What is told of it when nobody has answered it in time.

@@ -384,7 +384,8 @@ impl Connection {
             }
             Some(mut transaction) => {
                 transaction.queue.has_watched_keys = 0 < self.watched_count;
-                transaction.queue.id = id.map(|id| (id.datacenter.into(), id.with_words(0)));
+                let id = id.map(|id| (id.datacenter.into(), id.with_words(0)));
+                transaction.queue.id = id.map(Box::new);
                 self.watched_count = 0;
                 Outcome::Execute(transaction.queue)
             }

@@ -25,7 +25,7 @@ pub struct Queue {
     /// Whether keys were watched when the transaction was to be executed.
     pub(super) has_watched_keys: bool,
     /// The datacenter and the request id that `EXEC` was given.
-    pub(super) id: Option<(Box<str>, Retry)>,
+    pub(super) id: Option<Box<(Box<str>, Retry)>>,
 }
 
 impl Queue {
@@ -37,7 +37,7 @@ impl Queue {
 
     /// The request id that `EXEC` was given.
     pub(super) fn id(&self) -> Option<WrittenId<'_>> {
-        let (datacenter, retry) = self.id.as_ref()?;
+        let (datacenter, retry) = self.id.as_deref()?;
         Some(WrittenId { datacenter, client: &retry.client, number: retry.number })
     }
 

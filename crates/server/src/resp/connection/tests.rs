@@ -123,9 +123,10 @@ impl Client {
             }
             Outcome::Execute(queue) => {
                 if let Some(command) = connection.execute(&queue, 1000, server, replies) {
-                    let inner = match &command {
-                        Command::Retried { command, .. } => command,
-                        command => command,
+                    let inner = if let Command::Retried { command, .. } = &command {
+                        command
+                    } else {
+                        &command
                     };
                     let Command::Transaction { operations } = inner else {
                         panic!("{command:?}");
