@@ -38,3 +38,30 @@ pub fn at_answer(id: &AskId, first: &Response, now: &Response) -> Result<(), Fai
     let what = format!("{id:?} was answered {first:?}, and later {now:?}");
     Err(Failure::new("retries", what))
 }
+
+#[cfg(test)]
+mod tests {
+    use antecede_model::{clock::Timestamp, ids::DatacenterId};
+
+    use super::*;
+
+    fn version(stamp: u64) -> Version {
+        Version { timestamp: Timestamp(stamp), origin: DatacenterId(1) }
+    }
+
+    #[test]
+    fn a_value_of_two_writes_or_with_a_part_twice_is_refused() {
+        assert_eq!(at_commit(b"1.2.3;1.2.4;", version(1), None), Ok(()));
+        assert_eq!(at_commit(b"1.2.3;", version(1), Some(version(1))), Ok(()));
+        assert!(at_commit(b"1.2.3;", version(2), Some(version(1))).is_err());
+        assert!(at_commit(b"1.2.3;1.2.4;1.2.3;", version(1), None).is_err());
+    }
+
+    #[test]
+    fn another_answer_to_the_same_id_is_refused() {
+        let (place, client) = ("dc1".to_owned(), "c1".to_owned());
+        let id = AskId { datacenter: DatacenterId(1), place, client, number: 5 };
+        assert_eq!(at_answer(&id, &Response::Ok, &Response::Ok), Ok(()));
+        assert!(at_answer(&id, &Response::Ok, &Response::Nil).is_err());
+    }
+}
