@@ -29,5 +29,7 @@ mod lost_nodes;
 mod metadata;
 /// A client that many use from Rust.
 mod redis_rs;
+/// Writes that are sent again while nodes are killed.
+mod retries;
 /// Nodes are restarted one by one, and nobody notices much.
 mod rolling_restart;

@@ -33,6 +33,8 @@ pub mod operation;
 pub mod refusal;
 /// What a client is told.
 pub mod response;
+/// Request ids: a client's own names for requests that it may send again.
+pub mod retry;
 /// What `WATCH` remembers of a key.
 pub mod sighting;
 /// A context written down for a client to carry.

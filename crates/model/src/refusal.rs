@@ -119,6 +119,36 @@ pub enum Refusal {
         /// The bound.
         limit_millis: u32,
     },
+    /// A request id of another datacenter.
+    #[error(
+        "this request id is for the datacenter that it names before the dot, and is executed only \
+         there; here nothing was done: send it there"
+    )]
+    OtherDatacenter,
+    /// A request id that is too old to be remembered.
+    #[error(
+        "this request id is not remembered: shard {shard} has forgotten ids up to {forgotten_to} \
+         of this client or of others; nothing was done now, the request may have taken effect \
+         before"
+    )]
+    Forgotten {
+        /// The shard.
+        shard: ShardId,
+        /// Numbers up to this one may have been forgotten.
+        forgotten_to: u64,
+    },
+    /// The request of this id was executed, and its answer was too long to be kept.
+    #[error(
+        "the request of this id was executed before; its answer was longer than {limit} bytes and \
+         was not kept"
+    )]
+    NotKept {
+        /// The longest answer that is kept.
+        limit: u32,
+    },
+    /// The request id was used for another request before.
+    #[error("this request id was used for another request; give each request an id of its own")]
+    OtherRequest,
 }
 
 impl Refusal {
@@ -129,7 +159,9 @@ impl Refusal {
             Self::Busy { .. } | Self::Settling { .. } | Self::NoLease { .. } => "TRYAGAIN",
             Self::NotYet { .. } => "NOTYET",
             Self::Lost { .. } => "LOST",
-            Self::UnknownOutcome => "UNKNOWNOUTCOME",
+            Self::UnknownOutcome | Self::OtherDatacenter | Self::Forgotten { .. } => {
+                "UNKNOWNOUTCOME"
+            }
             Self::Unreachable { .. } => "CLUSTERDOWN",
             Self::Joining => "LOADING",
             Self::Leaving => "READONLY",
@@ -138,7 +170,8 @@ impl Refusal {
             Self::DiskFull { .. } => "DISKFULL",
             Self::CrossShard => "CROSSSLOT",
             Self::WrongType => "WRONGTYPE",
-            Self::TooLarge => "ERR",
+            Self::TooLarge | Self::OtherRequest => "ERR",
+            Self::NotKept { .. } => "NOTKEPT",
             Self::Drift { .. } => "DRIFT",
         }
     }
@@ -161,7 +194,64 @@ impl Refusal {
             | Self::CrossShard
             | Self::WrongType
             | Self::TooLarge
-            | Self::Drift { .. } => false,
+            | Self::Drift { .. }
+            | Self::OtherDatacenter
+            | Self::Forgotten { .. }
+            | Self::NotKept { .. }
+            | Self::OtherRequest => false,
+        }
+    }
+
+    /// Whether it leaves open if the request has taken effect, or will.
+    #[must_use]
+    pub const fn leaves_open(&self) -> bool {
+        match self {
+            Self::UnknownOutcome | Self::OtherDatacenter | Self::Forgotten { .. } => true,
+            Self::Busy { .. }
+            | Self::NotYet { .. }
+            | Self::Lost { .. }
+            | Self::Joining
+            | Self::Leaving
+            | Self::Gone
+            | Self::Unreachable { .. }
+            | Self::Settling { .. }
+            | Self::NoLease { .. }
+            | Self::OutOfMemory
+            | Self::DiskFull { .. }
+            | Self::CrossShard
+            | Self::WrongType
+            | Self::TooLarge
+            | Self::Drift { .. }
+            | Self::NotKept { .. }
+            | Self::OtherRequest => false,
+        }
+    }
+
+    /// Whether it stands for a request with an id whatever became of an earlier sending: it is
+    /// what the request came to, or says that it is not known any more.
+    #[must_use]
+    pub const fn is_last_word(&self) -> bool {
+        match self {
+            Self::WrongType
+            | Self::TooLarge
+            | Self::Forgotten { .. }
+            | Self::NotKept { .. }
+            | Self::OtherRequest => true,
+            Self::Busy { .. }
+            | Self::NotYet { .. }
+            | Self::Lost { .. }
+            | Self::Joining
+            | Self::Leaving
+            | Self::Gone
+            | Self::UnknownOutcome
+            | Self::Unreachable { .. }
+            | Self::Settling { .. }
+            | Self::NoLease { .. }
+            | Self::OutOfMemory
+            | Self::DiskFull { .. }
+            | Self::CrossShard
+            | Self::Drift { .. }
+            | Self::OtherDatacenter => false,
         }
     }
 
@@ -185,6 +275,10 @@ impl Refusal {
             Self::WrongType => "wrong_type",
             Self::TooLarge => "too_large",
             Self::Drift { .. } => "drift",
+            Self::OtherDatacenter => "other_datacenter",
+            Self::Forgotten { .. } => "forgotten",
+            Self::NotKept { .. } => "not_kept",
+            Self::OtherRequest => "other_request",
         }
     }
 
@@ -215,11 +309,11 @@ impl Refusal {
                 to.u8(11);
                 to.shard(shard);
             }
-            Self::Joining => to.u8(12),
-            Self::Leaving => to.u8(13),
-            Self::Gone => to.u8(14),
+            Self::Joining => to.u8(16),
+            Self::Leaving => to.u8(17),
+            Self::Gone => to.u8(18),
             Self::Lost { datacenter } => {
-                to.u8(15);
+                to.u8(19);
                 to.datacenter(datacenter);
             }
             Self::OutOfMemory => to.u8(5),
@@ -235,6 +329,17 @@ impl Refusal {
                 to.fixed32(ahead_millis);
                 to.fixed32(limit_millis);
             }
+            Self::OtherDatacenter => to.u8(12),
+            Self::Forgotten { shard, forgotten_to } => {
+                to.u8(13);
+                to.shard(shard);
+                to.number(forgotten_to);
+            }
+            Self::NotKept { limit } => {
+                to.u8(14);
+                to.fixed32(limit);
+            }
+            Self::OtherRequest => to.u8(15),
         }
     }
 
@@ -256,10 +361,14 @@ impl Refusal {
             9 => Self::TooLarge,
             10 => Self::Drift { ahead_millis: from.fixed32()?, limit_millis: from.fixed32()? },
             11 => Self::NoLease { shard: from.shard()? },
-            12 => Self::Joining,
-            13 => Self::Leaving,
-            14 => Self::Gone,
-            15 => Self::Lost { datacenter: from.datacenter()? },
+            12 => Self::OtherDatacenter,
+            13 => Self::Forgotten { shard: from.shard()?, forgotten_to: from.number()? },
+            14 => Self::NotKept { limit: from.fixed32()? },
+            15 => Self::OtherRequest,
+            16 => Self::Joining,
+            17 => Self::Leaving,
+            18 => Self::Gone,
+            19 => Self::Lost { datacenter: from.datacenter()? },
             found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
         })
     }

@@ -1,7 +1,7 @@
 //! Holds what a replica copies from its chain's tail when its own log cannot be continued.
 //!
 //! A copy has a *start*: the position that it begins at, and what the log before that position has
-//! come to apart from the keys. The keys follow in *parts*, in the order of their hashes; entries
+//! come to apart from the keys: its lines of stamps, and what requests with an id came to. The keys follow in *parts*, in the order of their hashes; entries
 //! behind the start run beside them. A part holds the committed state of its keys at the position
 //! of the log that the copying replica has when it takes the part. So an entry concerns a key that
 //! has been copied already, and is applied, or one that has not, and is contained in its part.
@@ -18,7 +18,7 @@ use antecede_model::{
     ids::{DatacenterId, Position},
 };
 
-use crate::{entry::Identity, state};
+use crate::{entry::Identity, retries::Remembered, state};
 
 /// What `part_bytes` usually is: bytes of records in one part, about; one record at least.
 pub const PART_BYTES: usize = 256 * 1024;
@@ -36,6 +36,8 @@ pub struct Start {
     pub shown_to: Timestamp,
     /// The largest visible-at of what was collected.
     pub collected_to: Timestamp,
+    /// What requests with an id came to.
+    pub retries: Remembered,
 }
 
 impl Start {
@@ -53,12 +55,16 @@ impl Start {
             above.max(line.applied.watermark()).max(line.newest_write)
         };
         let lines = self.lines.iter().map(of_line).max().unwrap_or_default();
-        lines.max(self.shown_to).max(self.collected_to)
+        lines.max(self.shown_to).max(self.collected_to).max(self.retries.newest())
     }
 
     /// Writes the start.
     pub fn write(&self, to: &mut Writer<'_>) {
-        to.option(self.last, |to, identity| identity.write(to));
+        let has_retries = !self.retries.is_empty();
+        to.u8(u8::from(self.last.is_some()) + 2 * u8::from(has_retries));
+        if let Some(last) = self.last {
+            last.write(to);
+        }
         to.length(self.lines.len());
         for line in &self.lines {
             to.datacenter(line.origin);
@@ -67,6 +73,9 @@ impl Start {
         }
         to.timestamp(self.shown_to);
         to.timestamp(self.collected_to);
+        if has_retries {
+            self.retries.write(to);
+        }
     }
 
     /// Reads a start.
@@ -74,8 +83,16 @@ impl Start {
     /// # Errors
     /// [`DecodeError`] when the bytes are none.
     pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let what = "beginning of a copy";
+        let (has_last, has_retries) = match from.u8()? {
+            0 => (false, false),
+            1 => (true, false),
+            2 => (false, true),
+            3 => (true, true),
+            found => return Err(DecodeError::UnknownTag { what, found }),
+        };
         Ok(Self {
-            last: from.option(Identity::read)?,
+            last: if has_last { Some(Identity::read(from)?) } else { None },
             lines: from.list("lines", |from| {
                 Ok(LineStart {
                     origin: from.datacenter()?,
@@ -85,6 +102,7 @@ impl Start {
             })?,
             shown_to: from.timestamp()?,
             collected_to: from.timestamp()?,
+            retries: if has_retries { Remembered::read(from)? } else { Remembered::default() },
         })
     }
 }

@@ -4,6 +4,10 @@
 //! the same in the log, in messages down the chain and between datacenters. Stamps inside are
 //! written as the distance below the entry's own stamp, which is larger by rule.
 //!
+//! Where the request that made an entry had an id, the id and its answer stand beside the body, in
+//! the log and in messages of the origin's chain: no other datacenter ever answers that id. The
+//! origin is then written `WITH_KEPT` larger, so that entries without an id are as they always were.
+//!
 //! Ensures: a body that was checked by `Body::check` is read later without errors.
 #![deny(clippy::indexing_slicing)]
 
@@ -20,6 +24,11 @@ use antecede_model::{
 };
 use smallvec::SmallVec;
 
+use crate::retries::Kept;
+
+/// What is added to the origin of an entry that has an id and an answer behind its body.
+const WITH_KEPT: u64 = 1 << 16;
+
 /// Names one entry of one chain: no two different entries ever share it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Identity {
@@ -29,7 +38,7 @@ pub struct Identity {
     pub boot: Boot,
     /// Its place in the shard's log.
     pub position: Position,
-    /// CRC32C over origin, stamp and body.
+    /// CRC32C over origin, stamp, body, and what is kept of a request with an id.
     pub checksum: u32,
 }
 
@@ -73,6 +82,8 @@ pub struct Entry {
     pub visible_at: Timestamp,
     /// What it says.
     pub body: Body,
+    /// The id and the answer of the request that made it, if it had an id; only in its origin.
+    pub kept: Option<Arc<Kept>>,
 }
 
 /// What an entry says.
@@ -140,10 +151,12 @@ impl Entry {
             .expect("ten bytes have two")
             .copy_from_slice(&self.origin.0.to_le_bytes());
         let start = crc32c::crc32c(&head);
-        match &self.body {
+        let sum = match &self.body {
             Body::Tick => start,
             Body::Write(bytes) => crc32c::crc32c_append(start, bytes),
-        }
+        };
+        let kept = self.kept.as_ref();
+        kept.map_or(sum, |kept| crc32c::crc32c_append(sum, &kept.encoded()))
     }
 
     /// Writes the body anew without dependencies: a deliberate bug of the simulator's tests.
@@ -158,13 +171,20 @@ impl Entry {
         self.body = Body::Write(bytes.into());
     }
 
-    /// Bytes of the body.
+    /// Bytes of the body, and of what is kept beside it.
     #[must_use]
     pub fn body_bytes(&self) -> usize {
-        match &self.body {
+        let kept = self.kept.as_ref().map_or(0, |kept| kept.encoded().len());
+        kept + match &self.body {
             Body::Tick => 0,
             Body::Write(bytes) => bytes.len(),
         }
+    }
+
+    /// The entry as other datacenters get it.
+    #[must_use]
+    pub fn for_others(&self) -> Self {
+        Self { kept: None, ..self.clone() }
     }
 
     /// Whether the entry is a tick.
@@ -199,7 +219,18 @@ impl Entry {
     /// Writes all of it.
     pub fn write(&self, to: &mut Writer<'_>) {
         self.identity.write(to);
-        self.write_portable(to);
+        let added = if self.kept.is_some() { WITH_KEPT } else { 0 };
+        to.number(u64::from(self.origin.0) + added);
+        to.number(u64::from(self.lineage.0));
+        to.timestamp(self.stamp);
+        to.number(self.stamp.0.wrapping_sub(self.previous.0));
+        match &self.body {
+            Body::Tick => to.length(0),
+            Body::Write(bytes) => to.bytes(bytes),
+        }
+        if let Some(kept) = &self.kept {
+            kept.write(to);
+        }
         to.timestamp(self.visible_at);
     }
 
@@ -209,34 +240,7 @@ impl Entry {
     /// [`DecodeError`] when the bytes are none, or their checksum does not fit.
     pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let identity = Identity::read(from)?;
-        let mut entry = Self::read_portable(from)?;
-        entry.identity = identity;
-        entry.visible_at = from.timestamp()?;
-        let computed = entry.computed_checksum();
-        if computed != identity.checksum {
-            return Err(DecodeError::Checksum { found: identity.checksum, computed });
-        }
-        Ok(entry)
-    }
-
-    /// Writes what is the same in every datacenter: no identity, no visible-at.
-    pub fn write_portable(&self, to: &mut Writer<'_>) {
-        to.datacenter(self.origin);
-        to.number(u64::from(self.lineage.0));
-        to.timestamp(self.stamp);
-        to.number(self.stamp.0.wrapping_sub(self.previous.0));
-        match &self.body {
-            Body::Tick => to.length(0),
-            Body::Write(bytes) => to.bytes(bytes),
-        }
-    }
-
-    /// Reads and checks what [`Entry::write_portable`] wrote.
-    ///
-    /// # Errors
-    /// [`DecodeError`] when the bytes are none.
-    pub fn read_portable(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
-        let origin = from.datacenter()?;
+        let (origin, has_kept) = read_origin(from)?;
         let found = from.number()?;
         let lineage = u32::try_from(found).map_err(|_| DecodeError::OverLimit {
             what: "a lineage",
@@ -252,15 +256,15 @@ impl Entry {
             Body::check(bytes, stamp)?;
             Body::Write(bytes.into())
         };
-        Ok(Self {
-            identity: Identity::default(),
-            origin,
-            lineage: Lineage(lineage),
-            stamp,
-            previous,
-            visible_at: stamp,
-            body,
-        })
+        let kept = if has_kept { Some(Arc::new(Kept::read(from)?)) } else { None };
+        let visible_at = from.timestamp()?;
+        let lineage = Lineage(lineage);
+        let entry = Self { identity, origin, lineage, stamp, previous, visible_at, body, kept };
+        let computed = entry.computed_checksum();
+        if computed != identity.checksum {
+            return Err(DecodeError::Checksum { found: identity.checksum, computed });
+        }
+        Ok(entry)
     }
 }
 
@@ -310,6 +314,17 @@ fn below(stamp: Timestamp, distance: u64) -> Result<Timestamp, DecodeError> {
         found: distance,
         limit: stamp.0,
     })
+}
+
+/// The origin of an entry, and whether something is kept beside its body.
+fn read_origin(from: &mut Reader<'_>) -> Result<(DatacenterId, bool), DecodeError> {
+    let found = from.number()?;
+    let has_kept = WITH_KEPT <= found;
+    let origin = u16::try_from(if has_kept { found - WITH_KEPT } else { found });
+    let limit = u64::from(u16::MAX) + WITH_KEPT;
+    let what = "a datacenter";
+    let origin = origin.map_err(|_| DecodeError::OverLimit { what, found, limit })?;
+    Ok((DatacenterId(origin), has_kept))
 }
 
 fn read_dependencies(from: &mut Reader<'_>, stamp: Timestamp) -> Result<Dependencies, DecodeError> {

@@ -30,6 +30,8 @@ pub mod message;
 pub mod mutation;
 /// What a node's log holds, and how it is read back.
 pub mod record;
+/// What requests with an id came to, for their repeats.
+pub mod retries;
 /// One client's sequence of requests.
 pub mod session;
 /// The keys of one shard: committed state, dirty states above it, and what actions do to them.

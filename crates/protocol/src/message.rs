@@ -16,6 +16,7 @@ use antecede_model::{
     },
     operation::ShardOperation,
     response::Response,
+    retry::Retry,
     version::Version,
 };
 use smallvec::SmallVec;
@@ -289,6 +290,8 @@ pub struct Request {
     pub operation: Vec<u8>,
     /// What the session brings.
     pub carried: Carried,
+    /// The client's own name for a write, if it gave one.
+    pub retry: Option<Retry>,
 }
 
 /// What a session brings with a request.
@@ -325,6 +328,8 @@ pub struct LocalRequest<'a> {
     pub operation: &'a ShardOperation<'a>,
     /// What the session brings.
     pub carried: &'a Carried,
+    /// The client's own name for a write, if it gave one.
+    pub retry: Option<&'a Retry>,
 }
 
 /// The answer of a shard to a request.

@@ -91,6 +91,18 @@ pub enum Mutation {
     WriteWhileLeaving,
     /// Survivors keep what they have of a lost datacenter to themselves.
     KeepLostToOneself,
+    /// What requests with an id came to is known to the head that executed them only.
+    RetriesOnlyAtHead,
+    /// A copy brings no request ids.
+    CopyWithoutRetries,
+    /// A checkpoint holds no request ids.
+    CheckpointWithoutRetries,
+    /// A repeat is answered although the first execution is not committed.
+    AnswerRepeatsWhileDirty,
+    /// What falls out of the window of request ids counts as never executed.
+    ForgetWithoutFloor,
+    /// A request that was lost is sent again without its id.
+    SendAgainWithoutId,
 }
 
 /// Which deliberate bug is switched on, if any.

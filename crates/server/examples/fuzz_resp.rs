@@ -246,6 +246,7 @@ fn answer(command: &Command<'_>, asked: &mut Vec<String>) -> Response {
         Command::Scan { .. } => Response::Scanned { next: Some(4), keys: vec![b"k".to_vec()] },
         Command::Keys { .. } => Response::List(Vec::new()),
         Command::One(_) => Response::Refused(Refusal::WrongType),
+        Command::Retried { .. } => Response::Refused(Refusal::OtherRequest),
         Command::Count | Command::Wait { .. } => Response::Integer(3),
         Command::RandomKey { .. } => Response::Nil,
         Command::Watch { .. }
@@ -267,7 +268,11 @@ fn first_corpus() -> Vec<Vec<u8>> {
     let calls = all.map(|row| {
         let mut words: Vec<&str> = row.name.split('|').collect();
         let count = usize::try_from(row.arity.unsigned_abs()).unwrap_or(1);
-        words.extend(["k", "5", "v", "EX", "7"]);
+        words.extend(if row.name == "causal.do" {
+            ["ID", "north.app:5", "SET", "k", "v"]
+        } else {
+            ["k", "5", "v", "EX", "7"]
+        });
         words.truncate(count.max(1));
         as_array(&words)
     });

@@ -24,6 +24,9 @@ use crate::{
     workload::{Ask, Deed, KeyId, KeyTable, Step},
 };
 
+/// How often a client sends a command again.
+const TRIES_MAX: u8 = 8;
+
 /// A command that is not answered yet.
 #[derive(Clone, Debug)]
 pub struct Asked {
@@ -33,6 +36,10 @@ pub struct Asked {
     pub call: Moment,
     /// The largest visible-at that the session had been shown.
     pub shown: Timestamp,
+    /// How often it was asked before.
+    pub tries: u8,
+    /// What it was answered, if it is asked again for nothing but the same answer.
+    pub first: Option<Response>,
 }
 
 /// Where a client stands.
@@ -79,6 +86,14 @@ pub struct Client {
     pub shown: Timestamp,
     /// What it was acknowledged last: for `WAIT`.
     pub last_write: Option<usize>,
+    /// What it asks again, under the same id, before anything else.
+    pub again: Option<Asked>,
+    /// The last commands with an id that were answered, each with its answer.
+    pub answered: VecDeque<Asked>,
+    /// What its request ids and repeats draw from.
+    pub id_chance: Chance,
+    /// The number of its last request id.
+    pub last_id: u64,
 }
 
 /// What an answer says about the versions that it is made of, as far as the world could see.
@@ -117,7 +132,7 @@ impl Client {
     ) -> Vec<Record> {
         let outcome = outcome_of(response);
         let mut records = Vec::new();
-        match &asked.ask {
+        match asked.ask.plain() {
             Ask::One(step) => {
                 let record = self.step(asked, step, Some(response), keys, version_of);
                 records.extend(record.map(|record| with_seen(record, seen)));
@@ -141,15 +156,33 @@ impl Client {
                     records.extend(self.step(asked, step, part, keys, version_of));
                 }
             }
-            Ask::Wait { .. } | Ask::Token | Ask::After(_) | Ask::Eventual => {}
+            Ask::Wait { .. } | Ask::Token | Ask::After(_) | Ask::Eventual | Ask::Retried { .. } => {
+            }
         }
         for record in &mut records {
+            if let Some(id) = asked.ask.id() {
+                record.dc = id.datacenter.0; // Wherever it was asked last, it took effect there.
+            }
             record.outcome = outcome;
             record.ret_ns = (outcome != Outcome::Unknown).then_some(now.0);
         }
         self.number(&asked.ask, &mut records);
         records.retain(|record| record.op != Kind::Read || record.outcome == Outcome::Ok);
         records
+    }
+
+    /// Whether a command that was lost is asked again under its id: first of all in the session
+    /// that begins next, so that the history need not know which of its sendings took effect.
+    pub fn asks_again(&mut self, asked: &Asked) -> bool {
+        if asked.first.is_some() {
+            return true; // It was answered before; there is nothing to tell.
+        }
+        if asked.ask.id().is_none() || self.again.is_some() || TRIES_MAX <= asked.tries {
+            return false;
+        }
+        let (tries, shown) = (asked.tries + 1, Timestamp::ZERO);
+        self.again = Some(Asked { tries, shown, ..asked.clone() });
+        true
     }
 
     /// What the history says about a command that will never be answered.
@@ -163,9 +196,14 @@ impl Client {
     }
 
     fn number(&mut self, ask: &Ask, records: &mut [Record]) {
-        let is_atomic = match ask {
+        let is_atomic = match ask.plain() {
             Ask::ReadSeveral(_) | Ask::WriteSeveral(_) | Ask::Transaction(_) => true,
-            Ask::One(_) | Ask::Wait { .. } | Ask::Token | Ask::After(_) | Ask::Eventual => false,
+            Ask::One(_)
+            | Ask::Wait { .. }
+            | Ask::Token
+            | Ask::After(_)
+            | Ask::Eventual
+            | Ask::Retried { .. } => false,
         };
         if is_atomic {
             self.transaction += 1;
@@ -248,6 +286,8 @@ impl Client {
 
 fn with_seen(mut record: Record, seen: Seen) -> Record {
     match record.op {
+        // With an id it is an entry all the same, but no write to its key.
+        Kind::Delete | Kind::WriteIfAbsent if record.result == Some(0) => {}
         Kind::Read if record.value.is_none() => record.version = seen.tombstone.map(to_history),
         Kind::Delete | Kind::Append | Kind::Exchange | Kind::Write | Kind::WriteIfAbsent => {
             record.version = seen.wrote.map(to_history).or(record.version);
@@ -307,17 +347,20 @@ fn integer_of(response: Option<&Response>) -> Option<i64> {
 #[must_use]
 pub fn outcome_of(response: &Response) -> Outcome {
     let Response::Refused(refusal) = response else { return Outcome::Ok };
-    if *refusal == Refusal::UnknownOutcome { Outcome::Unknown } else { Outcome::Fail }
+    let is_open = refusal.leaves_open() || matches!(refusal, Refusal::NotKept { .. });
+    if is_open { Outcome::Unknown } else { Outcome::Fail }
 }
 
 /// The keys that a command concerns.
 #[must_use]
 pub fn keys_of(ask: &Ask) -> Vec<KeyId> {
-    match ask {
+    match ask.plain() {
         Ask::One(step) => vec![step.key],
         Ask::ReadSeveral(several) => several.clone(),
         Ask::WriteSeveral(several) => several.iter().map(|(key, _)| *key).collect(),
         Ask::Transaction(steps) => steps.iter().map(|step| step.key).collect(),
-        Ask::Wait { .. } | Ask::Token | Ask::After(_) | Ask::Eventual => Vec::new(),
+        Ask::Wait { .. } | Ask::Token | Ask::After(_) | Ask::Eventual | Ask::Retried { .. } => {
+            Vec::new()
+        }
     }
 }

@@ -40,6 +40,8 @@ pub struct Connection {
 struct Tap {
     /// The bytes of the operation.
     operation: Vec<u8>,
+    /// The number of its request id.
+    id: Option<u64>,
     reply: Option<Seen>,
 }
 
@@ -50,11 +52,13 @@ pub struct Taps {
 }
 
 impl Taps {
-    fn add(&mut self, number: u64, operation: &ShardOperation<'_>) {
-        let ShardOperation::One(one) = operation else { return };
+    fn add(&mut self, request: &LocalRequest<'_>) {
+        let ShardOperation::One(one) = request.operation else { return };
         let mut bytes = Vec::new();
         one.write(&mut Writer::new(&mut bytes));
-        self.requests.insert(number, Tap { operation: bytes, reply: None });
+        let id = request.retry.map(|retry| retry.number);
+        let tap = Tap { operation: bytes, id, reply: None };
+        self.requests.insert(request.id.number, tap);
     }
 
     /// Takes note of a reply.
@@ -66,9 +70,17 @@ impl Taps {
             return;
         }
         let Some(tap) = self.requests.get_mut(&id.number) else { return };
+        let is_refused = matches!(reply.response, Response::Refused(_));
+        if tap.id.is_some() && is_refused {
+            self.requests.remove(&id.number); // It may ask again likewise.
+            return;
+        }
         let wrote =
             reply.wrote.map(|write| Version { timestamp: write.stamp, origin: write.origin });
-        let tombstone = if reply.response == Response::Nil {
+        // A repeat is told of its first execution like a read.
+        let wrote = wrote.or_else(|| reply.observed.first().copied().filter(|_| tap.id.is_some()));
+        let is_repeat = tap.id.is_some() && reply.wrote.is_none();
+        let tombstone = if reply.response == Response::Nil && !is_repeat {
             reply.observed.iter().copied().max()
         } else {
             None
@@ -77,13 +89,23 @@ impl Taps {
     }
 
     /// What was seen for a command on one key; nothing where it could be that of another command.
-    pub fn take(&mut self, operation: &antecede_model::operation::Operation<'_>) -> Seen {
+    pub fn take(
+        &mut self,
+        id: Option<u64>,
+        operation: &antecede_model::operation::Operation<'_>,
+    ) -> Seen {
+        if id.is_some() {
+            // All sendings of one request.
+            let taken = self.requests.extract_if(.., |_, tap| tap.id == id);
+            let replies: Vec<Seen> = taken.filter_map(|(_, tap)| tap.reply).collect();
+            return replies.first().copied().unwrap_or_default();
+        }
         let mut bytes = Vec::new();
         operation.write(&mut Writer::new(&mut bytes));
         let same: Vec<u64> = self
             .requests
             .iter()
-            .filter(|(_, tap)| tap.operation == bytes)
+            .filter(|(_, tap)| tap.operation == bytes && tap.id.is_none())
             .map(|(number, _)| *number)
             .collect();
         if operation.action == Action::Get && 1 < same.len() {
@@ -112,7 +134,7 @@ pub struct Handing<'a> {
 
 impl Requests for Handing<'_> {
     fn request(&mut self, to: NodeId, shard: ShardId, request: LocalRequest<'_>) -> Handover {
-        self.taps.add(request.id.number, request.operation);
+        self.taps.add(&request);
         if to != self.node.id {
             return self.send_request(to, shard, request);
         }
@@ -150,8 +172,9 @@ impl Handing<'_> {
         }
         let mut operation = Vec::new();
         request.operation.write(&mut Writer::new(&mut operation));
-        let body =
-            Body::Request(Request { id: request.id, operation, carried: request.carried.clone() });
+        let carried = request.carried.clone();
+        let retry = request.retry.cloned();
+        let body = Body::Request(Request { id: request.id, operation, carried, retry });
         let epoch = self.node.configuration.chain_epoch(self.node.id.datacenter, shard);
         let message = ShardMessage { shard, epoch, hlc: request.carried.time, body };
         self.node.out.early.push((to, Message::Shard(message)));

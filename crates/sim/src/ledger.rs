@@ -20,7 +20,7 @@ use antecede_protocol::{
 use rustc_hash::FxHashMap;
 
 use crate::{
-    check::Failure,
+    check::{Failure, retries},
     plan::Durability,
     workload::{KeyId, KeyTable},
 };
@@ -156,6 +156,10 @@ pub struct Ledger {
     identities: FxHashMap<(DatacenterId, ShardId, u64, u64, Position), u32>,
     /// Versions by value. Looked up, never walked.
     values: FxHashMap<Vec<u8>, Version>,
+    /// Values by write. Looked up, never walked.
+    values_of: FxHashMap<(ShardId, Version), Vec<Vec<u8>>>,
+    /// Values of which a committed write is known. Looked up, never walked.
+    committed_values: FxHashMap<Vec<u8>, Version>,
     committed: BTreeMap<(DatacenterId, ShardId), Committed>,
     /// Visible-at and position by datacenter, shard, origin and stamp. Looked up, never walked.
     visible: FxHashMap<(DatacenterId, ShardId, DatacenterId, Timestamp), (Timestamp, Position)>,
@@ -184,6 +188,8 @@ impl Ledger {
             durability,
             identities: FxHashMap::default(),
             values: FxHashMap::default(),
+            values_of: FxHashMap::default(),
+            committed_values: FxHashMap::default(),
             committed: BTreeMap::new(),
             visible: FxHashMap::default(),
             newest_committed: BTreeMap::new(),
@@ -264,7 +270,7 @@ impl Ledger {
         self.appended += 1;
         if entry.origin == node.datacenter && !entry.is_tick() {
             self.forget_namesake(shard, entry, keys);
-            self.add_values(entry, keys);
+            self.add_values(shard, entry, keys);
         }
         Ok(())
     }
@@ -319,14 +325,19 @@ impl Ledger {
         }
     }
 
-    fn add_values(&mut self, entry: &Entry, keys: &KeyTable) {
+    fn add_values(&mut self, shard: ShardId, entry: &Entry, keys: &KeyTable) {
         let version = entry.version();
+        let mut values = Vec::new();
         let newest = self.newest_stamp.entry(entry.origin).or_default();
         *newest = (*newest).max(entry.stamp);
         entry.for_each_effect(|effect| {
             let value = match effect.change {
                 Change::Set { value, deadline: _ } => {
-                    self.values.insert(value.to_vec(), version);
+                    // One that was not committed may be sent again; the one that is, counts.
+                    if !self.committed_values.contains_key(value) {
+                        self.values.insert(value.to_vec(), version);
+                    }
+                    values.push(value.to_vec());
                     Some(value.to_vec())
                 }
                 Change::Delete => None,
@@ -336,6 +347,19 @@ impl Ledger {
                 self.newest.entry(key).or_default().insert(version, value);
             }
         });
+        self.values_of.insert((shard, version), values);
+    }
+
+    /// Takes note of the values of a write that its own datacenter has committed.
+    fn commit_values(&mut self, shard: ShardId, version: Version) -> Result<(), Failure> {
+        for value in self.values_of.remove(&(shard, version)).unwrap_or_default() {
+            let known = self.committed_values.insert(value.clone(), version);
+            if self.durability == Durability::Always {
+                retries::at_commit(&value, version, known)?;
+            }
+            self.values.insert(value, version);
+        }
+        Ok(())
     }
 
     /// The version that wrote a value.
@@ -382,6 +406,8 @@ impl Ledger {
             let name = (tail.datacenter, shard, stored.origin, stored.stamp);
             self.visible.insert(name, (stored.visible_at, position));
             if stored.origin == tail.datacenter && !stored.is_tick {
+                let version = Version { timestamp: stored.stamp, origin: stored.origin };
+                self.commit_values(shard, version)?;
                 let newest = self.newest_committed.entry(stored.origin).or_default();
                 *newest = (*newest).max(stored.stamp);
             }

@@ -24,6 +24,8 @@ pub mod world;
 /// What nodes do with each other.
 mod talk;
 
+/// Writes that clients send again under request ids.
+mod repeat;
 /// What clients do.
 mod visit;
 

@@ -126,6 +126,16 @@ pub const TABLE: &[Row] = &[
     leases("unknown-is-expired", Mutation::UnknownIsExpired),
     leases("expire-before-lease", Mutation::ExpireBeforeLease),
     leases("leave-with-lease", Mutation::LeaveWithLease),
+    row("retries-only-at-head", Mutation::RetriesOnlyAtHead, Profile::Retries),
+    managed("copy-without-retries", Mutation::CopyWithoutRetries, Profile::Retries),
+    with_checkpoints(
+        "checkpoint-without-retries",
+        Mutation::CheckpointWithoutRetries,
+        Profile::Retries,
+    ),
+    managed("answer-repeats-while-dirty", Mutation::AnswerRepeatsWhileDirty, Profile::Retries),
+    row("forget-without-floor", Mutation::ForgetWithoutFloor, Profile::Retries),
+    managed("send-again-without-id", Mutation::SendAgainWithoutId, Profile::Retries),
 ];
 
 /// The row of a name.

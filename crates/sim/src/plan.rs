@@ -11,7 +11,7 @@ use antecede_model::{
     ids::{DatacenterId, DeploymentId, NodeId},
     key::ShardCount,
 };
-use antecede_protocol::mutation::Mutations;
+use antecede_protocol::{mutation::Mutations, retries::KEPT_MAX};
 
 use crate::{
     chance::Chance,
@@ -116,6 +116,8 @@ pub struct Shape {
     pub kept_bytes_max: usize,
     /// How long a copy pauses between two parts.
     pub part_pause_millis: u64,
+    /// Request ids that a shard remembers.
+    pub retries_max: usize,
     /// Mean time between two steps of a node's checkpoints, in nanoseconds; zero where none are
     /// taken.
     pub checkpoint_every: u64,
@@ -179,6 +181,8 @@ pub struct Workload {
     pub wait_per_mille: u64,
     /// Of a thousand commands, how many set or read keys that expire.
     pub mortal_per_mille: u64,
+    /// Of a thousand writes, how many have a request id.
+    pub id_per_mille: u64,
     /// Whether a client keeps to one shard.
     pub one_group_each: bool,
 }
@@ -220,6 +224,7 @@ impl Plan {
         plan.draw_control(control);
         plan.draw_checkpoints(Checkpoints::Drawn);
         plan.draw_disks();
+        plan.draw_ids();
         plan.draw_members(Members::Drawn);
         plan.clients = (0..plan.workload.clients).collect();
         plan
@@ -279,6 +284,17 @@ impl Plan {
         if chance.per_mille(300) {
             self.faults.extend(faults::draw_disks(&mut chance, self));
             self.faults.sort_by_key(|fault| fault.at);
+        }
+    }
+
+    /// Draws whether writes have request ids, and how many a shard remembers, from a stream of
+    /// their own.
+    fn draw_ids(&mut self) {
+        let mut chance = Chance::new(self.seed, streams::IDS);
+        let is_sought = self.profile == Profile::Retries;
+        if is_sought || self.profile == Profile::Mixed && chance.per_mille(300) {
+            self.workload.id_per_mille = chance.pick(&[500, 900]);
+            self.shape.retries_max = chance.pick(&[2, 20, 100, KEPT_MAX]);
         }
     }
 
@@ -375,12 +391,16 @@ pub mod streams {
     pub const CHECKPOINTS_AT_WORK: u64 = 8;
     /// Disks without room.
     pub const DISKS: u64 = 9;
+    /// Whether writes have request ids.
+    pub const IDS: u64 = 10;
     /// Datacenters that are added, removed or lost.
-    pub const MEMBERS: u64 = 10;
+    pub const MEMBERS: u64 = 11;
     /// What happens to the agreement on them.
-    pub const MEMBERS_AT_WORK: u64 = 11;
+    pub const MEMBERS_AT_WORK: u64 = 12;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
+    /// What the first client draws for its request ids; each has its own.
+    pub const CLIENT_IDS: u64 = 2000;
 }
 
 impl Shape {
@@ -402,6 +422,7 @@ impl Shape {
             durability,
             is_managed: false,
             part_pause_millis: 0,
+            retries_max: KEPT_MAX,
             checkpoint_every: 0,
             kept_bytes_max: 0,
         }
@@ -461,6 +482,7 @@ impl Workload {
             batch_per_mille: chance.pick(&[0, 60, 120]),
             wait_per_mille: chance.pick(&[0, 0, 10]),
             mortal_per_mille: chance.pick(&[0, 0, 30]),
+            id_per_mille: 0,
             one_group_each: false,
         }
     }

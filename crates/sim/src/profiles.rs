@@ -43,6 +43,8 @@ pub enum Profile {
     BackPressure,
     /// Nodes that lose what they had written and not synced while others still write it.
     WeakerFsync,
+    /// Clients that send again, under request ids, what they have no answer to.
+    Retries,
 }
 
 /// Which faults are drawn how often.
@@ -86,6 +88,7 @@ impl Profile {
         Self::Gaps,
         Self::BackPressure,
         Self::WeakerFsync,
+        Self::Retries,
     ];
 
     /// How it is called on the command line.
@@ -106,6 +109,7 @@ impl Profile {
             Self::Gaps => "gaps",
             Self::BackPressure => "back-pressure",
             Self::WeakerFsync => "weaker-fsync",
+            Self::Retries => "retries",
         }
     }
 
@@ -120,10 +124,16 @@ impl Profile {
         if chance.per_mille(500) {
             return Self::Mixed;
         }
-        let Some((newest, others)) = Self::ALL.split_last() else { return Self::Mixed };
+        let [others @ .., weaker_fsync, retries] = Self::ALL else { return Self::Mixed };
         let drawn = chance.pick(others);
-        // Drawn apart: so most seeds go on meaning what they meant before there was this one.
-        if chance.per_mille(100) { *newest } else { drawn }
+        // Drawn apart: so most seeds go on meaning what they meant before there were these.
+        if chance.per_mille(100) {
+            *weaker_fsync
+        } else if chance.per_mille(100) {
+            *retries
+        } else {
+            drawn
+        }
     }
 
     /// Which faults it draws how often.
@@ -154,7 +164,7 @@ impl Profile {
             Self::FastRestart => {
                 Bias { faults_max: 40, crash: 10, cut: 1, slow: 1, restarts_fast: true, ..usual }
             }
-            Self::DirtyReplies => Bias {
+            Self::DirtyReplies | Self::Retries => Bias {
                 faults_max: 40,
                 crash: 10,
                 cut: 1,
@@ -191,6 +201,11 @@ impl Profile {
                 plan.workload.home_per_mille = 600;
             }
             Self::DirtyReplies => seek_dirty_replies(plan),
+            Self::Retries => {
+                seek_dirty_replies(plan);
+                plan.workload.delete_per_mille = 100;
+                plan.workload.batch_per_mille = 60;
+            }
             Self::Pipelines => seek_pipelines(plan),
             Self::OutOfOrder => {
                 at_least_three_datacenters(plan);
@@ -237,6 +252,7 @@ impl Profile {
             Self::Mixed
             | Self::FastRestart
             | Self::DirtyReplies
+            | Self::Retries
             | Self::Pipelines
             | Self::Sessions
             | Self::LogicalTime

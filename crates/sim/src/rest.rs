@@ -160,7 +160,8 @@ impl World {
                 ShardOperation::One(Operation { key: facts.name.as_bytes(), action: Action::Get });
             let number = self.rest.first + place as u64;
             let id = RequestId { node, session: PROBE, number };
-            let request = LocalRequest { id, operation: &operation, carried: &carried };
+            let request =
+                LocalRequest { id, operation: &operation, carried: &carried, retry: None };
             let at = self.place_of(node);
             self.nodes[at].tell(self.now, facts.shard, Input::Request(request));
             self.absorb(at);
@@ -198,6 +199,7 @@ impl World {
             }
         }
         durable::at_rest(&self.ledger, &self.configuration, &self.lost)?;
+        self.end_repeats();
         let history = self.history();
         let mut surviving = self.history_without_lost();
         converged::check(

@@ -33,6 +33,7 @@ pub fn plan(seed: u64) -> Plan {
     plan.workload.think = 100 * MILLI;
     plan.workload.groups = 3;
     plan.workload.read_per_mille = 300;
+    plan.workload.id_per_mille = 600;
     plan.faults.clear();
     plan.clients = (0..plan.workload.clients).collect();
     plan

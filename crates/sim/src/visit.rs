@@ -28,7 +28,8 @@ impl World {
     /// A client may do something.
     pub(crate) fn turn(&mut self, number: u32) {
         let Some(client) = self.clients.get_mut(&number) else { return };
-        if !client.waiting.is_empty() || ACTIVE <= self.now || client.left == 0 {
+        let has_more = 0 < client.left || client.again.is_some();
+        if !client.waiting.is_empty() || ACTIVE <= self.now || !has_more {
             return;
         }
         match std::mem::replace(&mut client.standing, Standing::Apart) {
@@ -41,7 +42,7 @@ impl World {
         }
     }
 
-    fn turn_after(&mut self, number: u32, nanos: u64) {
+    pub(crate) fn turn_after(&mut self, number: u32, nanos: u64) {
         self.queue.add(self.now.after(nanos), Happening::Turn(number));
     }
 
@@ -54,6 +55,8 @@ impl World {
         } else {
             client.home
         };
+        let datacenter = self.datacenter_of_repeat(number).unwrap_or(datacenter);
+        let client = self.clients.get_mut(&number).expect("turns are given to clients");
         let running: Vec<usize> = (0..self.nodes.len())
             .filter(|at| {
                 let node = &self.nodes[*at];
@@ -98,6 +101,10 @@ impl World {
 
     fn ask_something(&mut self, number: u32) {
         let client = self.clients.get_mut(&number).expect("turns are given to clients");
+        if let Some(again) = client.again.take().or_else(|| self.draw_repeat(number)) {
+            return self.send_commands(number, vec![again]);
+        }
+        let client = self.clients.get_mut(&number).expect("turns are given to clients");
         let workload = &self.plan.workload;
         if client.chance.per_mille(workload.move_per_mille) {
             return self.ask(number, vec![Ask::Token]);
@@ -118,6 +125,7 @@ impl World {
             wall_millis: node.clock.at(self.now).wall.millis(),
         };
         let asks: Vec<Ask> = (0..count).map(|_| drawer.draw(&mut client.chance)).collect();
+        let asks = asks.into_iter().map(|ask| self.with_id(number, ask)).collect();
         self.ask(number, asks);
     }
 
@@ -128,14 +136,19 @@ impl World {
     /// Sends commands of a client, all at once.
     fn ask(&mut self, number: u32, asks: Vec<Ask>) {
         let client = self.clients.get_mut(&number).expect("only clients ask");
+        client.left = client.left.saturating_sub(u32::try_from(asks.len()).unwrap_or(u32::MAX));
+        let (call, shown) = (self.now, client.shown);
+        let asked = asks.into_iter().map(|ask| Asked { ask, call, shown, tries: 0, first: None });
+        self.send_commands(number, asked.collect());
+    }
+
+    fn send_commands(&mut self, number: u32, asked: Vec<Asked>) {
+        let client = self.clients.get_mut(&number).expect("only clients ask");
         let Standing::Connected(session) = client.standing else { return };
         client.turn += 1;
         let turn = client.turn;
-        client.left = client.left.saturating_sub(u32::try_from(asks.len()).unwrap_or(u32::MAX));
-        for ask in &asks {
-            let asked = Asked { ask: ask.clone(), call: self.now, shown: client.shown };
-            client.waiting.push_back(asked);
-        }
+        let asks: Vec<Ask> = asked.iter().map(|asked| asked.ask.clone()).collect();
+        client.waiting.extend(asked);
         if !client.chance.per_mille(100) {
             let patience = client.chance.pick(&[SECOND / 2, 3 * SECOND, 6 * SECOND]);
             self.queue.add(self.now.after(patience), Happening::GiveUp(number, turn));
@@ -218,11 +231,12 @@ impl World {
             let line = format_args!("client {number} is told {response:?}");
             self.trace.line(self.now, line);
         }
-        let seen = match &asked.ask {
+        let seen = match asked.ask.plain() {
             Ask::One(step) => {
                 let connection = self.nodes[place].connections.get_mut(&session);
                 connection.map_or_else(Seen::default, |connection| {
-                    connection.taps.take(&step.operation(&self.keys))
+                    let id = asked.ask.id().map(|id| id.number);
+                    connection.taps.take(id, &step.operation(&self.keys))
                 })
             }
             Ask::ReadSeveral(_)
@@ -231,8 +245,11 @@ impl World {
             | Ask::Wait { .. }
             | Ask::Token
             | Ask::After(_)
-            | Ask::Eventual => Seen::default(),
+            | Ask::Eventual
+            | Ask::Retried { .. } => Seen::default(),
         };
+        let Some((asked, response)) = self.look_at_repeat(number, asked, response) else { return };
+        let response = &response;
         self.record(number, &asked, response, seen);
         self.go_on(number, &asked, response);
     }
@@ -289,7 +306,7 @@ impl World {
     /// What a client does after an answer.
     fn go_on(&mut self, number: u32, asked: &Asked, response: &Response) {
         let outcome = outcome_of(response);
-        match &asked.ask {
+        match asked.ask.plain() {
             Ask::Token => return self.move_on(number, response),
             Ask::After(_) if outcome != Outcome::Ok => return self.lose_connection(number),
             Ask::Wait { .. } => self.check_wait(number, response),
@@ -298,7 +315,8 @@ impl World {
             | Ask::WriteSeveral(_)
             | Ask::Transaction(_)
             | Ask::After(_)
-            | Ask::Eventual => {}
+            | Ask::Eventual
+            | Ask::Retried { .. } => {}
         }
         if outcome == Outcome::Unknown {
             return self.lose_connection(number);
@@ -363,7 +381,9 @@ impl World {
         client.standing = Standing::Apart;
         let waiting = std::mem::take(&mut client.waiting);
         for asked in &waiting {
-            self.records.extend(client.unanswered(asked, &self.keys));
+            if !client.asks_again(asked) {
+                self.records.extend(client.unanswered(asked, &self.keys));
+            }
         }
         let pause = client.chance.between(5, 300) * MILLI;
         self.tally.operations += waiting.len() as u64;

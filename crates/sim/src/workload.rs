@@ -11,6 +11,7 @@ use antecede_model::{
     ids::{DatacenterId, ShardId},
     key::ShardCount,
     operation::{Action, Condition, Operation, SetReply, Ttl},
+    retry::{WrittenId, words_of},
 };
 use antecede_protocol::session::command::{Command, Gather};
 
@@ -114,6 +115,26 @@ pub enum Ask {
     After(Box<Context>),
     /// `CAUSAL.LEVEL eventual`.
     Eventual,
+    /// `CAUSAL.DO ID` with a command that may write.
+    Retried {
+        /// The id.
+        id: AskId,
+        /// The command.
+        ask: Box<Self>,
+    },
+}
+
+/// A request id.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct AskId {
+    /// Where it may be executed.
+    pub datacenter: DatacenterId,
+    /// That datacenter's name.
+    pub place: String,
+    /// The client's name.
+    pub client: String,
+    /// Microseconds since 1970, about.
+    pub number: u64,
 }
 
 /// One action on one key.
@@ -209,6 +230,18 @@ impl Step {
 }
 
 impl Ask {
+    /// The command without its id.
+    #[must_use]
+    pub const fn plain(&self) -> &Self {
+        if let Self::Retried { ask, .. } = self { ask } else { self }
+    }
+
+    /// Its id.
+    #[must_use]
+    pub const fn id(&self) -> Option<&AskId> {
+        if let Self::Retried { id, .. } = self { Some(id) } else { None }
+    }
+
     /// The command as a session takes it.
     #[must_use]
     pub fn command<'a>(&'a self, keys: &'a KeyTable) -> Command<'a> {
@@ -246,6 +279,12 @@ impl Ask {
                 Command::After { context: context.clone(), timeout_millis: 4000 }
             }
             Self::Eventual => Command::Level(Some(Consistency::Eventual)),
+            Self::Retried { id, ask } => {
+                let AskId { place, client, number, .. } = id;
+                let id = WrittenId { datacenter: place, client, number: *number };
+                let words = words_of(std::iter::once(ask.tell(keys).as_bytes()));
+                Command::Retried { id, words, command: Box::new(ask.command(keys)) }
+            }
         }
     }
 
@@ -270,6 +309,10 @@ impl Ask {
             Self::Token => "CAUSAL.TOKEN".to_owned(),
             Self::After(context) => format!("CAUSAL.AFTER {context:?}"),
             Self::Eventual => "CAUSAL.LEVEL eventual".to_owned(),
+            Self::Retried { id, ask } => {
+                let AskId { place, client, number, .. } = id;
+                format!("CAUSAL.DO ID {place}.{client}:{number} {}", ask.tell(keys))
+            }
         }
     }
 
@@ -280,6 +323,7 @@ impl Ask {
             Self::One(step) => step.is_write(),
             Self::WriteSeveral(_) => true,
             Self::Transaction(steps) => steps.iter().any(Step::is_write),
+            Self::Retried { ask, .. } => ask.is_write(),
             Self::ReadSeveral(_)
             | Self::Wait { .. }
             | Self::Token

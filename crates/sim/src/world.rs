@@ -19,6 +19,7 @@ use antecede_model::{
     clock::Steady,
     configuration::Configuration,
     ids::{Boot, DatacenterId, NodeId, SessionId, ShardId},
+    response::Response,
 };
 use antecede_protocol::{
     chain::ShardOptions, geo::cuts::CUTS_EVERY, machine::Lease, manager::Decision,
@@ -39,7 +40,7 @@ use crate::{
     plan::{ACTIVE, Durability, Plan, streams},
     rest::Rest,
     trace::Trace,
-    workload::KeyTable,
+    workload::{AskId, KeyTable},
 };
 
 /// How far clocks may be apart.
@@ -194,6 +195,8 @@ pub struct World {
     pub(crate) lost: BTreeSet<DatacenterId>,
     pub(crate) session_options: SessionOptions,
     pub(crate) sessions_begun: u64,
+    /// What each request id was answered first.
+    pub(crate) answers_by_id: BTreeMap<AskId, Response>,
     pub(crate) told_lost: BTreeSet<(NodeId, NodeId)>,
     /// What cuts have promised.
     pub(crate) promises: Promises,
@@ -227,6 +230,7 @@ impl World {
             kept_bytes_max: shape.kept_bytes_max,
             part_bytes: PART_BYTES,
             part_pause: Duration::from_millis(shape.part_pause_millis),
+            retries_max: shape.retries_max,
             has_checkpoints: 0 < shape.checkpoint_every,
             mutations,
         };
@@ -267,6 +271,7 @@ impl World {
             lost: BTreeSet::new(),
             session_options,
             sessions_begun: 0,
+            answers_by_id: BTreeMap::new(),
             told_lost: BTreeSet::new(),
             promises: Promises::default(),
             rest: Rest::default(),
@@ -321,6 +326,10 @@ impl World {
             turn: 0,
             shown: antecede_model::clock::Timestamp::ZERO,
             last_write: None,
+            again: None,
+            answered: std::collections::VecDeque::new(),
+            id_chance: Chance::new(plan.seed, streams::CLIENT_IDS + u64::from(number)),
+            last_id: 0,
         }
     }
 

@@ -29,6 +29,7 @@ use crate::{
     machine::{Outputs, Storage},
     mutation::Mutation,
     record::Record,
+    retries::Remembered,
 };
 
 /// What a replica knows of its checkpoints.
@@ -176,7 +177,13 @@ impl Shard {
             applied: line.durable.clone(),
             newest_write: line.newest_write,
         });
-        let start = Start { last: name, lines: lines.collect(), shown_to, collected_to };
+        let retries = if self.options.mutations.has(Mutation::CheckpointWithoutRetries) {
+            Remembered::default()
+        } else {
+            self.retries.at_position(base)
+        };
+        let lines = lines.collect();
+        let start = Start { last: name, lines, shown_to, collected_to, retries };
         let window_from = self.window.cut_to();
         let needs = self.window.first_place_after(base);
         let meta = CheckpointMeta { start, window_from, log_to, floors };

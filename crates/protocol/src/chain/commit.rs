@@ -383,6 +383,7 @@ impl Shard {
             line.durable.record(entry.previous, entry.stamp);
             self.durable_to = next;
         }
+        self.retries.settle(to);
         if self.neighbours.is_tail() {
             self.send_outboxes(here, out);
         }

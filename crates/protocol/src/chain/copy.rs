@@ -35,6 +35,7 @@ use crate::{
     message::{Body, Copied, CopyAsk, Progress},
     mutation::Mutation,
     record::Record,
+    retries::Remembered,
 };
 
 /// How often a replica that has everything asks whether there is more.
@@ -192,6 +193,7 @@ impl Shard {
         let to = self.committed_to;
         self.window.cut_back(to);
         self.keys.cut_dirty(to.next());
+        self.retries.cut_back(to);
         for line in self.lines.values_mut() {
             line.received = line.applied.clone();
         }
@@ -230,6 +232,7 @@ impl Shard {
             self.keys.copy_from(start);
         }
         self.window = Window::behind(start.last);
+        self.retries.begin_from(&start.retries);
         self.lines.values_mut().for_each(|line| *line = Line::default());
         for line in &start.lines {
             self.hlc.witness(line.newest_write);
@@ -413,11 +416,17 @@ impl Shard {
             applied: line.applied.clone(),
             newest_write: line.newest_write,
         });
+        let retries = if self.options.mutations.has(Mutation::CopyWithoutRetries) {
+            Remembered::default()
+        } else {
+            self.retries.at_position(self.committed_to)
+        };
         Start {
             last: self.window.identity_at(self.committed_to),
             lines: lines.collect(),
             shown_to,
             collected_to,
+            retries,
         }
     }
 

@@ -63,6 +63,7 @@ use crate::{
     machine::{Here, Outputs, Persisted, Storage},
     message::{Body, LocalRequest, Message, Progress, Promise, ShardMessage},
     mutation::{Mutation, Mutations},
+    retries::Retries,
     state::Keys,
 };
 
@@ -131,6 +132,8 @@ pub struct ShardOptions {
     pub part_bytes: usize,
     /// How long a replica that copies waits between two parts, so that the tail serves others first.
     pub part_pause: Duration,
+    /// Request ids that are remembered; `retries::KEPT_MAX` in every deployment.
+    pub retries_max: usize,
     /// Whether checkpoints are taken, for which removed keys must be remembered.
     pub has_checkpoints: bool,
     /// A deliberate bug, for the simulator's tests only.
@@ -220,6 +223,8 @@ pub struct Shard {
     pub(crate) boots: BTreeMap<NodeId, Boot>,
     pub(crate) hlc: Hlc,
     pub(crate) keys: Keys,
+    /// What requests with an id came to, in the whole log, also dirty.
+    retries: Retries,
     pub(crate) window: Window,
     pub(crate) lines: BTreeMap<DatacenterId, Line>,
     /// Positions that wait for this node's disk, with their places in its log.
@@ -296,6 +301,10 @@ impl Shard {
             boots: BTreeMap::new(),
             hlc: Hlc::default(),
             keys: Keys::new(options.hash_secret),
+            retries: Retries::new(
+                options.retries_max,
+                !options.mutations.has(Mutation::ForgetWithoutFloor),
+            ),
             window: Window::default(),
             lines,
             unpersisted: VecDeque::new(),
@@ -626,7 +635,18 @@ impl Shard {
         let line = self.lines.entry(entry.origin).or_default();
         line.received.record(entry.previous, entry.stamp);
         self.keys.add_dirty(&entry);
+        if let Some(kept) = &entry.kept
+            && !self.knows_retries_no_more()
+        {
+            self.retries.push(entry.identity.position, entry.stamp, kept);
+        }
         self.window.push(entry, index);
+    }
+
+    /// A deliberate bug: only a head that executes them knows ids.
+    fn knows_retries_no_more(&self) -> bool {
+        let is_at_work = self.neighbours.is_head() && self.settling.is_settled;
+        self.options.mutations.has(Mutation::RetriesOnlyAtHead) && !is_at_work
     }
 
     /// Holds no keys any more.

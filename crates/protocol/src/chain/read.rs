@@ -87,7 +87,7 @@ impl Shard {
         if !shown.needs_hide {
             out.reply(id, self.reply_of(shown));
         } else if self.neighbours.is_head() {
-            self.evaluate_at_head(here, id, operation, carried, (storage, out));
+            self.evaluate_at_head(here, (id, None), operation, carried, (storage, out));
         } else {
             self.hand_to_head(id, operation, carried, out);
         }

@@ -7,10 +7,16 @@
 //! replica knows may be the one that is gone. A read that needs the head is handed on to it, and
 //! refused when the epoch ends before it can be known that it was answered.
 //!
+//! A write with a request id is an entry in any case, also without an effect, and the entry carries
+//! the id and the answer (`retries`); a repeat gets that answer, from whichever head.
+//!
 //! Ensures: a stamp exceeds every own stamp and tick in the log, everything that the write depends
 //! on or supersedes, and the session's logical time.
 
+use std::sync::Arc;
+
 use antecede_model::{
+    clock::{Timestamp, check_drift},
     codec::Reader,
     consistency::Consistency,
     context::Dependencies,
@@ -19,6 +25,7 @@ use antecede_model::{
     operation::ShardOperation,
     refusal::Refusal,
     response::Response,
+    retry::Retry,
     version::Version,
 };
 use smallvec::SmallVec;
@@ -29,6 +36,7 @@ use crate::{
     machine::{Here, Outputs, Room, Storage},
     message::{Body, Carried, LocalRequest, Place, Reply, Request},
     mutation::Mutation,
+    retries::{ANSWER_BYTES_MAX, Item, Kept, Known},
     state::{self, Executed, NewEffect},
 };
 
@@ -53,7 +61,7 @@ impl Shard {
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
-        let LocalRequest { id, operation, carried } = request;
+        let LocalRequest { id, operation, carried, retry } = request;
         if let Some(refusal) = self.refuses_all {
             self.refuse(id, refusal, out);
         } else if !self.neighbours.is_member {
@@ -63,7 +71,7 @@ impl Shard {
         } else if !self.may_answer(here) {
             self.refuse(id, Refusal::NoLease { shard: self.shard }, out);
         } else {
-            self.evaluate(here, id, operation, carried, (storage, out));
+            self.evaluate(here, (id, retry), operation, carried, (storage, out));
         }
     }
 
@@ -88,6 +96,7 @@ impl Shard {
                     id: request.id,
                     operation: &operation,
                     carried: &request.carried,
+                    retry: request.retry.as_ref(),
                 };
                 self.on_local_request(here, local, storage, out);
             }
@@ -112,14 +121,14 @@ impl Shard {
             wrote: None,
             observed: SmallVec::new(),
             shard: self.shard,
-            visible_at: antecede_model::clock::Timestamp::ZERO,
+            visible_at: Timestamp::ZERO,
         }
     }
 
     fn evaluate(
         &mut self,
         here: &Here,
-        id: RequestId,
+        (id, retry): (RequestId, Option<&Retry>),
         operation: &ShardOperation<'_>,
         carried: &Carried,
         (storage, out): (&mut dyn Storage, &mut Outputs),
@@ -156,7 +165,7 @@ impl Shard {
         if is_read {
             self.read(here, id, operation, carried, (storage, out));
         } else if self.neighbours.is_head() {
-            self.evaluate_at_head(here, id, operation, carried, (storage, out));
+            self.evaluate_at_head(here, (id, retry), operation, carried, (storage, out));
         } else if operation.is_read() {
             self.hand_to_head(id, operation, carried, out);
         } else {
@@ -180,7 +189,7 @@ impl Shard {
         operation.write(&mut antecede_model::codec::Writer::new(&mut bytes));
         let mut carried = carried.clone();
         carried.place = Place::Head;
-        let request = Request { id, operation: bytes, carried };
+        let request = Request { id, operation: bytes, carried, retry: None };
         out.early(head, self.message(Body::Request(request)));
         if self.handed_on.len() == HANDED_ON_MAX {
             self.handed_on.pop_front();
@@ -223,11 +232,17 @@ impl Shard {
     pub(super) fn evaluate_at_head(
         &mut self,
         here: &Here,
-        id: RequestId,
+        (id, retry): (RequestId, Option<&Retry>),
         operation: &ShardOperation<'_>,
         carried: &Carried,
         (storage, out): (&mut dyn Storage, &mut Outputs),
     ) {
+        let retry = retry.filter(|_| !operation.is_read());
+        if let Some(retry) = retry
+            && self.is_repeat(here, id, retry, out)
+        {
+            return;
+        }
         if !operation.is_read()
             && let Some(refusal) = self.refusal_of_write(here, operation, storage)
         {
@@ -245,19 +260,66 @@ impl Shard {
             | ShardOperation::Random { .. }
             | ShardOperation::Replicated { .. } => return,
         };
-        self.reply_to_executed(here, (id, operation), carried, executed, (storage, out));
+        self.reply_to_executed(here, (id, retry, operation), carried, executed, (storage, out));
+    }
+
+    /// Answers a request whose id is known, or must not be executed; false for a new one.
+    ///
+    /// The first execution is told like something that was read: the session may have a longer past
+    /// than the one that it carried. Nothing is told before it is committed.
+    fn is_repeat(&mut self, here: &Here, id: RequestId, retry: &Retry, out: &mut Outputs) -> bool {
+        let (position, reply) = match self.retries.look(retry) {
+            Known::New => {
+                let limit = self.options.max_clock_drift;
+                let Err(drift) = check_drift(here.now.wall, retry.time(), limit) else {
+                    return false;
+                };
+                let narrow = |millis| u32::try_from(millis).unwrap_or(u32::MAX);
+                let ahead_millis = narrow(drift.ahead_millis);
+                let limit_millis = narrow(drift.limit_millis);
+                self.refuse(id, Refusal::Drift { ahead_millis, limit_millis }, out);
+                return true;
+            }
+            Known::Forgotten(forgotten_to) => {
+                self.refuse(id, Refusal::Forgotten { shard: self.shard, forgotten_to }, out);
+                return true;
+            }
+            Known::Other(position) => {
+                (position, self.plain_reply(Response::Refused(Refusal::OtherRequest)))
+            }
+            Known::Executed(Item { position, stamp, kept }) => {
+                let limit = u32::try_from(ANSWER_BYTES_MAX).unwrap_or(u32::MAX);
+                let not_kept = || Response::Refused(Refusal::NotKept { limit });
+                let response = kept.answer.clone().unwrap_or_else(not_kept);
+                let version = Version { timestamp: stamp, origin: self.here_datacenter() };
+                let observed = SmallVec::from_iter([version]);
+                let (shard, visible_at) = (self.shard, stamp);
+                (position, Reply { response, wrote: None, observed, shard, visible_at })
+            }
+        };
+        let is_dirty = self.committed_to < position;
+        if is_dirty && !self.options.mutations.has(Mutation::AnswerRepeatsWhileDirty) {
+            let place = self.pending.partition_point(|pending| pending.position <= position);
+            self.pending.insert(place, PendingReply { position, request: id, reply });
+        } else {
+            out.reply(id, reply);
+        }
+        true
     }
 
     fn reply_to_executed(
         &mut self,
         here: &Here,
-        (id, operation): (RequestId, &ShardOperation<'_>),
+        (id, retry, operation): (RequestId, Option<&Retry>, &ShardOperation<'_>),
         carried: &Carried,
         executed: Executed<'_>,
         (storage, out): (&mut dyn Storage, &mut Outputs),
     ) {
         let Executed { response, effects, observed, visible_at } = executed;
-        let found = matches!(operation, ShardOperation::Batch { .. }).then(|| observed.clone());
+        // What leaves no effect still depends on what it found: its answer is kept under its id.
+        let tells_found = effects.is_empty() && retry.is_some();
+        let is_batch = matches!(operation, ShardOperation::Batch { .. });
+        let found = (is_batch || tells_found).then(|| observed.clone());
         let mut reply = Reply { response, wrote: None, observed, shard: self.shard, visible_at };
         if operation.is_read() && !effects.is_empty() && self.takes_no_writes {
             self.refuse(id, Refusal::Leaving, out);
@@ -268,7 +330,7 @@ impl Shard {
             self.refuse(id, Refusal::DiskFull { node: self.node }, out);
             return;
         }
-        if effects.is_empty() {
+        if effects.is_empty() && retry.is_none() {
             let is_dirty = self.is_any_dirty(operation);
             if is_dirty && !self.options.mutations.has(Mutation::ReplyFromDirtyState) {
                 let position = self.window.end();
@@ -279,7 +341,8 @@ impl Shard {
             return;
         }
         let found = found.unwrap_or_default();
-        let position = self.write(here, id, (&effects, &found), carried, (storage, out));
+        let kept = retry.map(|retry| Arc::new(Kept::of(retry.clone(), &reply.response)));
+        let position = self.write(here, (id, kept), (&effects, &found), carried, (storage, out));
         let entry = self.window.at(position).expect("what was just appended is held");
         reply.visible_at = entry.visible_at;
         if operation.is_read() {
@@ -312,7 +375,7 @@ impl Shard {
     fn write(
         &mut self,
         here: &Here,
-        id: RequestId,
+        (id, kept): (RequestId, Option<Arc<Kept>>),
         (effects, found): (&[NewEffect<'_>], &[Version]),
         carried: &Carried,
         (storage, out): (&mut dyn Storage, &mut Outputs),
@@ -335,7 +398,7 @@ impl Shard {
         EntryBody::encode(&mut bytes, stamp, &dependencies, encoded);
         let body = EntryBody::Write(bytes.as_slice().into());
         self.scratch = bytes;
-        let position = self.append_own(here, stamp, body, storage, out);
+        let position = self.append_own(here, stamp, (body, kept), storage, out);
         if !self.cuts.stable.covers(self.here_datacenter(), stamp)
             && carried.level != Consistency::Eventual
         {
@@ -371,8 +434,8 @@ impl Shard {
     pub(crate) fn append_own(
         &mut self,
         here: &Here,
-        stamp: antecede_model::clock::Timestamp,
-        body: EntryBody,
+        stamp: Timestamp,
+        (body, kept): (EntryBody, Option<Arc<Kept>>),
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) -> Position {
@@ -388,6 +451,7 @@ impl Shard {
             previous,
             visible_at: stamp,
             body,
+            kept,
         };
         self.append_at_head(here, entry, storage, out)
     }
@@ -441,7 +505,7 @@ impl Shard {
         let effect = Effect { key, seen, change: crate::entry::Change::Hide };
         let mut bytes = Vec::new();
         EntryBody::encode(&mut bytes, stamp, &Dependencies::default(), std::iter::once(effect));
-        self.append_own(here, stamp, EntryBody::Write(bytes.into()), storage, out);
+        self.append_own(here, stamp, (EntryBody::Write(bytes.into()), None), storage, out);
     }
 
     /// Lets replies go whose position is committed.

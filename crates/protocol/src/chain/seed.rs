@@ -112,7 +112,7 @@ impl Shard {
         self.copying.begin_again();
         self.donor = None;
         let stamp = self.hlc.next_above(here.now.wall, Timestamp::ZERO);
-        self.append_own(here, stamp, EntryBody::Tick, storage, out);
+        self.append_own(here, stamp, (EntryBody::Tick, None), storage, out);
         out.event(Event::Seeded { shard: self.shard });
         self.take_place(here.boot);
         self.before = self.before_at_start();

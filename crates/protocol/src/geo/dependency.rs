@@ -289,7 +289,7 @@ impl Shard {
         let mut bytes = Vec::new();
         operation.write(&mut antecede_model::codec::Writer::new(&mut bytes));
         let carried = Carried { place: Place::Tail, ..Carried::default() };
-        let request = Request { id, operation: bytes, carried };
+        let request = Request { id, operation: bytes, carried, retry: None };
         out.early(tail, self.message(Body::Request(request)));
     }
 }

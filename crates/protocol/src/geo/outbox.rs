@@ -153,7 +153,7 @@ impl Shard {
                 }
                 outbox.sent_to = entry.stamp;
                 outbox.in_flight.push_back(entry.stamp);
-                entries.push(entry.clone());
+                entries.push(entry.for_others());
                 if self.options.mutations.has(Mutation::LoseDependenciesOnResend)
                     && entry.stamp <= outbox.newest_sent
                     && let Some(last) = entries.last_mut()
@@ -284,7 +284,7 @@ impl Shard {
             bytes += entry.body_bytes();
             fits
         });
-        let entries: Vec<Entry> = fitting.cloned().collect();
+        let entries: Vec<Entry> = fitting.map(Entry::for_others).collect();
         if entries.is_empty() {
             return;
         }

@@ -58,7 +58,7 @@ impl Shard {
             return;
         }
         let stamp = self.hlc.next_above(here.now.wall, Timestamp::ZERO);
-        self.append_own(here, stamp, EntryBody::Tick, storage, out);
+        self.append_own(here, stamp, (EntryBody::Tick, None), storage, out);
         self.send_entries(here, out);
     }
 

@@ -1,6 +1,8 @@
 //! What a client asks of its session: operations on keys, and questions about the session itself.
 
-use antecede_model::{consistency::Consistency, context::Context, operation::Operation};
+use antecede_model::{
+    consistency::Consistency, context::Context, operation::Operation, retry::WrittenId,
+};
 
 /// One command of a client, borrowed from its read buffer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +20,16 @@ pub enum Command<'a> {
     Transaction {
         /// The queued actions, in order.
         operations: Vec<Operation<'a>>,
+    },
+    /// `CAUSAL.DO ID`: a command that may write, in one shard, under an id of the client's: sent
+    /// again it gets its first answer and is not executed again.
+    Retried {
+        /// The id.
+        id: WrittenId<'a>,
+        /// A check number of the words of the command.
+        words: u32,
+        /// The command: one or several actions, or a transaction.
+        command: Box<Self>,
     },
     /// `WATCH`: remembers the versions of keys for the next transaction.
     Watch {

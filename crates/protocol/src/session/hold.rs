@@ -6,9 +6,14 @@
 //! sent to the next replica at once, and what nobody takes is handed over again after a short pause,
 //! and as soon as the chain has another epoch.
 //!
-//! Ensures: only what was certainly not evaluated is handed over again, and nothing of the session
-//! overtakes it: a request is held only as the only open one, or as a read among reads.
-//! Limits: half the time-out of a request; then the client is told the last refusal.
+//! A write with a request id is held, too, when its answer was lost: whoever has executed it
+//! already tells that answer again.
+//!
+//! Ensures: without a request id only what was certainly not evaluated is handed over again, and
+//! nothing of the session overtakes it: a request is held only as the only open one, or as a read
+//! among reads; one whose answer was lost only while there is no other.
+//! Limits: half the time-out of a request, the whole one with a request id; then the client is told
+//! the last refusal, or that the outcome is unknown.
 
 use std::time::Duration;
 
@@ -61,7 +66,7 @@ impl Session {
 
     fn hold_of(&self, view: &View<'_>, part: &mut Part, refusal: Refusal) -> Option<State> {
         let now = view.now.steady;
-        if !refusal.was_not_tried() || self.hold_end(part) <= now {
+        if !part.may_go_on_after(refusal) || self.hold_end(part) <= now {
             return None;
         }
         let pause = PAUSE_MAX.min(PAUSE_MIN * (1 << part.pauses.min(8)));
@@ -71,7 +76,8 @@ impl Session {
     }
 
     fn hold_end(&self, part: &Part) -> Steady {
-        after(part.made, self.options.request_timeout / 2)
+        let timeout = self.options.request_timeout;
+        after(part.made, if part.retried.is_some() { timeout } else { timeout / 2 })
     }
 
     /// What becomes of a part that was refused while it was handed over: it is held, or answered.
@@ -86,7 +92,10 @@ impl Session {
         if held.is_some() {
             part.bytes.get_or_insert_with(|| encoded(operation));
         }
-        held.unwrap_or(State::Answered(Response::Refused(refusal)))
+        held.unwrap_or_else(|| {
+            part.end_with(Response::Refused(refusal));
+            part.state.clone()
+        })
     }
 
     /// Takes a refusal of the open part at a place; whether the part goes on.
@@ -98,8 +107,12 @@ impl Session {
         requests: &mut dyn Requests,
     ) -> bool {
         let part = &self.parts[at];
-        if part.bytes.is_none() || !refusal.was_not_tried() || !self.may_hold(part, Some(at)) {
+        let may_go_on = part.bytes.is_some() && part.may_go_on_after(refusal);
+        if !may_go_on || !self.may_hold(part, Some(at)) {
             return false;
+        }
+        if !refusal.was_not_tried() {
+            return self.holds_lost(view, at);
         }
         if part.kind == Kind::Read
             && let Some(next) = self.next_for_read(view, part)
@@ -107,10 +120,26 @@ impl Session {
             self.move_read(at, next, view, requests);
             return true;
         }
-        let mut part = std::mem::replace(
-            &mut self.parts[at],
-            Part::answered(self.node, view.now.steady, Response::Nil),
-        );
+        self.holds(view, at, refusal)
+    }
+
+    /// Holds the part at a place, whose answer was lost, if it has a request id; nothing else of
+    /// the session may be on its way, or behind it.
+    pub(super) fn holds_lost(&mut self, view: &View<'_>, at: usize) -> bool {
+        let is_alone = self.parts.len() == 1;
+        let part = &mut self.parts[at];
+        let Some(retried) = part.retried.as_mut().filter(|_| part.bytes.is_some()) else {
+            return false;
+        };
+        retried.is_open = true;
+        self.past.lost(part.number);
+        is_alone && self.holds(view, at, Refusal::UnknownOutcome)
+    }
+
+    /// Holds the part at a place, if there is time left.
+    fn holds(&mut self, view: &View<'_>, at: usize, refusal: Refusal) -> bool {
+        let stand_in = Part::answered(self.node, view.now.steady, Response::Nil);
+        let mut part = std::mem::replace(&mut self.parts[at], stand_in);
         let held = self.hold_of(view, &mut part, refusal);
         let is_held = held.is_some();
         if let Some(state) = held {
@@ -176,7 +205,7 @@ impl Session {
         let chain = view.configuration.chain(self.node.datacenter, shard);
         let to = self.replica_of(chain, shard, place);
         let part = &mut self.parts[at];
-        (part.to, part.place, part.attempts) = (to, place, 0);
+        (part.to, part.place, part.attempts, part.stamp) = (to, place, 0, None);
         self.send_again(at, view, requests);
     }
 }

@@ -6,7 +6,7 @@
 //! order of the commands.
 //!
 //! A write whose answer is lost is refused with an unknown outcome and changes nothing of the
-//! context; a read is sent to another replica; what no replica has looked at is held for a while and
+//! context, unless it has a request id: then it is handed over again; a read is sent to another replica; what no replica has looked at is held for a while and
 //! handed over again (`hold`). Answers to requests that are no longer open are
 //! ignored: each sending has a number of its own.
 //!
@@ -23,6 +23,7 @@ pub mod command;
 mod hold;
 mod part;
 mod past;
+mod retried;
 mod route;
 mod task;
 mod waiting;
@@ -43,6 +44,7 @@ use antecede_model::{
     operation::{Operation, ShardOperation},
     refusal::Refusal,
     response::Response,
+    retry::Retry,
     token::SessionToken,
 };
 
@@ -50,6 +52,7 @@ use self::{
     command::{Command, Gather},
     part::{Aim, Course, Fold, Kind, Part, State, Tally, encoded, gathered, unreachable},
     past::{Past, after},
+    retried::Retried,
     route::{Route, replica_after},
     task::{Task, Watched},
     waiting::Waiting,
@@ -174,6 +177,8 @@ pub struct Session {
     waiting: Option<Box<Waiting>>,
     /// For the next transaction.
     watched: Vec<Watched>,
+    /// The request id of the command that is being taken.
+    retry: Option<Retry>,
     /// Some key could not be watched: the next transaction is not executed.
     has_lost_watch: bool,
     /// Nothing is to be done before, unless something arrives.
@@ -197,6 +202,7 @@ impl Session {
             task: None,
             waiting: None,
             watched: Vec::new(),
+            retry: None,
             has_lost_watch: false,
             wake: None,
         }
@@ -262,6 +268,9 @@ impl Session {
             }
             Command::Transaction { operations } => {
                 self.take_transaction(view, operations, requests);
+            }
+            Command::Retried { id, words, command } => {
+                self.take_retried(view, *id, *words, command, requests);
             }
             Command::Watch { keys } => self.begin(Task::watch(shard_count, keys)),
             Command::Unwatch => {
@@ -390,6 +399,8 @@ impl Session {
         requests: &mut dyn Requests,
     ) {
         let Aim { shard, kind, fold } = aim;
+        let retry = self.retry.take().filter(|_| kind != Kind::Read);
+        let kind = if retry.is_some() { Kind::Mixed } else { kind };
         if self.course.is_none() {
             self.course = Some(self.course_of(view, shard, kind));
         }
@@ -404,7 +415,7 @@ impl Session {
         let is_kept = if kind == Kind::Read {
             self.course != Some(Course::Log) && (to != self.node || !self.parts.is_empty())
         } else {
-            to != self.node && self.parts.is_empty()
+            (to != self.node || retry.is_some()) && self.parts.is_empty()
         };
         let part = Part {
             number: 0,
@@ -421,6 +432,7 @@ impl Session {
             gone_at: None,
             mark: self.past.mark(),
             stamp: None,
+            retried: Retried::of(retry),
         };
         self.hand_over(part, operation, view, requests, Self::push_part);
     }
@@ -446,7 +458,8 @@ impl Session {
             part.mark = self.past.mark();
             let id = self.request_id(part.number);
             let carried = self.past.carry(part.kind != Kind::Read, part.place, view.stable);
-            let request = LocalRequest { id, operation, carried };
+            let retry = part.retry(self.options.mutations);
+            let request = LocalRequest { id, operation, carried, retry };
             match requests.request(part.to, part.shard, request) {
                 Handover::Answered => part.state = State::UnderWay,
                 Handover::UnderWay => {
@@ -527,6 +540,9 @@ impl Session {
         }
         let part = &self.parts[at];
         self.past.answered(id.number, part.mark, &reply, view.stable);
+        if part.retried.is_some() {
+            self.past.repeated(id.number, &reply);
+        }
         if self.course == Some(Course::Reads) && at + 1 < self.parts.len() {
             self.read_later_ones_again(at, &reply);
         }
@@ -552,7 +568,7 @@ impl Session {
     fn answer(&mut self, at: usize, response: Response) {
         let part = &mut self.parts[at];
         self.tally.remove(part);
-        part.state = State::Answered(response);
+        part.end_with(response);
     }
 
     /// Marks the reads behind one that may have been evaluated before what it returned became
@@ -619,15 +635,18 @@ impl Session {
             (0..self.parts.len()).filter(|at| is_lost(&self.parts[*at])).collect();
         for at in &lost {
             if self.parts[*at].kind != Kind::Read {
+                if self.holds_lost(view, *at) {
+                    continue;
+                }
                 self.past.lost(self.parts[*at].number);
                 self.answer(*at, Response::Refused(Refusal::UnknownOutcome));
             }
         }
         for at in lost {
-            let part = &self.parts[at];
-            if part.kind != Kind::Read {
+            if self.parts[at].kind != Kind::Read {
                 continue;
             }
+            let part = &self.parts[at];
             match self.next_for_read(view, part) {
                 None => self.answer(at, unreachable(self.parts[at].shard)),
                 Some(next) => self.move_read(at, next, view, requests),

@@ -11,7 +11,7 @@ use antecede_model::{
     response::Response,
 };
 
-use super::{Overdue, command::Gather, hold::Held, past::Mark};
+use super::{Overdue, command::Gather, hold::Held, past::Mark, retried::Retried};
 use crate::message::Place;
 
 /// What a request may do, and so what may follow it before it is answered.
@@ -84,6 +84,8 @@ pub(super) struct Part {
     pub(super) mark: Mark,
     /// The stamp of the write that it made on this node, not committed yet.
     pub(super) stamp: Option<Timestamp>,
+    /// Its request id, if the client gave one.
+    pub(super) retried: Option<Box<Retried>>,
 }
 
 impl Part {
@@ -104,6 +106,7 @@ impl Part {
             gone_at: None,
             mark: Mark::default(),
             stamp: None,
+            retried: None,
         }
     }
 

@@ -158,6 +158,16 @@ impl Past {
         }
     }
 
+    /// Takes note that an answer was a repeat: the session's last write is the one that it named.
+    pub(super) fn repeated(&mut self, number: u64, reply: &Reply) {
+        if let (None, [version]) = (reply.wrote, reply.observed.as_slice())
+            && self.last_write.is_none_or(|last| last.number < number)
+        {
+            let (shard, stamp) = (reply.shard, version.timestamp);
+            self.last_write = Some(LastWrite { number, shard, stamp });
+        }
+    }
+
     fn read(&mut self, reply: &Reply, stable: &Cut) {
         self.context.advance(self.here, reply.visible_at);
         for version in &reply.observed {

@@ -74,6 +74,11 @@ impl Session {
                 Err(SeveralShards) => Route::Alone,
             },
             Command::Transaction { operations } => self.route_transaction(view, operations),
+            // A repeat is answered like a read of what the first execution wrote.
+            Command::Retried { command, .. } => match self.route(view, command) {
+                Route::Shard(shard, _) => Route::Shard(shard, Kind::Mixed),
+                route @ (Route::Now | Route::Alone) => route,
+            },
             Command::Unwatch | Command::Level(None) => Route::Now,
             Command::Watch { .. }
             | Command::Scan { .. }

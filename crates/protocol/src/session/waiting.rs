@@ -309,7 +309,7 @@ impl Session {
         let number = self.next_number();
         let id = self.request_id(number);
         let carried = self.past.carry(false, Place::Tail, view.stable);
-        let request = LocalRequest { id, operation: &operation, carried };
+        let request = LocalRequest { id, operation: &operation, carried, retry: None };
         match requests.request(tail, wait.shard, request) {
             Handover::UnderWay | Handover::Answered | Handover::Stamped(_) => {
                 wait.asked = Some((number, tail));

@@ -34,6 +34,7 @@ pub(super) fn entry(position: u64, version: Version, effects: &[Effect<'_>]) -> 
         previous: Timestamp::ZERO,
         visible_at: version.timestamp,
         body: Body::Write(body.into()),
+        kept: None,
     }
 }
 

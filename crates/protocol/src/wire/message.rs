@@ -20,6 +20,7 @@ use antecede_model::{
     },
     operation::ShardOperation,
     response::Response,
+    retry::Retry,
 };
 use smallvec::SmallVec;
 
@@ -113,10 +114,13 @@ fn write_body(body: &Body, hlc: Timestamp, to: &mut Writer<'_>) {
         Body::TakeBack { from } => write_number(8, from.0, to),
         Body::Returned { entries } => write_entries(9, entries, to),
         Body::Request(request) => {
-            to.u8(10);
+            to.u8(if request.retry.is_some() { 20 } else { 10 });
             write_request_id(request.id, to);
             write_carried(&request.carried, to);
             to.bytes(&request.operation);
+            if let Some(retry) = &request.retry {
+                retry.write(to);
+            }
         }
         Body::AwaitApplied { asker, writes } => {
             to.u8(11);
@@ -152,12 +156,12 @@ fn write_body(body: &Body, hlc: Timestamp, to: &mut Writer<'_>) {
             to.node(*node);
         }
         Body::HandOn { membership, origin, entries } => {
-            write_number(20, membership.0, to);
+            write_number(21, membership.0, to);
             to.datacenter(*origin);
             write_list(entries, to);
         }
         Body::HandedOn { membership, origin, stamps } => {
-            write_number(21, membership.0, to);
+            write_number(22, membership.0, to);
             to.datacenter(*origin);
             write_stamps(stamps, to);
         }
@@ -187,13 +191,7 @@ fn read_body(hlc: Timestamp, from: &mut Reader<'_>) -> Result<Body, DecodeError>
         },
         8 => Body::TakeBack { from: Position(from.number()?) },
         9 => Body::Returned { entries: read_entries(from)? },
-        10 => {
-            let id = read_request_id(from)?;
-            let carried = read_carried(from)?;
-            let operation = from.bytes()?;
-            check_operation(operation)?;
-            Body::Request(Request { id, operation: operation.to_vec(), carried })
-        }
+        10 => Body::Request(read_request(from)?),
         11 => Body::AwaitApplied { asker: read_asker(from)?, writes: read_writes(from)? },
         12 => Body::Applied { by: from.shard()?, writes: read_writes(from)? },
         13 => Body::Replicate(replicate::read(hlc, from)?),
@@ -207,18 +205,31 @@ fn read_body(hlc: Timestamp, from: &mut Reader<'_>) -> Result<Body, DecodeError>
         17 => Body::CopyAnew { number: from.number()?, start: Start::read(from)? },
         18 => Body::Copied(read_copied(from)?),
         19 => Body::NoRoom { node: from.node()? },
-        20 => Body::HandOn {
+        20 => {
+            let request = read_request(from)?;
+            Body::Request(Request { retry: Some(Retry::read(from)?), ..request })
+        }
+        21 => Body::HandOn {
             membership: MembershipEpoch(from.number()?),
             origin: from.datacenter()?,
             entries: read_entries(from)?,
         },
-        21 => Body::HandedOn {
+        22 => Body::HandedOn {
             membership: MembershipEpoch(from.number()?),
             origin: from.datacenter()?,
             stamps: read_stamps(from)?,
         },
         found => return Err(DecodeError::UnknownTag { what: "message for a shard", found }),
     })
+}
+
+/// A request without an id.
+fn read_request(from: &mut Reader<'_>) -> Result<Request, DecodeError> {
+    let id = read_request_id(from)?;
+    let carried = read_carried(from)?;
+    let operation = from.bytes()?;
+    check_operation(operation)?;
+    Ok(Request { id, operation: operation.to_vec(), carried, retry: None })
 }
 
 fn write_copy_ask(ask: &CopyAsk, to: &mut Writer<'_>) {

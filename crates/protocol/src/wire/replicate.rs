@@ -68,6 +68,7 @@ pub(super) fn read(hlc: Timestamp, from: &mut Reader<'_>) -> Result<Replicate, D
             previous,
             visible_at: stamp,
             body: read_body(stamp, from)?,
+            kept: None,
         })
     })?;
     Ok(Replicate { membership, origin, lineage, previous, entries, is_fetched })

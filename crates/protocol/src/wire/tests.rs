@@ -21,6 +21,7 @@ use antecede_model::{
     operation::{Action, Condition, Operation, SetReply, ShardOperation, Ttl},
     refusal::Refusal,
     response::{Response, Word},
+    retry::{Retry, WrittenId},
     sighting::Sighting,
     version::Version,
 };
@@ -34,6 +35,7 @@ use super::{
     read_message, write_message,
 };
 use crate::{
+    checkpointed::CheckpointMeta,
     copied::{LineStart, Part, Start},
     entry::{self, Change, Effect, Entry, Identity},
     message::{
@@ -41,6 +43,7 @@ use crate::{
         Promise, Received, Replicate, Reply, Request, ShardMessage,
     },
     record::Record,
+    retries::{Kept, Remembered, Retries},
     state::Keys,
 };
 
@@ -87,7 +90,29 @@ fn write(stamp: u64, previous: u64, dependencies: &Dependencies, effect: Effect<
         previous: Timestamp(previous),
         visible_at: Timestamp(stamp),
         body: entry::Body::Write(body.into()),
+        kept: None,
     }
+}
+
+/// What a client's first request came to.
+fn kept() -> Kept {
+    let id = WrittenId::of(b"eu.app-1:1763767616000001").unwrap();
+    Kept::of(id.with_words(0x0403_0201), &Response::Integer(-3))
+}
+
+/// A write whose request had an id.
+fn write_with_id() -> Entry {
+    Entry { kept: Some(Arc::new(kept())), ..small_write() }
+}
+
+/// What a shard remembers that has forgotten one id already.
+fn remembered() -> Remembered {
+    let mut retries = Retries::new(1, true);
+    for position in [2_u64, 300] {
+        retries.push(Position(position), Timestamp(NOW + position), &Arc::new(kept()));
+    }
+    retries.settle(Position(300));
+    retries.at_position(Position(300))
 }
 
 fn set<'a>(key: &'a [u8], value: &'a [u8], seen: Option<u64>) -> Effect<'a> {
@@ -135,6 +160,7 @@ fn start_of_copy() -> Start {
         ],
         shown_to: Timestamp(NOW + 9),
         collected_to: Timestamp(NOW - 7),
+        retries: Remembered::default(),
     }
 }
 
@@ -221,12 +247,12 @@ mod golden {
         let handed = vec![];
         check(
             &of_shard(Body::HandOn { membership, origin, entries: handed }),
-            "001101000000505c18a30114010300",
+            "001101000000505c18a30115010300",
         );
         let stamps = vec![Timestamp(NOW)];
         check(
             &of_shard(Body::HandedOn { membership, origin, stamps }),
-            "001101000000505c18a30115010301000000505c18a301",
+            "001101000000505c18a30116010301000000505c18a301",
         );
         check(&of_shard(Body::NoRoom { node }), "001101000000505c18a3011302000100");
         check(&of_shard(Body::Question { number: 4 }), "001101000000505c18a3010404");
@@ -264,7 +290,7 @@ mod golden {
             place: Place::Head,
         };
         check(
-            &of_shard(Body::Request(Request { id: request(6), operation, carried })),
+            &of_shard(Body::Request(Request { id: request(6), operation, carried, retry: None })),
             "001101000000505c18a3010a030002000506000000505c18a3010101010228ffffff4f5c18a3010103feffff4f5c18a3010400016b00",
         );
         let reply = Reply {
@@ -453,6 +479,64 @@ mod golden {
     }
 
     #[test]
+    fn what_carries_a_request_id_keeps_its_bytes() {
+        let shard = ShardId(17);
+        let entry = in_chain(write_with_id(), 301);
+        check_record(
+            &Record::Entry { shard, committed_to: Position(300), entry: entry.clone() },
+            "0011ac020103ad024da3c9f581800401090000505c18a301070b000001016b010109000176056170702d3181a0dfb1b284910301020304010205090000505c18a301",
+        );
+        check(
+            &of_shard(Body::Forward { entries: vec![entry.clone()] }),
+            "001101000000505c18a30100010103ad024da3c9f581800401090000505c18a301070b000001016b010109000176056170702d3181a0dfb1b284910301020304010205090000505c18a301",
+        );
+        let not_kept = Arc::new(Kept { answer: None, ..kept() });
+        let entry = in_chain(Entry { kept: Some(not_kept), ..entry }, 301);
+        check_record(
+            &Record::History { shard, entry },
+            "04110103ad020c9163bf81800401090000505c18a301070b000001016b010109000176056170702d3181a0dfb1b28491030102030400090000505c18a301",
+        );
+        let start = Start { retries: remembered(), ..start_of_copy() };
+        check_record(
+            &Record::Begun { shard, start: start.clone() },
+            "0311030103ac028fd3f5510201020000505c18a30101040000505c18a301060000505c18a301060000505c18a301020000000000000000000000000000000000090000505c18a301f9ffff4f5c18a301011581a0dfb1b284910301ac022c0100505c18a301056170702d3181a0dfb1b284910301020304010205",
+        );
+        check(
+            &of_shard(Body::CopyAnew { number: 300, start: start.clone() }),
+            "001101000000505c18a30111ac02030103ac028fd3f5510201020000505c18a30101040000505c18a301060000505c18a301060000505c18a301020000000000000000000000000000000000090000505c18a301f9ffff4f5c18a301011581a0dfb1b284910301ac022c0100505c18a301056170702d3181a0dfb1b284910301020304010205",
+        );
+        let meta = CheckpointMeta { start, ..CheckpointMeta::default() };
+        let mut bytes = Vec::new();
+        meta.write(&mut bytes);
+        assert_eq!(CheckpointMeta::read(&bytes), Ok(meta));
+        let mut operation = Vec::new();
+        ShardOperation::One(Operation { key: b"k", action: Action::Delete })
+            .write(&mut Writer::new(&mut operation));
+        let (carried, retry) = (Carried::default(), Some(kept().retry));
+        let request = Request { id: request(6), operation, carried, retry };
+        check(
+            &of_shard(Body::Request(request)),
+            "001101000000505c18a301140300020005060000000000000000010000000400016b09056170702d3181a0dfb1b284910301020304",
+        );
+    }
+
+    #[test]
+    fn other_datacenters_are_not_sent_request_ids() {
+        let replicate = |entry| {
+            of_shard(Body::Replicate(Replicate {
+                membership: MembershipEpoch(1),
+                origin: DatacenterId(1),
+                lineage: Lineage(1),
+                previous: Timestamp(NOW + 2),
+                entries: vec![entry],
+                is_fetched: false,
+            }))
+        };
+        let (with, without) = (replicate(write_with_id()), replicate(small_write()));
+        assert_eq!(bytes_of(&with), bytes_of(&without));
+    }
+
+    #[test]
     fn a_frame_keeps_its_bytes() {
         let mut writer = FrameWriter::new();
         writer.push(&of_shard(Body::SettleAsk { committed_at_most: None })).unwrap();
@@ -555,13 +639,34 @@ mod any {
         prop_oneof![Just(entry::Body::Tick), write]
     }
 
+    fn retry() -> impl Strategy<Value = Retry> {
+        ("[A-Za-z0-9_-]{1,64}", any::<u64>(), any::<u32>())
+            .prop_map(|(client, number, words)| Retry { client: client.into(), number, words })
+    }
+
+    fn kept_of_any() -> impl Strategy<Value = Kept> {
+        (retry(), 0..5000_usize)
+            .prop_map(|(retry, length)| Kept::of(retry, &Response::Bytes(vec![7; length])))
+    }
+
+    fn remembered_of_any() -> impl Strategy<Value = Remembered> {
+        vec(kept_of_any(), 0..5).prop_map(|all| {
+            let mut retries = Retries::new(3, true);
+            for (kept, position) in all.into_iter().zip(1..) {
+                retries.push(Position(position), Timestamp(position), &Arc::new(kept));
+            }
+            retries.at_position(Position(9))
+        })
+    }
+
     fn entry() -> impl Strategy<Value = Entry> {
         let numbers = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u32>(), stamp());
         (stamp(), datacenter())
             .prop_flat_map(move |(stamp, origin)| {
-                (body(stamp), Just((stamp, origin)), numbers.clone(), 0..=stamp.0)
+                let kept = option::weighted(0.3, kept_of_any());
+                (body(stamp), Just((stamp, origin)), numbers.clone(), 0..=stamp.0, kept)
             })
-            .prop_map(|(body, (stamp, origin), numbers, previous)| {
+            .prop_map(|(body, (stamp, origin), numbers, previous, kept)| {
                 let (epoch, boot, position, lineage, visible_at) = numbers;
                 let mut entry = Entry {
                     identity: Identity {
@@ -576,6 +681,7 @@ mod any {
                     previous: Timestamp(previous),
                     visible_at,
                     body,
+                    kept: kept.map(Arc::new),
                 };
                 entry.identity.checksum = entry.computed_checksum();
                 entry
@@ -593,6 +699,7 @@ mod any {
                     entry.identity = Identity::default();
                     (entry.origin, entry.lineage) = (DatacenterId(7), Lineage(2));
                     entry.visible_at = entry.stamp;
+                    entry.kept = None;
                     if !is_fetched {
                         entry.previous = before;
                     }
@@ -698,9 +805,11 @@ mod any {
             }),
         ];
         prop_oneof![
-            (request(), operation(), carried()).prop_map(|(id, operation, carried)| Body::Request(
-                Request { id, operation, carried }
-            )),
+            (request(), operation(), carried(), option::of(retry())).prop_map(
+                |(id, operation, carried, retry)| {
+                    Body::Request(Request { id, operation, carried, retry })
+                }
+            ),
             (asker, writes()).prop_map(|(asker, writes)| Body::AwaitApplied { asker, writes }),
             (any::<u16>(), writes())
                 .prop_map(|(by, writes)| Body::Applied { by: ShardId(by), writes }),
@@ -742,8 +851,14 @@ mod any {
             LineStart { origin, applied, newest_write }
         });
         let last = option::of(entry().prop_map(|entry| entry.identity));
-        (last, vec(line, 0..3), stamp(), stamp()).prop_map(
-            |(last, lines, shown_to, collected_to)| Start { last, lines, shown_to, collected_to },
+        (last, vec(line, 0..3), stamp(), stamp(), remembered_of_any()).prop_map(
+            |(last, lines, shown_to, collected_to, retries)| Start {
+                last,
+                lines,
+                shown_to,
+                collected_to,
+                retries,
+            },
         )
     }
 
@@ -1132,7 +1247,7 @@ fn tags_that_there_are_not_are_refused() {
     }
     let bytes = bytes_of(&of_shard(Body::Question { number: 1 }));
     let tag_at = bytes.len() - 2;
-    for tag in [22, 255] {
+    for tag in [23, 255] {
         let mut bytes = bytes.clone();
         bytes[tag_at] = tag;
         let read = read_message(&bytes);
@@ -1167,7 +1282,7 @@ fn a_list_that_is_too_long_is_refused() {
 fn a_request_with_an_operation_that_is_none_is_refused() {
     let operation = vec![99];
     let id = request(1);
-    let message = Request { id, operation, carried: Carried::default() };
+    let message = Request { id, operation, carried: Carried::default(), retry: None };
     assert!(read_message(&bytes_of(&of_shard(Body::Request(message)))).is_err());
 }
 

@@ -1,5 +1,7 @@
 //! What nodes say to each other: a hello, and messages of every kind, also long ones.
 
+use std::sync::Arc;
+
 use antecede_model::{
     applied::AppliedSet,
     clock::Timestamp,
@@ -18,6 +20,7 @@ use antecede_model::{
     },
     refusal::Refusal,
     response::{Response, Word},
+    retry::Retry,
     sighting::Sighting,
     version::Version,
 };
@@ -28,6 +31,7 @@ use antecede_protocol::{
         Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, Message, Place, Progress,
         Promise, Received, Replicate, Reply, Request, ShardMessage,
     },
+    retries::{Kept, Remembered, Retries},
     state::Keys,
     wire::{ITEMS_MAX, frame::FrameWriter, hello::Hello},
 };
@@ -116,9 +120,32 @@ fn entry(at: u64, changes: &[Change<'_>]) -> Entry {
         previous: stamp(at - 1),
         visible_at: stamp(at),
         body,
+        kept: None,
     };
     entry.identity.checksum = entry.computed_checksum();
     entry
+}
+
+fn retry(number: u64) -> Retry {
+    Retry { client: "app-1_".into(), number: 1_800_000_000_000_000 + number, words: 7 }
+}
+
+/// The entry under a request id, with an answer or without.
+fn with_id(entry: Entry, answer: Option<Response>) -> Entry {
+    let kept = Some(Arc::new(Kept { retry: retry(5), answer }));
+    let mut entry = Entry { kept, ..entry };
+    entry.identity.checksum = entry.computed_checksum();
+    entry
+}
+
+fn remembered() -> Remembered {
+    let mut retries = Retries::new(2, true);
+    for number in 1..=4 {
+        let answer = Response::List(vec![Response::Ok, Response::Integer(-1)]);
+        let kept = Arc::new(Kept::of(retry(number), &answer));
+        retries.push(Position(number), stamp(number), &kept);
+    }
+    retries.at_position(Position(4))
 }
 
 /// A write of each kind, several at once, and a tick.
@@ -134,6 +161,8 @@ fn entries() -> Vec<Entry> {
     let mut entries = vec![entry(10, &changes), entry(11, &[])];
     let each = changes.iter().zip(12..);
     entries.extend(each.map(|(change, at)| entry(at, std::slice::from_ref(change))));
+    entries.push(with_id(entry(18, &changes), Some(Response::Bytes(b"value".to_vec()))));
+    entries.push(with_id(entry(19, &changes), None));
     entries
 }
 
@@ -205,6 +234,8 @@ fn replies() -> impl Iterator<Item = Message> {
             node: NodeId { datacenter: DatacenterId(1), number: 2 },
         }),
         Response::Refused(Refusal::Drift { ahead_millis: 900, limit_millis: 500 }),
+        Response::Refused(Refusal::Forgotten { shard: ShardId(3), forgotten_to: 1 << 50 }),
+        Response::Refused(Refusal::NotKept { limit: 4096 }),
     ];
     responses.into_iter().map(reply)
 }
@@ -241,7 +272,9 @@ fn start() -> Start {
     applied.record(stamp(8), stamp(9));
     let line = LineStart { origin: DatacenterId(2), applied, newest_write: stamp(9) };
     let last = entries().last().map(|entry| entry.identity);
-    Start { last, lines: vec![line], shown_to: stamp(9), collected_to: stamp(1) }
+    let (shown_to, collected_to) = (stamp(9), stamp(1));
+    let retries = Remembered::default();
+    Start { last, lines: vec![line], shown_to, collected_to, retries }
 }
 
 /// A key with a time to live, one that was removed, and one with a long name.
@@ -296,7 +329,8 @@ fn copies() -> Vec<Body> {
             part_from: None,
             is_whole: true,
         }),
-        Body::CopyAnew { number: 4, start },
+        Body::CopyAnew { number: 4, start: start.clone() },
+        Body::CopyAnew { number: 4, start: Start { retries: remembered(), ..start } },
         Body::Copied(copied),
         Body::Copied(end),
     ]
@@ -372,8 +406,15 @@ fn short_messages() -> Vec<Message> {
         level: Consistency::Linearizable,
         place: Place::Head,
     };
-    let requests = operations().into_iter().map(|operation| {
-        Body::Request(Request { id: request_id(), operation, carried: carried.clone() })
+    let ids = [None, Some(retry(4))];
+    let requests = ids.into_iter().flat_map(|retry| {
+        let request = |operation| Request {
+            id: request_id(),
+            operation,
+            carried: carried.clone(),
+            retry: retry.clone(),
+        };
+        operations().into_iter().map(request).map(Body::Request).collect::<Vec<_>>()
     });
     let of_shards = bodies().into_iter().chain(copies()).chain(requests).map(of_shard);
     of_shards.chain(replies()).chain(cut_reports()).chain(configurations()).collect()

@@ -105,8 +105,9 @@ impl Requests for Handing<'_> {
         }
         let mut operation = Vec::new();
         request.operation.write(&mut Writer::new(&mut operation));
-        let body =
-            Body::Request(Request { id: request.id, operation, carried: request.carried.clone() });
+        let carried = request.carried.clone();
+        let retry = request.retry.cloned();
+        let body = Body::Request(Request { id: request.id, operation, carried, retry });
         let epoch = self.configuration.chain_epoch(self.node.id.datacenter, shard);
         let hlc = request.carried.time;
         let message = Message::Shard(ShardMessage { shard, epoch, hlc, body });

@@ -459,6 +459,7 @@ fn replicas(
         kept_bytes_max: KEPT_BYTES_MAX,
         part_bytes: antecede_protocol::copied::PART_BYTES,
         part_pause: antecede_protocol::copied::PART_PAUSE,
+        retries_max: antecede_protocol::retries::KEPT_MAX,
         has_checkpoints: config.storage.folder.is_some(),
         max_clock_drift: config.max_clock_drift,
         hash_secret: secret_of(deployment),

@@ -545,6 +545,7 @@ mod tests {
             previous: Timestamp(stamp - 1),
             visible_at: Timestamp(stamp),
             body: if is_tick { entry::Body::Tick } else { entry::Body::Write(bytes.into()) },
+            kept: None,
         }
     }
 

@@ -41,6 +41,37 @@ fn a_write_of_one_datacenter_is_read_in_another() {
 }
 
 #[test]
+fn a_request_id_is_executed_once_and_only_in_its_datacenter() {
+    let cluster = Cluster::of(2, 2, true);
+    cluster.settle();
+    let id = |number: u64| format!("dc1.app-1:{number}");
+    let append = |client: &mut Client, number, text| {
+        client.ask(&["CAUSAL.DO", "ID", &id(number), "APPEND", "k", text])
+    };
+    for node in 0..2 {
+        let mut client = cluster.client(node);
+        assert_eq!(append(&mut client, 1, "ab"), "2");
+        assert_eq!(append(&mut client, 2, "c"), "3");
+        assert_eq!(append(&mut client, 1, "ab"), "2");
+        let other = append(&mut client, 1, "xy");
+        assert!(other.contains("ERR this request id was used for another request"), "{other}");
+    }
+    let mut there = cluster.client(2);
+    wait_until("the writes have arrived", || there.ask(&["GET", "k"]) == "abc");
+    let refused = append(&mut there, 1, "ab");
+    assert!(refused.contains("UNKNOWNOUTCOME this request id is for the datacenter"), "{refused}");
+    let mut client = cluster.client(1);
+    assert_eq!(client.ask(&["MULTI"]), "OK");
+    assert_eq!(client.ask(&["APPEND", "k", "d"]), "QUEUED");
+    let first = client.ask(&["CAUSAL.DO", "ID", &id(3), "EXEC"]);
+    let mut client = cluster.client(0);
+    assert_eq!(client.ask(&["MULTI"]), "OK");
+    assert_eq!(client.ask(&["APPEND", "k", "d"]), "QUEUED");
+    assert_eq!(client.ask(&["CAUSAL.DO", "ID", &id(3), "EXEC"]), first);
+    assert_eq!(client.ask(&["GET", "k"]), "abcd");
+}
+
+#[test]
 fn a_delayed_path_delays_by_what_was_set() {
     let cluster = Cluster::of(2, 1, false);
     cluster.settle();

@@ -12,6 +12,7 @@
 //! | a cut covers only what is applied | DESIGN section 5 (cuts); PITFALLS A2, A13 | `cuts.rs` |
 //! | visible-at extends causality within a datacenter | DESIGN section 2; PITFALLS A19 | `visible_at.rs` |
 //! | an idle deployment writes nothing | DESIGN section 5 (ticks) | `idle.rs` |
+//! | a request with an id takes effect once and has one answer | DESIGN section 3 (retries); PITFALLS A6, A7 | `retries.rs` |
 //! | a stalled shard does not delay writes that do not depend on it | DESIGN section 5 (receiving) | `visibility.rs` |
 
 use std::fmt;
@@ -32,6 +33,8 @@ pub mod idle;
 pub mod linearizable;
 /// Everything ends.
 pub mod no_stuck;
+/// Requests that are sent again.
+pub mod retries;
 /// The four guarantees.
 pub mod session;
 /// Delay of writes that depend on nothing that is stalled.

@@ -25,6 +25,7 @@ fn plan() -> Plan {
         is_managed: false,
         kept_bytes_max: 0,
         part_pause_millis: 0,
+        retries_max: antecede_protocol::retries::KEPT_MAX,
         checkpoint_every: 0,
     };
     plan.weather.late_per_mille = 0;

@@ -3,6 +3,8 @@
 
 /// Recovery from checkpoints.
 mod checkpoints;
+/// Requests with an id.
+mod retries;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -13,6 +15,7 @@ use antecede_model::{
     key::ShardCount,
     operation::{Action, Condition, Operation, SetReply, ShardOperation, Ttl},
     response::Response,
+    retry::Retry,
 };
 
 use super::*;
@@ -22,6 +25,9 @@ use crate::{
     message::{Carried, Place, Reply},
     record::Record,
 };
+
+/// Request ids that a shard of these tests remembers.
+const RETRIES: usize = 4;
 
 /// A node's log in memory; nothing is persisted before the test says so.
 #[derive(Debug, Default)]
@@ -138,6 +144,7 @@ impl Deployment {
             kept_bytes_max: 0,
             part_bytes: 1,
             part_pause: Duration::ZERO,
+            retries_max: RETRIES,
             has_checkpoints: false,
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,
@@ -303,10 +310,22 @@ impl Deployment {
 
     /// Asks a replica without letting anything else happen; the number finds the reply.
     fn ask(&mut self, node: NodeId, key: &str, action: Action<'_>, carried: &Carried) -> u64 {
+        self.ask_as(None, node, key, action, carried)
+    }
+
+    /// The same with a request id.
+    fn ask_as(
+        &mut self,
+        retry: Option<&Retry>,
+        node: NodeId,
+        key: &str,
+        action: Action<'_>,
+        carried: &Carried,
+    ) -> u64 {
         self.asked += 1;
         let id = RequestId { node, session: SessionId(self.asked), number: self.asked };
         let operation = ShardOperation::One(Operation { key: key.as_bytes(), action });
-        let request = LocalRequest { id, operation: &operation, carried };
+        let request = LocalRequest { id, operation: &operation, carried, retry };
         self.tell(node, self.shard_of(key), Input::Request(request));
         self.asked
     }
@@ -350,7 +369,8 @@ fn count(deployment: &mut Deployment, node: NodeId, key: &str) -> Response {
     deployment.asked += 1;
     let id = RequestId { node, session: SessionId(deployment.asked), number: deployment.asked };
     let carried = Carried::default();
-    let request = LocalRequest { id, operation: &ShardOperation::Count, carried: &carried };
+    let request =
+        LocalRequest { id, operation: &ShardOperation::Count, carried: &carried, retry: None };
     deployment.tell(node, deployment.shard_of(key), Input::Request(request));
     deployment.settle();
     deployment.replies[&id.number].response.clone()
@@ -801,6 +821,7 @@ mod windows {
             previous: Timestamp(position),
             visible_at: Timestamp(position * 10 + epoch),
             body: EntryBody::Write(vec![7; usize::try_from(position).unwrap()].into()),
+            kept: None,
         };
         let (epoch, position) = (Epoch(epoch), Position(position));
         let checksum = entry.computed_checksum();

@@ -6,6 +6,8 @@ mod hold;
 mod order;
 /// What joins the context and what requests carry of it.
 mod past;
+/// Requests with an id.
+mod retries;
 /// Commands over several shards, scans, transactions.
 mod several;
 /// Tokens and `WAIT`.
@@ -28,6 +30,7 @@ use antecede_model::{
     operation::{Action, Condition, Operation, SetReply, ShardOperation, Ttl},
     refusal::Refusal,
     response::Response,
+    retry::Retry,
     version::Version,
 };
 use smallvec::SmallVec;
@@ -54,6 +57,7 @@ struct Asked {
     id: RequestId,
     operation: Vec<u8>,
     carried: Carried,
+    retry: Option<Retry>,
 }
 
 impl Asked {
@@ -89,8 +93,8 @@ impl Requests for Around {
         }
         let mut operation = Vec::new();
         request.operation.write(&mut Writer::new(&mut operation));
-        let (id, carried) = (request.id, request.carried.clone());
-        self.asked.push(Asked { to, shard, id, operation, carried });
+        let (id, carried, retry) = (request.id, request.carried.clone(), request.retry.cloned());
+        self.asked.push(Asked { to, shard, id, operation, carried, retry });
         let Some(stamp) = self.stamps.as_mut().filter(|_| to == self.here) else {
             return Handover::UnderWay;
         };

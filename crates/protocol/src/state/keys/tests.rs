@@ -13,7 +13,7 @@ use super::{
     },
     *,
 };
-use crate::entry::Seen;
+use crate::{entry::Seen, retries::Remembered};
 
 impl Keys {
     /// The packed record of a key.
@@ -397,7 +397,8 @@ impl Copying {
         let (shown_to, collected_to) = self.source.shown_and_collected_to();
         let identity = entry(self.source.committed.0, version(1, 1), &[]).identity;
         let last = (self.source.committed != Position(0)).then_some(identity);
-        let start = Start { last, lines: vec![], shown_to, collected_to };
+        let start =
+            Start { last, lines: vec![], shown_to, collected_to, retries: Remembered::default() };
         let mut copy = Keys::new(self.source.secret);
         copy.copy_from(&start);
         self.copy = Some(copy);
@@ -585,7 +586,13 @@ fn a_key_that_came_and_went_while_it_was_copied_has_changed() {
     let (shown_to, collected_to) = source.shown_and_collected_to();
     let last = Some(set_of(1, b"other", b"v", None).identity);
     let mut copy = Keys::new(1);
-    copy.copy_from(&Start { last, lines: vec![], shown_to, collected_to });
+    copy.copy_from(&Start {
+        last,
+        lines: vec![],
+        shown_to,
+        collected_to,
+        retries: Remembered::default(),
+    });
     let effect = Effect { key: b"k", seen: Seen::new(), change: Change::Delete };
     let entries = [set_of(2, b"k", b"v", None), entry(3, version(3, 1), &[effect])];
     source.commit_all(&entries);

@@ -128,7 +128,7 @@ impl Deployment {
         let operation = ShardOperation::One(operation);
         let who = format!("{name} -> {}", self.name(node));
         self.tell_line(&who, &format!("s{shard} {}", telling::operation(&operation)));
-        let request = LocalRequest { id, operation: &operation, carried: &carried };
+        let request = LocalRequest { id, operation: &operation, carried: &carried, retry: None };
         self.tell(node, shard, Input::Request(request));
         self.drain();
     }
@@ -361,7 +361,12 @@ impl Handing<'_> {
         request.operation.write(&mut Writer::new(&mut operation));
         let hlc = request.carried.time;
         let carried = request.carried.clone();
-        let body = Body::Request(Request { id: request.id, operation, carried });
+        let body = Body::Request(Request {
+            id: request.id,
+            operation,
+            carried,
+            retry: request.retry.cloned(),
+        });
         let configuration = &self.deployment.nodes[&self.node].configuration;
         let epoch = configuration.chain_epoch(self.node.datacenter, shard);
         let message = Message::Shard(ShardMessage { shard, epoch, hlc, body });

@@ -230,6 +230,7 @@ impl Deployment {
             kept_bytes_max: self.kept_bytes_max,
             part_bytes: 1,
             part_pause: Duration::ZERO,
+            retries_max: antecede_protocol::retries::KEPT_MAX,
             has_checkpoints: false,
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,

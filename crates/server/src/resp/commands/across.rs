@@ -48,6 +48,11 @@ const NOTES: &[(&str, &str)] = &[
     ("causal.token", "a token is good in every datacenter of the deployment"),
     ("causal.after", "waits for writes of other datacenters that have not arrived yet"),
     ("causal.level", "linearizable is meant within this datacenter"),
+    (
+        "causal.do",
+        "an id is executed only in the datacenter that it names; keys of several shards are \
+         refused with CROSSSLOT",
+    ),
     ("exec", ONE_SHARD),
     ("watch", "notices changes that become visible in this datacenter before EXEC"),
     ("time", "each node's own; order between datacenters does not follow from it"),

@@ -283,7 +283,7 @@ pub(super) fn multi<'a>(_: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> {
 }
 
 pub(super) fn exec<'a>(_: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> {
-    answered(ConnectionCommand::Exec)
+    answered(ConnectionCommand::Exec(None))
 }
 
 pub(super) fn discard<'a>(_: &Call<'_, 'a>) -> Result<Parsed<'a>, CommandError> {

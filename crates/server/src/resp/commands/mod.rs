@@ -32,6 +32,7 @@ mod server;
 /// Commands on strings.
 mod strings;
 
+use antecede_model::retry::WrittenId;
 use antecede_protocol::session::command::Command;
 
 pub(in crate::resp) use self::connection::is_default_user;
@@ -105,8 +106,8 @@ pub enum ConnectionCommand<'a> {
     Help(&'static Row),
     /// `MULTI`
     Multi,
-    /// `EXEC`
-    Exec,
+    /// `EXEC`, with the request id that it was given
+    Exec(Option<WrittenId<'a>>),
     /// `DISCARD`
     Discard,
     /// `WATCH`

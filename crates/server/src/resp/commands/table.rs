@@ -350,6 +350,15 @@ pub(super) static TABLE: &[Row] = &[
             "Chooses how strong the promises of the following commands are, or \
              answers it",
         ),
+    Row::new("causal.do", -4, causal::with_id)
+        .flags(&[Flags::NOSCRIPT, Flags::NO_MULTI])
+        .within(Group::Causal, &[])
+        .since("0.1.0", "That of the command")
+        .says(
+            "ID datacenter.name:number command [argument ...]",
+            "Executes a command that may write, or EXEC, unless it was executed under this id \
+             before: then it answers as it did then",
+        ),
     Row::new("multi", 1, connection::multi)
         .flags(&[Flags::NOSCRIPT, Flags::LOADING, Flags::STALE, Flags::FAST, Flags::ALLOW_BUSY])
         .within(Group::Transactions, &[Category::Transaction])

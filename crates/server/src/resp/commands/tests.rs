@@ -232,6 +232,47 @@ fn causal_commands_are_understood() {
     assert_eq!(error("CAUSAL.AFTER ct1_x TIMEOUT"), "ERR syntax error");
 }
 
+#[test]
+fn a_command_may_have_a_request_id() {
+    let Ok(Parsed::Session(Command::Retried { id, words: sum, command }, Shape::Plain)) =
+        parse(&words("causal.do id eu-west.app:1763767616000001 Append k v"), NOW)
+    else {
+        panic!("it is one");
+    };
+    let parsed = parse(&words("APPEND k v"), NOW);
+    assert_eq!(parsed, Ok(Parsed::Session((*command).clone(), Shape::Plain)));
+    assert_eq!((id.datacenter, id.client, id.number), ("eu-west", "app", 1_763_767_616_000_001));
+    let call = words("append k v");
+    assert_eq!(sum, antecede_model::retry::words_of(call.into_iter()));
+    let parsed = parse(&words("CAUSAL.DO ID eu.app:1 EXEC"), NOW);
+    let Ok(Parsed::Connection(ConnectionCommand::Exec(Some(id)))) = parsed else {
+        panic!("it is one");
+    };
+    assert_eq!(id.number, 1);
+    let several = "CAUSAL.DO ID eu.app:1 MSET a 1 b 2";
+    assert!(parse(&words(several), NOW).is_ok());
+}
+
+#[test]
+fn a_request_id_is_for_what_may_write() {
+    let no_write = "ERR CAUSAL.DO ID takes a command that may write keys, or EXEC; send others \
+                    again as they are";
+    for line in [
+        "CAUSAL.DO ID eu.app:1 GET k",
+        "CAUSAL.DO ID eu.app:1 MGET k l",
+        "CAUSAL.DO ID eu.app:1 PING",
+        "CAUSAL.DO ID eu.app:1 DBSIZE",
+        "CAUSAL.DO ID eu.app:1 CAUSAL.DO ID eu.app:1 SET k v",
+        "CAUSAL.DO ID eu.app:1 MULTI",
+    ] {
+        assert_eq!(error(line), no_write, "{line}");
+    }
+    assert_eq!(error("CAUSAL.DO IT eu.app:1 SET k v"), "ERR syntax error");
+    assert!(error("CAUSAL.DO ID app:1 SET k v").starts_with("ERR a request id is <datacenter>"));
+    let arity = "ERR wrong number of arguments for 'set' command";
+    assert_eq!(error("CAUSAL.DO ID eu.app:1 SET k"), arity);
+}
+
 fn described(line: &str) -> String {
     let words = words(line);
     let Ok(Parsed::Connection(ConnectionCommand::Describe(question))) = parse(&words, NOW) else {

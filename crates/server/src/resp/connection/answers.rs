@@ -72,7 +72,7 @@ impl Connection {
             // Inside a transaction nothing is watched any more when this is reached.
             ConnectionCommand::Unwatch => reply.ok(),
             ConnectionCommand::Multi
-            | ConnectionCommand::Exec
+            | ConnectionCommand::Exec(_)
             | ConnectionCommand::Discard
             | ConnectionCommand::Watch { .. }
             | ConnectionCommand::After { .. }

@@ -19,7 +19,7 @@ mod answers;
 
 use std::sync::Arc;
 
-use antecede_model::{consistency::Consistency, response::Response};
+use antecede_model::{consistency::Consistency, response::Response, retry::WrittenId};
 use antecede_protocol::session::command::Command;
 
 use self::{password::Password, queue::Queue};
@@ -182,7 +182,7 @@ impl Connection {
             self.break_transaction();
             return self.refuse(NO_AUTHENTICATION.as_bytes(), replies);
         }
-        if self.transaction.is_some() && is_queued(row) {
+        if self.transaction.is_some() && is_queued(row) && !is_exec_with_id(row, arguments) {
             return self.enqueue(row, arguments, replies);
         }
         match commands::parse_row(row, arguments, wall_millis) {
@@ -237,7 +237,14 @@ impl Connection {
             return None;
         }
         self.expect(shape, replies);
-        Some(Command::Transaction { operations })
+        let transaction = Command::Transaction { operations };
+        Some(match queue.id() {
+            None => transaction,
+            Some(id) => {
+                let words = queue.words();
+                Command::Retried { id, words, command: Box::new(transaction) }
+            }
+        })
     }
 
     /// Leaves behind how the session's next answer is written.
@@ -317,7 +324,7 @@ impl Connection {
     ) -> Outcome<'a> {
         match command {
             ConnectionCommand::Multi => self.on_multi(replies),
-            ConnectionCommand::Exec => self.on_exec(replies),
+            ConnectionCommand::Exec(id) => self.on_exec(id, replies),
             ConnectionCommand::Discard => self.on_discard(replies),
             ConnectionCommand::Watch { keys } => self.on_watch(keys, replies),
             ConnectionCommand::Unwatch => self.unwatch(Shape::Plain, replies),
@@ -366,7 +373,7 @@ impl Connection {
         Outcome::Answered
     }
 
-    fn on_exec<'a>(&mut self, replies: &mut Replies) -> Outcome<'a> {
+    fn on_exec<'a>(&mut self, id: Option<WrittenId<'_>>, replies: &mut Replies) -> Outcome<'a> {
         match self.transaction.take() {
             None => self.refuse(b"ERR EXEC without MULTI", replies),
             Some(transaction) if transaction.is_broken => {
@@ -377,6 +384,8 @@ impl Connection {
             }
             Some(mut transaction) => {
                 transaction.queue.has_watched_keys = 0 < self.watched_count;
+                let id = id.map(|id| (id.datacenter.into(), id.with_words(0)));
+                transaction.queue.id = id.map(Box::new);
                 self.watched_count = 0;
                 Outcome::Execute(transaction.queue)
             }
@@ -476,6 +485,12 @@ impl Connection {
 #[must_use]
 pub fn is_queued(row: &Row) -> bool {
     !matches!(row.name, "exec" | "discard" | "multi" | "watch" | "quit" | "reset")
+}
+
+/// `CAUSAL.DO ID ... EXEC` ends a transaction as `EXEC` does.
+fn is_exec_with_id(row: &Row, arguments: &[&[u8]]) -> bool {
+    row.name == "causal.do"
+        && arguments.get(3).is_some_and(|name| name.eq_ignore_ascii_case(b"exec"))
 }
 
 /// Why a command cannot be part of a transaction, if it cannot.

@@ -7,6 +7,8 @@
 
 use std::ops::Range;
 
+use antecede_model::retry::{Retry, WrittenId, words_of};
+
 /// The most bytes of arguments that may be queued.
 pub const QUEUED_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The most requests that may be queued.
@@ -22,6 +24,8 @@ pub struct Queue {
     request_ends: Vec<usize>,
     /// Whether keys were watched when the transaction was to be executed.
     pub(super) has_watched_keys: bool,
+    /// The datacenter and the request id that `EXEC` was given.
+    pub(super) id: Option<Box<(Box<str>, Retry)>>,
 }
 
 impl Queue {
@@ -29,6 +33,20 @@ impl Queue {
     #[must_use]
     pub const fn count(&self) -> usize {
         self.request_ends.len()
+    }
+
+    /// The request id that `EXEC` was given.
+    pub(super) fn id(&self) -> Option<WrittenId<'_>> {
+        let (datacenter, retry) = self.id.as_deref()?;
+        Some(WrittenId { datacenter, client: &retry.client, number: retry.number })
+    }
+
+    /// A check number of all requests.
+    pub(super) fn words(&self) -> u32 {
+        let each = self.requests().map(|request| words_of(request.into_iter()).to_le_bytes());
+        let each: Vec<[u8; 4]> = each.collect();
+        let exec: &[u8] = b"exec";
+        words_of(std::iter::once(exec).chain(each.iter().map(<[u8; 4]>::as_slice)))
     }
 
     /// Adds a request, unless the queue is full; says whether it was added.

@@ -123,7 +123,12 @@ impl Client {
             }
             Outcome::Execute(queue) => {
                 if let Some(command) = connection.execute(&queue, 1000, server, replies) {
-                    let Command::Transaction { operations } = &command else {
+                    let inner = if let Command::Retried { command, .. } = &command {
+                        command
+                    } else {
+                        &command
+                    };
+                    let Command::Transaction { operations } = inner else {
                         panic!("{command:?}");
                     };
                     asked.push(format!("{command:?}"));
@@ -156,6 +161,28 @@ impl Client {
             assert_eq!(self.send(line), *expected, "{line}");
         }
     }
+}
+
+#[test]
+fn a_transaction_may_have_a_request_id() {
+    let mut client = Client::new(None);
+    client.check(&[
+        ("CAUSAL.DO ID eu.app:5 EXEC", "-ERR EXEC without MULTI\r\n"),
+        ("MULTI", "+OK\r\n"),
+        ("SET a 1", "+QUEUED\r\n"),
+        ("CAUSAL.DO ID eu.app:5 EXEC", "*1\r\n+OK\r\n"),
+        ("MULTI", "+OK\r\n"),
+        ("SET a 2", "+QUEUED\r\n"),
+        ("CAUSAL.DO ID eu.app:5 exec", "*1\r\n+OK\r\n"),
+        ("MULTI", "+OK\r\n"),
+    ]);
+    let refused = client.send("CAUSAL.DO ID eu.app:6 SET a 1");
+    assert!(refused.starts_with("-ERR CAUSAL.DO is not available inside MULTI"), "{refused}");
+    let [first, second] = client.asked.try_into().unwrap();
+    assert!(first.contains(r#"datacenter: "eu", client: "app", number: 5"#), "{first}");
+    let words =
+        |asked: &str| asked.split("words: ").nth(1).unwrap().split(',').next().unwrap().to_owned();
+    assert_ne!(words(&first), words(&second), "other commands were queued");
 }
 
 #[test]
