@@ -179,6 +179,7 @@ impl World {
                 }
                 self.on_commit(number, *shard, (*origin, *stamp));
             }
+            Event::Seeded { shard } => self.on_seeded(number, *shard),
             Event::Diverged { .. } | Event::Drift { .. } => {
                 let what = format!("{id} says {event:?}");
                 self.fail(Failure::new("chain_prefix", what));
@@ -186,9 +187,19 @@ impl World {
             Event::Waiting { .. }
             | Event::Conflict { .. }
             | Event::Settled { .. }
-            | Event::Seeded { .. }
             | Event::StaleMessage { .. }
             | Event::BodiesDropped { .. } => {}
+        }
+    }
+
+    /// A shard of a datacenter that is added has what another one had committed.
+    fn on_seeded(&mut self, number: usize, shard: ShardId) {
+        let id = self.nodes[number].id;
+        for stored in self.ledger.image(id, shard).entries().to_vec() {
+            if stored.origin != id.datacenter {
+                let result = self.ledger.commit(id, shard, stored).map(|_| ());
+                self.hold(result);
+            }
         }
     }
 
