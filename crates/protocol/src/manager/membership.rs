@@ -378,3 +378,199 @@ fn refuse_last(old: &Membership, id: DatacenterId) -> Result<(), MembershipError
     }
     Err(MembershipError::Last { name: old.members[&id].name.clone() })
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn dc(id: u16) -> DatacenterId {
+        DatacenterId(id)
+    }
+
+    fn first(count: u16) -> Membership {
+        let open = |id: u16| (dc(id), Member::open(format!("dc{id}"), BTreeMap::new()));
+        Membership::first((1..=count).map(open))
+    }
+
+    fn add(id: u16) -> Wish {
+        let nodes = [(NodeId { datacenter: dc(id), number: 1 }, format!("ten:{id}"))].into();
+        Wish::Add { id: dc(id), name: format!("dc{id}"), nodes, from: None }
+    }
+
+    /// A datacenter acts by the present members, and has perhaps done what they ask of it.
+    fn say(members: &Membership, id: u16, is_done: bool) -> Membership {
+        let done = if is_done { members.epoch } else { MembershipEpoch(0) };
+        let said = Said { acknowledged: members.epoch, done };
+        with_word_of(members, dc(id), said).unwrap_or_else(|| members.clone())
+    }
+
+    fn step(members: &Membership) -> (Membership, Step) {
+        next_membership(members).expect("something follows")
+    }
+
+    #[test]
+    fn one_that_is_added_copies_when_all_others_act_and_serves_when_it_is_done() {
+        let joining = wished(&first(3), &add(4)).unwrap();
+        assert_eq!(joining.standing(dc(4)), Some(Standing::Joining { from: None }));
+        let told = say(&say(&say(&joining, 1, false), 2, false), 4, true);
+        assert_eq!(next_membership(&told), None, "one has not acknowledged yet");
+        let (copying, why) = step(&say(&told, 3, false));
+        assert_eq!(why, Step::Copies(dc(4)));
+        assert_eq!(copying.standing(dc(4)), Some(Standing::Copying { from: dc(1) }));
+        assert_eq!(next_membership(&copying), None, "what it said of the last epoch is no word");
+        let (open, why) = step(&say(&copying, 4, true));
+        assert_eq!((why, open.changing()), (Step::Opens(dc(4)), None));
+        assert_eq!(open.epoch, MembershipEpoch(4));
+    }
+
+    #[test]
+    fn one_change_is_under_way_at_a_time_and_no_name_is_used_twice() {
+        let joining = wished(&first(2), &add(3)).unwrap();
+        let refused = wished(&joining, &add(4)).unwrap_err();
+        assert!(matches!(refused, MembershipError::Changing { id, .. } if id == dc(3)));
+        assert!(wished(&joining, &Wish::Remove(dc(1))).is_err());
+        let given_up = wished(&joining, &Wish::Remove(dc(3))).unwrap();
+        assert!(given_up.is_gone(dc(3)), "nobody was answered there: it is gone at once");
+        assert!(matches!(wished(&given_up, &add(3)), Err(MembershipError::Used { .. })));
+        let Wish::Add { nodes, .. } = add(4) else { unreachable!() };
+        let same_name = Wish::Add { id: dc(4), name: "dc3".to_owned(), nodes, from: None };
+        assert!(matches!(wished(&given_up, &same_name), Err(MembershipError::Used { .. })));
+        assert!(wished(&given_up, &add(4)).is_ok());
+    }
+
+    #[test]
+    fn what_is_added_needs_nodes_of_its_own_and_a_donor_that_is_there() {
+        let wish = |id: u16, nodes: &[u16], from: Option<u16>| {
+            let node = |number: &u16| NodeId { datacenter: dc(*number), number: 1 };
+            let nodes = nodes.iter().map(|number| (node(number), String::new())).collect();
+            Wish::Add { id: dc(id), name: "new".to_owned(), nodes, from: from.map(dc) }
+        };
+        assert!(wished(&first(2), &wish(3, &[3], Some(2))).is_ok());
+        let without = wished(&first(2), &wish(3, &[], None));
+        assert!(matches!(without, Err(MembershipError::NoNodes { .. })));
+        let of_another = wished(&first(2), &wish(3, &[2], None));
+        assert!(matches!(of_another, Err(MembershipError::Used { .. })));
+        let from_nobody = wished(&first(2), &wish(3, &[3], Some(9)));
+        assert_eq!(from_nobody, Err(MembershipError::Unknown { id: dc(9) }));
+    }
+
+    #[test]
+    fn one_that_leaves_is_gone_when_it_has_handed_out_all() {
+        let leaving = wished(&first(2), &Wish::Remove(dc(1))).unwrap();
+        assert_eq!(leaving.standing(dc(1)), Some(Standing::Leaving));
+        let told = say(&say(&leaving, 1, false), 2, true);
+        assert_eq!(next_membership(&told), None);
+        let (gone, why) = step(&say(&told, 1, true));
+        assert_eq!(why, Step::Left(dc(1)));
+        assert!(gone.is_gone(dc(1)) && !gone.gone[&dc(1)].was_lost);
+        let last = wished(&gone, &Wish::Remove(dc(2))).unwrap_err();
+        assert!(matches!(last, MembershipError::Last { .. }));
+        assert!(wished(&gone, &Wish::RemoveLost(dc(2))).is_err());
+    }
+
+    #[test]
+    fn one_that_is_lost_is_given_up_when_all_survivors_have_shared() {
+        let lost = wished(&first(3), &Wish::RemoveLost(dc(3))).unwrap();
+        let told = say(&say(&lost, 1, true), 2, false);
+        assert_eq!(next_membership(&told), None, "one may have more of it");
+        let (gone, why) = step(&say(&told, 2, true));
+        assert_eq!(why, Step::GivenUp(dc(3)));
+        assert!(gone.gone[&dc(3)].was_lost);
+    }
+
+    #[test]
+    fn a_second_loss_does_not_wait_for_the_first() {
+        let lost = wished(&first(4), &Wish::RemoveLost(dc(3))).unwrap();
+        let both = wished(&lost, &Wish::RemoveLost(dc(4))).unwrap();
+        assert_eq!(both.lost().collect::<Vec<_>>(), vec![dc(3), dc(4)]);
+        let told = say(&say(&both, 1, true), 2, true);
+        let (gone, _) = step(&told);
+        assert!(gone.is_gone(dc(3)) && gone.is_gone(dc(4)));
+        assert_eq!((gone.epoch, gone.changing()), (MembershipEpoch(both.epoch.0 + 1), None));
+    }
+
+    #[test]
+    fn a_loss_ends_the_change_that_would_wait_for_the_lost_one() {
+        let leaving = wished(&first(3), &Wish::Remove(dc(1))).unwrap();
+        let lost = wished(&leaving, &Wish::RemoveLost(dc(2))).unwrap();
+        assert_eq!(lost.standing(dc(1)), Some(Standing::Open));
+        let joining = wished(&first(3), &add(4)).unwrap();
+        let lost = wished(&joining, &Wish::RemoveLost(dc(2))).unwrap();
+        assert!(lost.is_gone(dc(4)));
+        let itself = wished(&leaving, &Wish::RemoveLost(dc(1))).unwrap();
+        assert_eq!(itself.standing(dc(1)), Some(Standing::Lost));
+    }
+
+    #[test]
+    fn a_plan_for_another_version_is_refused() {
+        let members = first(2);
+        assert_eq!(refuse_outdated(&members, MembershipEpoch(1)), Ok(()));
+        assert!(refuse_outdated(&members, MembershipEpoch(2)).is_err());
+    }
+
+    #[test]
+    fn a_part_takes_newer_members_once_and_begins_anew_where_one_leaves() {
+        let chains = vec![antecede_model::configuration::Chain::of(Vec::new())];
+        let part = Datacenter::of("dc1".to_owned(), Vec::new(), chains);
+        let joining = Arc::new(wished(&first(2), &add(3)).unwrap());
+        let next = with_members(&part, &joining).unwrap();
+        assert_eq!((next.epoch, next.chains[0].epoch), (Epoch(2), Epoch(1)));
+        assert_eq!(with_members(&next, &joining), None);
+        let leaving = Arc::new(wished(&first(2), &Wish::Remove(dc(2))).unwrap());
+        let next = with_members(&part, &leaving).unwrap();
+        assert_eq!((next.epoch, next.chains[0].epoch), (Epoch(2), Epoch(2)));
+    }
+
+    #[test]
+    fn a_datacenter_acknowledges_when_all_nodes_that_may_answer_act() {
+        let node = |number| NodeId { datacenter: dc(1), number };
+        let mut part = Datacenter::of("dc1".to_owned(), vec![node(1), node(2)], Vec::new());
+        part.membership = Some(Arc::new(first(2)));
+        let mut facts = Facts { epoch: part.epoch, ..Facts::default() };
+        facts.adopted.insert(node(1));
+        assert_eq!(acknowledged(&part, &facts), MembershipEpoch(0));
+        part.absent.insert(node(2));
+        assert_eq!(acknowledged(&part, &facts), MembershipEpoch(1));
+        facts.epoch = Epoch(9);
+        assert_eq!(acknowledged(&part, &facts), MembershipEpoch(0), "of another state");
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_asked_ids_are_used_once_and_somebody_serves(
+            moves in proptest::collection::vec((0..5_u8, 1..8_u16, any::<bool>()), 1..60),
+        ) {
+            let mut members = first(3);
+            for (kind, id, flag) in moves {
+                let before = members.clone();
+                let next = match kind {
+                    0 => wished(&members, &add(id)).ok(),
+                    1 => wished(&members, &Wish::Remove(dc(id))).ok(),
+                    2 => wished(&members, &Wish::RemoveLost(dc(id))).ok(),
+                    3 => Some(say(&members, id, flag)),
+                    _ => next_membership(&members).map(|(next, _)| next),
+                };
+                members = next.unwrap_or(members);
+                let kept = before.gone.iter().all(|(id, gone)| members.gone.get(id) == Some(gone));
+                prop_assert!(kept && members.members.keys().all(|id| !members.gone.contains_key(id)));
+                let standings = |members: &Membership| -> Vec<(DatacenterId, Standing)> {
+                    members.members.iter().map(|(id, member)| (*id, member.standing)).collect()
+                };
+                let grows = u64::from(standings(&before) != standings(&members));
+                prop_assert_eq!(members.epoch.0, before.epoch.0 + grows);
+                let serves = |member: &Member| {
+                    matches!(member.standing, Standing::Open | Standing::Leaving)
+                };
+                prop_assert!(members.members.values().any(serves));
+                let changing = members.members.values();
+                let alone = changing.filter(|member| {
+                    !matches!(member.standing, Standing::Open | Standing::Lost)
+                });
+                let alone = alone.count();
+                prop_assert!(alone <= 1 && (alone == 0 || members.lost().next().is_none()));
+            }
+        }
+    }
+}
