@@ -217,8 +217,9 @@ pub struct Shard {
     is_aside: bool,
     /// Why the datacenter answers nobody, if it does not.
     refuses_all: Option<Refusal>,
-    /// Whether the datacenter is being removed: what began there after it has handed out what it
-    /// had would be lost.
+    /// Whether nothing may begin in the datacenter but promises: it is being removed, and what began
+    /// there after it has handed out what it had would be lost; or it is not open yet, and may be
+    /// given up without a word.
     takes_no_writes: bool,
     pub(crate) boots: BTreeMap<NodeId, Boot>,
     pub(crate) hlc: Hlc,
@@ -351,8 +352,10 @@ impl Shard {
         };
         let leaves = match standing {
             Some(Standing::Leaving) => !self.options.mutations.has(Mutation::WriteWhileLeaving),
-            Some(Standing::Lost) | None => true,
-            Some(Standing::Joining { .. } | Standing::Copying { .. } | Standing::Open) => false,
+            Some(Standing::Joining { .. } | Standing::Copying { .. } | Standing::Lost) | None => {
+                true
+            }
+            Some(Standing::Open) => false,
         };
         self.takes_no_writes = leaves;
     }

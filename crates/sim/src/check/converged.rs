@@ -37,7 +37,9 @@ pub fn expected(
         if configuration.is_present(version.origin) {
             has(version.origin)
         } else {
-            configuration.datacenters.keys().any(|id| has(*id)) // Its origin is gone.
+            // Its origin is gone; what was never committed there has no name any more.
+            ledger.visible_at(version.origin, write).is_some()
+                && configuration.datacenters.keys().any(|id| has(*id))
         }
     };
     let written = ledger.written(key)?;
