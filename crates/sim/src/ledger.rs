@@ -306,8 +306,13 @@ impl Ledger {
     /// Whether a node's log has a write, as an entry or within what it has copied.
     #[must_use]
     pub fn holds(&self, node: NodeId, write: Dependency) -> bool {
-        let image = self.image(node, write.shard);
-        image.named(write.origin, write.stamp).is_some() || self.has_copied(node, write)
+        self.has_entry(node, write) || self.has_copied(node, write)
+    }
+
+    /// Whether a node's log has a write as an entry.
+    #[must_use]
+    pub fn has_entry(&self, node: NodeId, write: Dependency) -> bool {
+        self.image(node, write.shard).named(write.origin, write.stamp).is_some()
     }
 
     /// Whether a write is within what a node has copied.

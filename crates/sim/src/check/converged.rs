@@ -34,13 +34,18 @@ pub fn expected(
         let has = |id| {
             configuration.tail(id, shard).is_some_and(|tail: NodeId| ledger.holds(tail, write))
         };
-        if configuration.is_present(version.origin) {
-            has(version.origin)
-        } else {
-            // Its origin is gone; what was never committed there has no name any more.
-            ledger.visible_at(version.origin, write).is_some()
-                && configuration.datacenters.keys().any(|id| has(*id))
-        }
+        // A stamp that was never committed may lie below what a new datacenter has copied.
+        let is_real = ledger.visible_at(version.origin, write).is_some()
+            || configuration.datacenters.keys().any(|id| {
+                let tail = configuration.tail(*id, shard);
+                tail.is_some_and(|tail| ledger.has_entry(tail, write))
+            });
+        is_real
+            && if configuration.is_present(version.origin) {
+                has(version.origin)
+            } else {
+                configuration.datacenters.keys().any(|id| has(*id)) // Its origin is gone.
+            }
     };
     let written = ledger.written(key)?;
     let (version, value) = written.iter().rev().find(|(version, _)| survives(version))?;
