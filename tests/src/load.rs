@@ -45,7 +45,7 @@ impl Load {
         let all: Vec<&Node> = nodes.all.iter().collect();
         let words = [
             &["--ratio", "50:50", "--home-keys", "0.5", "--history", path_text(&history)][..],
-            &["--final-state"],
+            &["--final-state", "--connections", "2"],
         ];
         let process = bench(stage, "bench", &all, rate, span, &words.concat());
         Self { process, history, span }
@@ -88,7 +88,7 @@ impl Writes {
     #[must_use]
     pub fn start(stage: &Stage, name: &str, nodes: &[&Node], rate: Rate, span: Duration) -> Self {
         let prefix = format!("{name}:");
-        let words = ["--ratio", "0:100", "--key-prefix", &prefix, "--connections", "16"];
+        let words = ["--ratio", "0:100", "--key-prefix", &prefix, "--connections", "100"];
         Self { process: bench(stage, name, nodes, rate, span, &words), span }
     }
 
@@ -118,8 +118,6 @@ fn bench(
         "bench",
         "--endpoints",
         &endpoints,
-        "--connections",
-        "2",
         "--rate",
         &operations,
         "--keys",

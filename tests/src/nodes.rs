@@ -374,7 +374,8 @@ impl Node {
     }
 }
 
-/// Little, so that a short load has many checkpoints, and logs that are cut.
+/// Little, so that a short load has many checkpoints, and logs that are cut. On a network nodes are
+/// as people run them, since there it is measured what faults cost.
 const CHECKPOINT: &str = "storage.checkpoint=64KiB";
 const SEGMENT: &str = "storage.segment=64KiB";
 
@@ -385,7 +386,10 @@ fn serve(
     environment: &[(String, String)],
     space: Option<&str>,
 ) -> Process {
-    let words = ["serve", "--config", path_text(file), "--set", CHECKPOINT, "--set", SEGMENT];
+    let mut words = vec!["serve", "--config", path_text(file)];
+    if space.is_none() {
+        words.extend(["--set", CHECKPOINT, "--set", SEGMENT]);
+    }
     let environment: Vec<(&str, &str)> =
         environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     Process::start(stage, &Start { name, words: &words, environment: &environment, space })
