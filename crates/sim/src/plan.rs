@@ -209,6 +209,7 @@ impl Plan {
         plan.draw_checkpoints(Checkpoints::Drawn);
         plan.draw_disks();
         plan.draw_ids();
+        plan.draw_lines();
         plan.clients = (0..plan.workload.clients).collect();
         plan
     }
@@ -278,6 +279,16 @@ impl Plan {
         if is_sought || self.profile == Profile::Mixed && chance.per_mille(300) {
             self.workload.id_per_mille = chance.pick(&[500, 900]);
             self.shape.retries_max = chance.pick(&[2, 20, 100, KEPT_MAX]);
+        }
+    }
+
+    /// Draws lines that are cut inside a datacenter, for some seeds with managers, from a stream of
+    /// their own.
+    fn draw_lines(&mut self) {
+        let mut chance = Chance::new(self.seed, streams::LINES);
+        if self.shape.is_managed && chance.per_mille(300) {
+            self.faults.extend(faults::draw_lines(&mut chance, self));
+            self.faults.sort_by_key(|fault| fault.at);
         }
     }
 
@@ -360,6 +371,8 @@ pub mod streams {
     pub const DISKS: u64 = 9;
     /// Whether writes have request ids.
     pub const IDS: u64 = 10;
+    /// Lines inside datacenters.
+    pub const LINES: u64 = 11;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
     /// What the first client draws for its request ids; each has its own.

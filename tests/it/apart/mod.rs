@@ -5,6 +5,8 @@
 
 /// Datacenters cannot reach each other for as long as one likes.
 mod datacenters;
+/// Two nodes of a datacenter cannot reach each other, and everybody else can.
+mod lines;
 
 use std::time::Duration;
 
@@ -31,6 +33,13 @@ const CALM_SPAN: Duration = Duration::from_secs(2);
 /// Nine nodes whose chains are whole.
 fn start(stage: &Stage, network: &Network) -> Nodes {
     let nodes = Nodes::start_apart(stage, network, DATACENTERS, |_| Vec::new());
+    await_whole(&nodes, 3);
+    nodes
+}
+
+/// One datacenter of three nodes whose chains are whole.
+fn start_one(stage: &Stage, network: &Network) -> Nodes {
+    let nodes = Nodes::start_apart(stage, network, &[("eu", 3)], |_| Vec::new());
     await_whole(&nodes, 3);
     nodes
 }

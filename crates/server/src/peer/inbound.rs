@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::arriving::take_messages;
-use super::link::{HANDSHAKE_TIMEOUT, HEARTBEAT_INTERVAL, Link, LinkError, shake_hands};
+use super::link::{HANDSHAKE_TIMEOUT, Link, LinkError, patience, shake_hands};
 use crate::node::{Node, Work};
 use crate::workers::{Placement, Stay};
 
@@ -137,7 +137,7 @@ async fn receive(
 ) -> Result<(), InboundError> {
     let mut buffer = vec![0_u8; READ_BYTES];
     let mut work = Work::begin();
-    let mut heartbeat = interval(HEARTBEAT_INTERVAL);
+    let mut heartbeat = interval(patience(node.id, sender.node).heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let counters = node.telemetry.link(sender.node);
     loop {
