@@ -3,6 +3,8 @@
 //!
 //! Assumes: root and `ip`; where there are none each test tells so and is left out.
 
+/// Wrong clocks.
+mod clocks;
 /// Datacenters cannot reach each other for as long as one likes.
 mod datacenters;
 /// Two nodes of a datacenter cannot reach each other, and everybody else can.

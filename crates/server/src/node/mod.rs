@@ -24,6 +24,7 @@ use antecede_model::{
 };
 use antecede_protocol::{
     chain::{Cuts, Input, Shard, Watermarks},
+    event::Event,
     geo::cuts::{CutInput, CutKeeper},
     machine::{Envelope, Here, Outputs, Persisted},
     message::{LocalRequest, Message, Reply},
@@ -620,6 +621,11 @@ impl Node {
             self.receive(Envelope { from, boot, message }, work);
         }
         if !work.out.events.is_empty() {
+            for event in &work.out.events {
+                if let Event::Drift { from, .. } = event {
+                    self.links.to(*from).into_iter().for_each(|link| link.distrust());
+                }
+            }
             self.telemetry.tell(self, &mut work.out.events);
         }
         self.links.flush();

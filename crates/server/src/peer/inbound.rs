@@ -37,6 +37,8 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
 enum InboundError {
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error("its clock is too far ahead; compare both nodes' clocks")]
+    Drift,
     #[error("bytes that are no frame arrived")]
     Frame(#[from] FrameError),
     #[error("the connection failed")]
@@ -167,6 +169,9 @@ async fn receive(
             node.receive(Envelope { from, boot, message }, &mut work);
         })?;
         node.finish(&mut work);
+        if node.links.to(from).is_some_and(|link| link.take_distrust()) {
+            return Err(InboundError::Drift);
+        }
         if stay.is_over() {
             return Ok(());
         }

@@ -111,13 +111,15 @@ pub(crate) struct Link {
     random: AtomicU64,
     /// Connections that the other node has dialled.
     heard: AtomicUsize,
+    /// Whether something that the other node said was ahead of this node's clock.
+    is_distrusted: AtomicBool,
     reach: Mutex<Reach>,
 }
 
 /// Since when the other node is reached, or is not.
 #[derive(Clone, Copy, Debug)]
 enum Reach {
-    /// The connection stands.
+    /// The connection stands, and the other side has said that it takes what is said there.
     Connected(Steady),
     /// There is none, since then or since the node was expected anew.
     Lost(Steady),
@@ -213,6 +215,7 @@ impl Link {
             call: Notify::new(),
             random,
             heard: AtomicUsize::new(0),
+            is_distrusted: AtomicBool::new(false),
             reach: Mutex::new(Reach::Lost(clock::steady())),
         }
     }
@@ -243,6 +246,24 @@ impl Link {
         }
     }
 
+    /// The other node says that it is there; whether that is news.
+    fn reach(&self) -> bool {
+        let mut reach = self.reach.lock();
+        let is_news = matches!(*reach, Reach::Lost(_));
+        if is_news {
+            *reach = Reach::Connected(clock::steady());
+        }
+        is_news
+    }
+
+    /// The connection has ended.
+    fn lose(&self) {
+        let mut reach = self.reach.lock();
+        if let Reach::Connected(_) = *reach {
+            *reach = Reach::Lost(clock::steady());
+        }
+    }
+
     /// The node is back, or runs anew: it gets its time to be connected again.
     pub(crate) fn expect_anew(&self) {
         let mut reach = self.reach.lock();
@@ -265,6 +286,18 @@ impl Link {
     /// Whether the other node can answer: it has dialled this one.
     pub(crate) fn is_heard(&self) -> bool {
         0 < self.heard.load(Ordering::Acquire)
+    }
+
+    /// What the other node says is not taken, because its clock is too far ahead: who hears it ends
+    /// the connection, so that both notice, and the next hello tells whether that is over.
+    pub(crate) fn distrust(&self) {
+        self.is_distrusted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was so since it was asked last.
+    pub(super) fn take_distrust(&self) -> bool {
+        self.is_distrusted.load(Ordering::Relaxed)
+            && self.is_distrusted.swap(false, Ordering::Relaxed)
     }
 
     /// Takes note of a connection that the other node has dialled, until the value is dropped.
@@ -456,16 +489,17 @@ pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
     while !node.is_stopping() {
         let error = match dial(&node, &link, patience.handshake).await {
             Ok((stream, hello)) => {
-                info!(node = %node.id, peer = %link.node(), boot = %hello.boot, "link is up");
-                last_told.clear();
-                pause = PAUSE_MIN;
                 let stream = Arc::new(stream);
                 link.state.lock().connect(Arc::clone(&stream), hello.boot);
                 link.flush(); // What was pushed meanwhile.
                 link.pump();
-                *link.reach.lock() = Reach::Connected(clock::steady());
-                let error = watch(&link, &stream, patience.silence).await;
-                *link.reach.lock() = Reach::Lost(clock::steady());
+                let error = watch(&link, &stream, patience.silence, || {
+                    info!(node = %node.id, peer = %link.node(), boot = %hello.boot, "link is up");
+                    last_told.clear();
+                    pause = PAUSE_MIN;
+                })
+                .await;
+                link.lose();
                 link.state.lock().disconnect();
                 node.sessions.link_lost(link.node());
                 error
@@ -530,7 +564,14 @@ pub(super) async fn shake_hands(node: &Node, stream: &mut TcpStream) -> Result<H
 
 /// Listens for signs of life, and writes when the socket was full; returns when the connection
 /// has ended.
-async fn watch(link: &Link, stream: &TcpStream, silence: Duration) -> LinkError {
+///
+/// The first such sign says that the other side takes this one's hello: it may have closed at once.
+async fn watch(
+    link: &Link,
+    stream: &TcpStream,
+    silence: Duration,
+    mut on_reached: impl FnMut(),
+) -> LinkError {
     let mut heard = [0_u8; 64];
     loop {
         let is_blocked = link.state.lock().is_blocked;
@@ -540,7 +581,11 @@ async fn watch(link: &Link, stream: &TcpStream, silence: Duration) -> LinkError 
                 Ok(Err(error)) => return error.into(),
                 Ok(Ok(())) => match stream.try_read(&mut heard) {
                     Ok(0) => return io::Error::from(io::ErrorKind::UnexpectedEof).into(),
-                    Ok(_) => {}
+                    Ok(_) => {
+                        if link.reach() {
+                            on_reached();
+                        }
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return error.into(),
                 },
