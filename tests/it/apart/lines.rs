@@ -8,22 +8,14 @@ use std::time::Duration;
 
 use tests::load::Load;
 use tests::network::{OneWay, between};
-use tests::patience::Deadline;
-use tests::{Network, Nodes, Stage, eventually, http, tell};
+use tests::patience::{Deadline, watch};
+use tests::{Network, Stage, tell};
 
-use super::{CALM_SPAN, JUDGED, start_one};
+use super::{CALM_SPAN, JUDGED, leader, start_one};
 use crate::lost_nodes::{JOIN_PATIENCE, await_whole, check, write_probes};
 
 /// How long writes may stand still: until a line is known to be cut, and until chains go on.
 const CUT_PAUSE_MAX: Duration = Duration::from_secs(10);
-
-/// The place of the node whose member of the agreement leads.
-fn leader(nodes: &Nodes) -> usize {
-    eventually("somebody decides", JOIN_PATIENCE, || {
-        let decides = |admin: &str| 0.5 < http::metric(admin, "antecede_control_decides");
-        nodes.all.iter().position(|node| decides(&node.place.admin))
-    })
-}
 
 /// Cuts ways between the two nodes that do not decide, and joins them again.
 fn cut_and_heal(ways: impl Fn(usize, usize) -> Vec<OneWay>) {
@@ -33,7 +25,7 @@ fn cut_and_heal(ways: impl Fn(usize, usize) -> Vec<OneWay>) {
     let load = Load::start(&stage, &nodes, JUDGED);
     let leader = leader(&nodes);
     let (one, other) = ((leader + 1) % 3, (leader + 2) % 3);
-    tests::patience::watch(CALM_SPAN, || ());
+    watch(CALM_SPAN, || ());
     network.cut(&ways(one, other));
     let since = Deadline::after(CUT_PAUSE_MAX);
     write_probes(&nodes.all[leader], "while it is cut");

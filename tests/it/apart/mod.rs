@@ -7,15 +7,19 @@
 mod clocks;
 /// Datacenters cannot reach each other for as long as one likes.
 mod datacenters;
+/// Nodes are killed.
+mod killed;
 /// Two nodes of a datacenter cannot reach each other, and everybody else can.
 mod lines;
+/// One node cannot reach the others of its datacenter.
+mod minority;
 
 use std::time::Duration;
 
 use tests::load::Rate;
-use tests::{Network, Nodes, Stage};
+use tests::{Network, Nodes, Stage, eventually, http};
 
-use crate::lost_nodes::await_whole;
+use crate::lost_nodes::{JOIN_PATIENCE, await_whole};
 
 /// Places are numbered in this order.
 const DATACENTERS: &[(&str, u16)] = &[("eu", 3), ("us", 3), ("ap", 3)];
@@ -44,4 +48,12 @@ fn start_one(stage: &Stage, network: &Network) -> Nodes {
     let nodes = Nodes::start_apart(stage, network, &[("eu", 3)], |_| Vec::new());
     await_whole(&nodes, 3);
     nodes
+}
+
+/// The place of the node whose member of the agreement leads, in one datacenter.
+fn leader(nodes: &Nodes) -> usize {
+    eventually("somebody decides", JOIN_PATIENCE, || {
+        let decides = |admin: &str| 0.5 < http::metric(admin, "antecede_control_decides");
+        nodes.all.iter().position(|node| decides(&node.place.admin))
+    })
 }
