@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::process::Start;
 use crate::{Process, Stage, settings};
 
-/// How long a command may take that ends by itself; the judge is the slowest.
+/// How long a command may take that ends by itself, besides as long as the load that it judges.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The binary.
@@ -67,7 +67,7 @@ pub fn run(stage: &Stage, words: &[&str]) -> Ended {
     let start = Start { name: "command", words, ..Start::default() };
     let mut process = Process::start(stage, &start);
     process.close_input();
-    let status = process.end(END_TIMEOUT);
+    let status = process.end(END_TIMEOUT + settings::load_duration());
     Ended { status: status.code(), answer: process.answer(), notes: process.notes() }
 }
 

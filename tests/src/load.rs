@@ -11,7 +11,7 @@ use crate::nodes::Node;
 use crate::process::Start;
 use crate::{Nodes, Process, Stage, settings};
 
-/// What the load may take beyond its duration: until all nodes agree.
+/// What the load may take beyond its duration and as long again: until all nodes agree.
 const END_PATIENCE: Duration = Duration::from_secs(90);
 
 /// How much of it.
@@ -42,10 +42,11 @@ impl Load {
     #[must_use]
     pub fn start_for(stage: &Stage, nodes: &Nodes, rate: Rate, span: Duration) -> Self {
         let history = stage.path("history.jsonl");
+        let patience = format!("{}s", (END_PATIENCE + span).as_secs());
         let all: Vec<&Node> = nodes.all.iter().collect();
         let words = [
             &["--ratio", "50:50", "--home-keys", "0.5", "--history", path_text(&history)][..],
-            &["--final-state", "--connections", "2"],
+            &["--final-state", "--final-timeout", &patience, "--connections", "2"],
         ];
         let process = bench(stage, "bench", &all, rate, span, &words.concat());
         Self { process, history, span }
@@ -136,7 +137,7 @@ fn bench(
 }
 
 fn report_of(process: &mut Process, span: Duration) -> Value {
-    let status: ExitStatus = process.end(span + END_PATIENCE);
+    let status: ExitStatus = process.end(2 * span + END_PATIENCE);
     let said = process.answer();
     assert_eq!(status.code(), Some(0), "{status}: {said}\n{}", process.notes());
     serde_json::from_str(&said).unwrap_or_else(|error| panic!("no report: {error}: {said}"))

@@ -8,7 +8,6 @@ use std::time::Duration;
 use tests::load::{Load, Rate, Writes};
 use tests::nodes::Node;
 use tests::patience::{Deadline, watch};
-use tests::resp::request;
 use tests::{Network, Reply, Stage, eventually, settings, tell};
 
 use super::{CALM_SPAN, EU, JUDGED, NODES, US, start};
@@ -19,8 +18,8 @@ use crate::lost_nodes::{
 /// How long it may take until every datacenter serves all shards after all nodes were killed.
 const ALL_BACK_MAX: Duration = Duration::from_secs(10);
 
-/// How many requests wait for answers while keys are loaded.
-const PIPELINED: usize = 1_000;
+/// How many clients load keys at each datacenter: each waits for one write after the other.
+const LOADERS: usize = 32;
 
 /// How long a load without an error is that goes on elsewhere.
 const ELSEWHERE_SPAN: Duration = Duration::from_secs(8);
@@ -60,18 +59,20 @@ fn a_datacenter_without_most_of_its_agreement_stops_and_is_back_by_itself() {
     nodes.assert_running();
 }
 
-/// Loads keys at a node, many requests at a time.
+/// Loads keys at a node, with several clients.
 fn load_keys(node: &Node, keys: std::ops::Range<usize>) {
-    let mut client = node.client();
     let value = "v".repeat(64);
-    let keys: Vec<usize> = keys.collect();
-    for some in keys.chunks(PIPELINED) {
-        let sets = some.iter().map(|key| request(&["SET", &format!("loaded:{key}"), &value]));
-        client.send(&sets.flatten().collect::<Vec<u8>>()).expect("requests are taken");
-        for _ in some {
-            assert_eq!(client.read().expect("an answer"), Reply::ok());
+    std::thread::scope(|scope| {
+        for loader in 0..LOADERS {
+            let (keys, value) = (keys.clone(), &value);
+            scope.spawn(move || {
+                let mut client = node.client();
+                for key in keys.skip(loader).step_by(LOADERS) {
+                    client.set(&format!("loaded:{key}"), value);
+                }
+            });
         }
-    }
+    });
 }
 
 /// When a datacenter was first read from, first written to, and had written to many shards.
@@ -103,7 +104,7 @@ fn all_nodes_that_are_killed_at_once_lose_nothing_and_serve_again_soon() {
     let count = settings::loaded_keys();
     let began = Deadline::after(ALL_BACK_MAX);
     std::thread::scope(|scope| {
-        for (part, place) in (0..).zip([0, 3, 6]) {
+        for (part, place) in [0, 3, 6].into_iter().enumerate() {
             let (node, share) = (&nodes.all[place], count / 3);
             scope.spawn(move || load_keys(node, part * share..(part + 1) * share));
         }
