@@ -113,7 +113,7 @@ fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
                 warn!(node = %node.id, %epoch, "decided: {change}");
             }
             Change::Short { .. } | Change::Apart { .. } => {
-                warn!(node = %node.id, %epoch, "decided: {change}")
+                warn!(node = %node.id, %epoch, "decided: {change}");
             }
             Change::Started { .. } | Change::HasRoom { .. } | Change::Reached { .. } => {
                 info!(node = %node.id, %epoch, "decided: {change}");
