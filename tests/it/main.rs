@@ -3,6 +3,8 @@
 //! Build it first: `cargo build --release -p antecede`. Loads with faults are short here;
 //! `ANTECEDE_TEST_SECONDS=600` makes them as long as one likes.
 
+/// Nodes on a network of their own: cut lines, dead machines, wrong clocks.
+mod apart;
 /// Three datacenters in one process, with verbs.
 mod demo;
 /// One datacenter on a desk: durable, ends well, refuses what is wrong.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use crate::process::Start;
 use crate::{Process, Stage, settings};
 
-/// How long a command may take that ends by itself; the judge is the slowest.
+/// How long a command may take that ends by itself, besides as long as the load that it judges.
 const END_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The binary.
@@ -25,13 +25,22 @@ pub fn path() -> PathBuf {
     path
 }
 
-/// A command of the binary, which takes no settings from the environment of the test.
+/// A command of the binary, which takes no settings from the environment of the test; it may run in
+/// a network namespace.
 ///
 /// # Panics
 /// If the binary is not there.
 #[must_use]
-pub fn command() -> Command {
-    let mut command = Command::new(path());
+pub fn command(space: Option<&str>) -> Command {
+    let mut command = match space {
+        // It becomes the binary itself, so the number of the process is the binary's.
+        Some(space) => {
+            let mut command = Command::new("ip");
+            command.args(["netns", "exec", space]).arg(path());
+            command
+        }
+        None => Command::new(path()),
+    };
     for name in settings::inherited() {
         command.env_remove(name);
     }
@@ -55,10 +64,10 @@ pub struct Ended {
 /// If it cannot be started, or does not end.
 #[must_use]
 pub fn run(stage: &Stage, words: &[&str]) -> Ended {
-    let start = Start { name: "command", words, environment: &[] };
+    let start = Start { name: "command", words, ..Start::default() };
     let mut process = Process::start(stage, &start);
     process.close_input();
-    let status = process.end(END_TIMEOUT);
+    let status = process.end(END_TIMEOUT + settings::load_duration());
     Ended { status: status.code(), answer: process.answer(), notes: process.notes() }
 }
 

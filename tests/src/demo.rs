@@ -66,8 +66,8 @@ impl Demo {
         let fixed = ["demo", "--base-port", &port, "--exit-after", EXIT_AFTER];
         let listed = ["--listening-url-file", path_text(&file)];
         let words = [&fixed[..], &listed, words].concat();
-        let mut process =
-            Process::start(stage, &Start { name: "demo", words: &words, environment: &[] });
+        let start = Start { name: "demo", words: &words, ..Start::default() };
+        let mut process = Process::start(stage, &start);
         let text = process.eventually("the demo is ready", START_TIMEOUT, |_| {
             std::fs::read_to_string(&file).ok()
         });

@@ -31,7 +31,8 @@ impl Dev {
     #[must_use]
     pub fn start_with(stage: &Stage, words: &[&str], environment: &[(&str, &str)]) -> Self {
         let words = [&["dev", "--port", "0"], words].concat();
-        let mut process = Process::start(stage, &Start { name: "dev", words: &words, environment });
+        let start = Start { name: "dev", words: &words, environment, ..Start::default() };
+        let mut process = Process::start(stage, &start);
         Self { address: address_of(&mut process), process }
     }
 

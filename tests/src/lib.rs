@@ -6,7 +6,8 @@
 //! deadline (`patience`).
 //!
 //! Assumes: the release binary is built; without it every test fails with the line that builds it.
-//! Limits: needs Linux (`/proc`); one test mounts a small file system and needs to be root.
+//! Limits: needs Linux (`/proc`); tests that mount a small file system or make network namespaces
+//! need to be root.
 
 /// Where the binary is, and running it to its end.
 pub mod binary;
@@ -24,6 +25,8 @@ pub mod http;
 pub mod judged;
 /// Load with a history.
 pub mod load;
+/// A network of namespaces, whose ways can be cut.
+pub mod network;
 /// Three datacenters of several nodes, a process each.
 pub mod nodes;
 /// Waiting for conditions.
@@ -43,6 +46,7 @@ pub mod stage;
 
 pub use demo::Demo;
 pub use dev::Dev;
+pub use network::Network;
 pub use nodes::Nodes;
 pub use patience::{eventually, watch, within};
 pub use process::Process;

@@ -1,7 +1,8 @@
 //! Runs a deployment of `antecede serve` processes, each with a file of `antecede config generate`.
 //!
-//! Links between datacenters are delayed and cut at the admin ports. A node shapes only what itself
-//! sends, so each wish is told to every node.
+//! On one loopback, links between datacenters are delayed and cut at the admin ports. A node shapes
+//! only what itself sends, so each wish is told to every node. On a `Network` each node has a
+//! namespace and an address of its own, and ways are cut there.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +12,7 @@ use serde_json::{Value, json};
 use crate::demo::{Place, path_text};
 use crate::patience::{eventually, within};
 use crate::process::Start;
-use crate::{Client, Process, Stage, binary, http, ports};
+use crate::{Client, Network, Process, Reply, Stage, binary, http, ports};
 
 /// How long the start of all nodes may take.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -29,6 +30,8 @@ pub struct Node {
     pub process: Process,
     file: PathBuf,
     environment: Vec<(String, String)>,
+    space: Option<String>,
+    password: Option<String>,
 }
 
 /// All nodes of a deployment.
@@ -39,6 +42,9 @@ pub struct Nodes {
     /// Names of the datacenters.
     pub datacenters: Vec<String>,
 }
+
+/// What clients say to nodes on a network, which take nobody without a password.
+const PASSWORD: &str = "on-a-network";
 
 /// How both ways between two datacenters are.
 #[derive(Clone, Copy, Debug)]
@@ -94,42 +100,42 @@ impl Nodes {
         Self::start_with(stage, datacenters, &["--control", "etcd", "--endpoints", etcd], &[])
     }
 
+    /// The same with each node on a network of its own; `change` may add to the environment of each.
+    ///
+    /// # Panics
+    /// If they are not ready.
+    #[must_use]
+    pub fn start_apart(
+        stage: &Stage,
+        network: &Network,
+        datacenters: &[(&str, u16)],
+        change: impl Fn(&str) -> Vec<(String, String)>,
+    ) -> Self {
+        let mut written = write_files(stage, datacenters, &["--control", "embedded"]);
+        move_apart(network, &mut written);
+        let node = |(place, value): (usize, &Value)| {
+            let name = value["node"].as_str().expect("it has a name");
+            Node::start(stage, value, change(name), Some(network.space(place)))
+        };
+        Self::of(datacenters, written.iter().enumerate().map(node).collect())
+    }
+
     fn start_with(
         stage: &Stage,
         datacenters: &[(&str, u16)],
         control: &[&str],
         environment: &[(&str, &str)],
     ) -> Self {
-        let count: u16 = datacenters.iter().map(|(_, count)| count).sum();
-        let offsets: Vec<u16> =
-            (0..count).flat_map(|node| [node, 100 + node, 200 + node, 300 + node]).collect();
-        let port = ports::base_with_free(&offsets).to_string();
-        let names: Vec<String> =
-            datacenters.iter().map(|(name, count)| format!("{name}:{count}")).collect();
-        let names = names.join(",");
-        let (data, files) = (stage.path("data"), stage.path("files"));
-        let mut words = vec![
-            "config",
-            "generate",
-            "--datacenters",
-            &names,
-            "--base-port",
-            &port,
-            "--data",
-            path_text(&data),
-            "--fsync",
-            "always",
-            "--faults",
-            "--out",
-            path_text(&files),
-            "--json",
-        ];
-        words.extend(control);
-        let written = binary::answer_of(stage, &words);
-        let written: Value = serde_json::from_str(&written).expect("what was written is JSON");
-        let written = written.as_array().expect("it is a list");
-        assert_eq!(written.len(), usize::from(count), "a file for each node");
-        let all = written.iter().map(|value| Node::start(stage, value, environment)).collect();
+        let control = [control, &["--faults"]].concat();
+        let written = write_files(stage, datacenters, &control);
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let environment: Vec<_> = environment.iter().map(owned).collect();
+        let node = |value| Node::start(stage, value, environment.clone(), None);
+        Self::of(datacenters, written.iter().map(node).collect())
+    }
+
+    /// Nodes that have been started, once all are ready.
+    fn of(datacenters: &[(&str, u16)], all: Vec<Node>) -> Self {
         let datacenters = datacenters.iter().map(|(name, _)| (*name).to_owned()).collect();
         let mut nodes = Self { all, datacenters };
         for node in &mut nodes.all {
@@ -191,19 +197,80 @@ impl Nodes {
     }
 }
 
+/// Writes the files of a deployment; what was written.
+fn write_files(stage: &Stage, datacenters: &[(&str, u16)], further: &[&str]) -> Vec<Value> {
+    let count: u16 = datacenters.iter().map(|(_, count)| count).sum();
+    let offsets: Vec<u16> =
+        (0..count).flat_map(|node| [node, 100 + node, 200 + node, 300 + node]).collect();
+    let port = ports::base_with_free(&offsets).to_string();
+    let names: Vec<String> =
+        datacenters.iter().map(|(name, count)| format!("{name}:{count}")).collect();
+    let names = names.join(",");
+    let (data, files) = (stage.path("data"), stage.path("files"));
+    let fixed = [
+        "config",
+        "generate",
+        "--datacenters",
+        &names,
+        "--base-port",
+        &port,
+        "--data",
+        path_text(&data),
+        "--fsync",
+        "always",
+        "--out",
+        path_text(&files),
+        "--json",
+    ];
+    let written = binary::answer_of(stage, &[&fixed[..], further].concat());
+    let written: Value = serde_json::from_str(&written).expect("what was written is JSON");
+    let written = written.as_array().expect("it is a list").clone();
+    assert_eq!(written.len(), usize::from(count), "a file for each node");
+    written
+}
+
+/// Gives each node the address that it has on a network, in all files and in what is told of them.
+fn move_apart(network: &Network, written: &mut [Value]) {
+    let mut moved: Vec<(String, String)> = Vec::new();
+    for (place, value) in written.iter_mut().enumerate() {
+        for name in ["client", "peer", "admin", "control"] {
+            let old = value[name].as_str().expect("it has an address").to_owned();
+            let (_, port) = old.rsplit_once(':').expect("an address has a port");
+            let new = format!("{}:{port}", network.address(place));
+            value[name] = json!(new);
+            moved.push((old, new));
+        }
+    }
+    for value in written {
+        let file = value["file"].as_str().expect("it has a file").to_owned();
+        let mut text = std::fs::read_to_string(&file).expect("the file can be read");
+        for (old, new) in &moved {
+            text = text.replace(&format!("\"{old}\""), &format!("\"{new}\""));
+        }
+        text.push_str(&format!("\n[security]\npassword = \"{PASSWORD}\"\n"));
+        std::fs::write(&file, text).expect("the file can be written");
+        value["password"] = json!(PASSWORD);
+    }
+}
+
 impl Node {
-    fn start(stage: &Stage, value: &Value, environment: &[(&str, &str)]) -> Self {
-        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
-        let environment: Vec<_> = environment.iter().map(owned).collect();
+    fn start(
+        stage: &Stage,
+        value: &Value,
+        environment: Vec<(String, String)>,
+        space: Option<String>,
+    ) -> Self {
         let text = |name: &str| value[name].as_str().expect("it is text").to_owned();
         let (name, file) = (text("node"), PathBuf::from(text("file")));
         Self {
-            process: serve(stage, &name, &file, &environment),
+            process: serve(stage, &name, &file, &environment, space.as_deref()),
             place: Place::of(value),
             datacenter: text("datacenter"),
             name,
             file,
             environment,
+            space,
+            password: value["password"].as_str().map(str::to_owned),
         }
     }
 
@@ -236,7 +303,20 @@ impl Node {
 
     /// Starts it again, on the same folder, after it has ended.
     pub fn restart(&mut self, stage: &Stage) {
-        self.process = serve(stage, &self.name, &self.file, &self.environment);
+        let space = self.space.as_deref();
+        self.process = serve(stage, &self.name, &self.file, &self.environment, space);
+    }
+
+    /// What clients have to say, if anything.
+    #[must_use]
+    pub fn password(&self) -> Option<&str> {
+        self.password.as_deref()
+    }
+
+    /// Sets a variable of its environment; counts from the next start.
+    pub fn set_variable(&mut self, name: &str, value: &str) {
+        self.environment.retain(|(known, _)| known != name);
+        self.environment.push((name.to_owned(), value.to_owned()));
     }
 
     /// Its configuration file.
@@ -267,13 +347,21 @@ impl Node {
         // Nobody is there meanwhile: the wait is for a node that must not answer.
         let answered = within(down_for, || http::is_ready(&self.place.admin).then_some(()));
         assert!(answered.is_none(), "{} answers after it was killed", self.name);
-        self.process = serve(stage, &self.name, &self.file, &self.environment);
+        let space = self.space.as_deref();
+        self.process = serve(stage, &self.name, &self.file, &self.environment, space);
     }
 
     /// A client of it.
+    ///
+    /// # Panics
+    /// If it takes none.
     #[must_use]
     pub fn client(&self) -> Client {
-        Client::connect(&self.place.client)
+        let mut client = Client::connect(&self.place.client);
+        if let Some(password) = &self.password {
+            assert_eq!(client.call(&["AUTH", password]), Reply::ok(), "{}", self.name);
+        }
+        client
     }
 
     fn set_fault(&self, body: &str) {
@@ -286,7 +374,8 @@ impl Node {
     }
 }
 
-/// Little, so that a short load has many checkpoints, and logs that are cut.
+/// Little, so that a short load has many checkpoints, and logs that are cut. On a network nodes are
+/// as people run them, since there it is measured what faults cost.
 const CHECKPOINT: &str = "storage.checkpoint=64KiB";
 const SEGMENT: &str = "storage.segment=64KiB";
 
@@ -295,9 +384,13 @@ fn serve(
     name: &str,
     file: &std::path::Path,
     environment: &[(String, String)],
+    space: Option<&str>,
 ) -> Process {
-    let words = ["serve", "--config", path_text(file), "--set", CHECKPOINT, "--set", SEGMENT];
+    let mut words = vec!["serve", "--config", path_text(file)];
+    if space.is_none() {
+        words.extend(["--set", CHECKPOINT, "--set", SEGMENT]);
+    }
     let environment: Vec<(&str, &str)> =
         environment.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    Process::start(stage, &Start { name, words: &words, environment: &environment })
+    Process::start(stage, &Start { name, words: &words, environment: &environment, space })
 }

@@ -26,6 +26,8 @@ pub struct Start<'a> {
     pub words: &'a [&'a str],
     /// What is added to its environment.
     pub environment: &'a [(&'a str, &'a str)],
+    /// The network namespace that it runs in, if it is not that of the test.
+    pub space: Option<&'a str>,
 }
 
 /// A file to which processes of one name append, and where this one began.
@@ -74,7 +76,7 @@ impl Process {
         let name = start.name.to_owned();
         let (answer, answer_file) = Output::begin(stage.path(&format!("{name}.out")));
         let (notes, notes_file) = Output::begin(stage.path(&format!("{name}.err")));
-        let child = binary::command()
+        let child = binary::command(start.space)
             .args(start.words)
             .envs(start.environment.iter().copied())
             .current_dir(stage.folder())

@@ -5,6 +5,7 @@
 //! | `ANTECEDE_BINARY` | the binary that is tested |
 //! | `CARGO_TARGET_DIR` | where cargo builds, if not in `target` |
 //! | `ANTECEDE_TEST_SECONDS` | how long loads with faults last; the gate's is short |
+//! | `ANTECEDE_TEST_KEYS` | how many keys are loaded before all nodes are killed at once |
 //! | `ANTECEDE_TEST_KILLS` | how many nodes are killed at least, in as many loads as that takes |
 
 use std::ffi::OsString;
@@ -51,6 +52,20 @@ pub fn load_duration() -> Duration {
         text.parse().unwrap_or_else(|_| panic!("ANTECEDE_TEST_SECONDS={text} is no number"))
     });
     Duration::from_secs(seconds)
+}
+
+/// How many keys are loaded in the gate before all nodes are killed at once.
+const LOADED_KEYS: usize = 9_000;
+
+/// How many keys are loaded before all nodes are killed at once.
+///
+/// # Panics
+/// If the environment says something that is no number.
+#[must_use]
+pub fn loaded_keys() -> usize {
+    variable("ANTECEDE_TEST_KEYS").map_or(LOADED_KEYS, |text| {
+        text.parse().unwrap_or_else(|_| panic!("ANTECEDE_TEST_KEYS={text} is no number"))
+    })
 }
 
 /// How many nodes a test that measures pauses kills at least.

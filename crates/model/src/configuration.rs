@@ -82,6 +82,8 @@ pub struct Datacenter {
     pub absent: BTreeSet<NodeId>,
     /// Those of them whose disks have no room for new writes.
     pub short: BTreeSet<NodeId>,
+    /// Those of them that others of them cannot reach, though they live.
+    pub apart: BTreeSet<NodeId>,
     /// The runs of nodes that the rights of this epoch belong to, where they are known.
     pub boots: BTreeMap<NodeId, Boot>,
     /// The chain of each shard, by shard number.
@@ -96,8 +98,10 @@ impl Datacenter {
     pub const fn of(name: String, nodes: Vec<NodeId>, chains: Vec<Chain>) -> Self {
         let absent = BTreeSet::new();
         let short = BTreeSet::new();
+        let apart = BTreeSet::new();
         let boots = BTreeMap::new();
-        Self { name, epoch: Epoch(1), nodes, absent, short, boots, chains, membership: None }
+        let membership = None;
+        Self { name, epoch: Epoch(1), nodes, absent, short, apart, boots, chains, membership }
     }
 
     /// Writes the part.
@@ -107,6 +111,7 @@ impl Datacenter {
         write_nodes(self.nodes.iter(), to);
         write_nodes(self.absent.iter(), to);
         write_nodes(self.short.iter(), to);
+        write_nodes(self.apart.iter(), to);
         to.length(self.boots.len());
         for (node, boot) in &self.boots {
             to.node(*node);
@@ -141,6 +146,7 @@ impl Datacenter {
             nodes: from.list("nodes", Reader::node)?,
             absent: from.list("absent nodes", Reader::node)?.into_iter().collect(),
             short: from.list("nodes that are short of disk", Reader::node)?.into_iter().collect(),
+            apart: from.list("nodes that are cut off", Reader::node)?.into_iter().collect(),
             boots: from
                 .list("runs of nodes", |from| Ok((from.node()?, Boot(from.number()?))))?
                 .into_iter()
@@ -156,11 +162,18 @@ impl Datacenter {
         })
     }
 
+    /// Whether a node shall leave its chains to others, though it lives: it is short of disk, or
+    /// others cannot reach it.
+    #[must_use]
+    pub fn yields(&self, node: NodeId) -> bool {
+        self.short.contains(&node) || self.apart.contains(&node)
+    }
+
     /// Whether a replica of a chain steps aside: it answers nobody, so that the others may go on
-    /// without it. It does while its node is short of disk and one that serves beside it is not.
+    /// without it. It does while its node yields and one that serves beside it does not.
     #[must_use]
     pub fn is_aside(&self, node: NodeId, chain: &Chain) -> bool {
-        self.short.contains(&node) && chain.serving.iter().any(|other| !self.short.contains(other))
+        self.yields(node) && chain.serving.iter().any(|other| !self.yields(*other))
     }
 
     /// Its nodes without those that are known to be gone, sorted.
@@ -465,6 +478,7 @@ mod tests {
         part.epoch = Epoch(7);
         part.absent.insert(node);
         part.short.insert(part.nodes[2]);
+        part.apart.insert(part.nodes[1]);
         part.boots.insert(node, Boot(3));
         part.chains[5].serving.retain(|member| *member != node);
         part.chains[5].waiting.insert(node, Waiting::Syncing);
@@ -491,6 +505,10 @@ mod tests {
         assert!(!part.is_aside(third, &chain));
         part.short.insert(third);
         assert!(!part.is_aside(first, &chain), "nobody could go on");
+        part.short = [first].into();
+        part.apart = [second].into();
+        assert!(part.is_aside(first, &chain) && part.is_aside(second, &chain));
+        assert!(!part.is_aside(third, &chain));
     }
 
     #[test]

@@ -77,6 +77,8 @@ pub enum Mutation {
     UnknownIsExpired,
     /// A replica that should step aside goes on answering.
     AnswerAside,
+    /// A manager does not listen to nodes that cannot reach others.
+    KeepUnreached,
     /// A manager gives up on a node before its right to serve has run out.
     ExpireBeforeLease,
     /// A node that leaves says so while it still answers.

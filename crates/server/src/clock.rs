@@ -2,8 +2,9 @@
 //!
 //! The steady clock is CLOCK_BOOTTIME: it goes on while the machine sleeps, so that nothing that
 //! counts on a peer's silence is fooled by a pause. Both clocks are read once for each batch.
+//! The wall clock is asked for by way of the system's library, where tests can put another one.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use antecede_model::clock::{Now, Steady, Wall};
 
@@ -16,22 +17,20 @@ pub fn now() -> Now {
 /// The steady clock.
 #[must_use]
 pub fn steady() -> Steady {
-    Steady(read(rustix::time::ClockId::Boottime))
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+    // It is at or after zero, and its nanoseconds are fewer than a second has.
+    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
+    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
+    Steady(Duration::new(seconds, nanos))
 }
 
 /// The wall clock.
 #[must_use]
 pub fn wall() -> Wall {
-    let since_1970 = read(rustix::time::ClockId::Realtime);
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks for the time")]
+    let now = SystemTime::now();
+    let since_1970 = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     Wall(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX))
-}
-
-fn read(id: rustix::time::ClockId) -> Duration {
-    let time = rustix::time::clock_gettime(id);
-    // Both clocks are at or after zero on any machine that has a battery or a network.
-    let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
-    let nanos = u32::try_from(time.tv_nsec).unwrap_or(0);
-    Duration::new(seconds, nanos)
 }
 
 /// The steady clock as the log wants it.

@@ -8,11 +8,15 @@
 //! ended may have been given up already, by a decision that is on its way: it first writes what it
 //! was told back, unchanged, which makes that decision come to nothing.
 //!
+//! A node tells whom it has not reached for long. Here that is who is cut off from it one way or the
+//! other: a connection needs both, so neither end keeps it.
+//!
 //! Assumes: the agreement below is right; it has tests of its own.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use antecede_model::{
@@ -22,15 +26,18 @@ use antecede_model::{
 };
 use antecede_protocol::{
     machine::Lease,
-    manager::{BEAT_EVERY, DEAD_AFTER, Facts, LEASE, Life, next_configuration},
+    manager::{BEAT_EVERY, DEAD_AFTER, Facts, LEASE, Life, UNREACHED_AFTER, next_configuration},
     mutation::{Mutation, Mutations},
 };
 
 use crate::{
-    moment::{MILLI, Moment},
+    check::Failure,
+    moment::{MILLI, Moment, SECOND},
     world::{Happening, Place, World},
 };
 
+/// How long chains may take to go on without a node that another one does not reach, once it says so.
+const LINE_WITHIN: u64 = 3 * SECOND;
 /// How often a manager looks at what it has heard.
 const LOOK_EVERY: u64 = 50 * MILLI;
 /// How long a write takes to the register at most: mostly, and sometimes.
@@ -50,6 +57,8 @@ pub(crate) struct ControlPlane {
     /// Since when the manager listens.
     listens_since: Moment,
     heard: BTreeMap<NodeId, Heard>,
+    /// Since when nodes do not reach others, each by its own look.
+    unreached_since: BTreeMap<(NodeId, NodeId), Moment>,
 }
 
 #[derive(Debug)]
@@ -86,6 +95,8 @@ pub(crate) struct Beat {
     is_short: bool,
     /// Whether its datacenter has done what the members ask of it.
     has_done: bool,
+    /// Whom it has not reached for long.
+    unreached: Vec<NodeId>,
 }
 
 impl ControlPlane {
@@ -96,6 +107,7 @@ impl ControlPlane {
             is_up: true,
             listens_since: Moment::default(),
             heard: BTreeMap::new(),
+            unreached_since: BTreeMap::new(),
         }
     }
 
@@ -139,6 +151,12 @@ impl ControlPlane {
         facts.leaving = leaving.map(|(node, _)| *node).collect();
         let short = self.heard.iter().filter(|(_, heard)| heard.beat.is_short);
         facts.short = short.map(|(node, _)| *node).collect();
+        if !mutations.has(Mutation::KeepUnreached) {
+            for heard in self.heard.values() {
+                let others = heard.beat.unreached.iter();
+                facts.unreached.extend(others.map(|other| (heard.beat.node, *other)));
+            }
+        }
         let (mut caught_up, mut misfits) = (BTreeSet::new(), BTreeSet::new());
         for heard in fresh {
             facts.adopted.insert(heard.beat.node);
@@ -150,7 +168,7 @@ impl ControlPlane {
     }
 }
 
-fn nanos(duration: std::time::Duration) -> u64 {
+fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).expect("a short time")
 }
 
@@ -173,6 +191,7 @@ impl World {
             return;
         }
         self.queue.add(self.now.after(nanos(BEAT_EVERY)), Happening::Beat(place));
+        let unreached = self.unreached(place.node);
         let node = &self.nodes[place.node];
         let shards = || (0..).map(ShardId).zip(&node.shards);
         let facts = |of: fn(&antecede_protocol::chain::Shard) -> Option<NodeId>| {
@@ -189,9 +208,65 @@ impl World {
             is_leaving: node.leave.is_some_and(|leave| leave.is_said()),
             is_short: node.is_short(),
             has_done: node.keeper.has_done(node.id.datacenter),
+            unreached,
         };
         if let Some(at) = self.crosses_to_control(place.node) {
             self.queue.add(at, Happening::Hear(place, Box::new(beat)));
+        }
+    }
+
+    /// The nodes of its datacenter that a node has not reached for long.
+    fn unreached(&mut self, number: usize) -> Vec<NodeId> {
+        let from = self.nodes[number].id;
+        let Some(control) = self.control.get_mut(&from.datacenter) else { return Vec::new() };
+        let mut found = Vec::new();
+        for to in control.part.nodes.iter().filter(|to| **to != from) {
+            let is_cut = self.network.is_cut(from, *to) || self.network.is_cut(*to, from);
+            if !is_cut {
+                control.unreached_since.remove(&(from, *to));
+                continue;
+            }
+            let since = control.unreached_since.entry((from, *to)).or_insert(self.now);
+            if nanos(UNREACHED_AFTER) <= self.now.since(*since) {
+                found.push(*to);
+            }
+        }
+        found
+    }
+
+    /// A line between two nodes was cut for a while and is mended now: if nothing else was wrong,
+    /// the chains of their datacenter must have gone on without one of them.
+    pub(crate) fn check_line(&mut self, one: NodeId, other: NodeId, lasted: u64) {
+        if lasted < nanos(UNREACHED_AFTER) + LINE_WITHIN || one.datacenter != other.datacenter {
+            return;
+        }
+        let Some(control) = self.control.get(&one.datacenter) else { return };
+        let part = &control.part;
+        let is_old = |moment: Moment| LINE_WITHIN <= self.now.since(moment);
+        let is_well = |node: &NodeId| {
+            let state = &self.nodes[self.place_of(*node)];
+            let heard = control.heard.get(node);
+            let is_heard =
+                heard.is_some_and(|heard| self.now.since(heard.at) < 5 * nanos(BEAT_EVERY));
+            let is_itself = state.leave.is_none() && state.cost == 0 && state.disk_factor == 1;
+            is_heard && is_itself && is_old(state.paused_until) && is_old(state.well_since)
+        };
+        let cut = control.unreached_since.keys().filter(|(from, to)| from < to).count();
+        let is_quiet = control.is_up
+            && is_old(control.listens_since)
+            && part.nodes.iter().all(is_well)
+            && part.short.is_empty()
+            && cut == 1;
+        let is_pair = |pair: &[NodeId]| pair.contains(&one) && pair.contains(&other);
+        let stuck = part.chains.iter().position(|chain| chain.serving.windows(2).any(is_pair));
+        if is_quiet && let Some(shard) = stuck {
+            let seconds = Duration::from_nanos(lasted).as_secs_f64();
+            let what = format!(
+                "{one} and {other} did not reach each other for {seconds} s, and are still \
+                 neighbours in shard {shard}: {:?}",
+                part.chains[shard]
+            );
+            self.fail(Failure::new("no_stuck", what));
         }
     }
 

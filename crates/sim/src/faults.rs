@@ -248,6 +248,29 @@ pub fn draw_disks(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
     faults
 }
 
+/// Draws lines between nodes of one datacenter that are cut for longer than it takes to notice.
+#[must_use]
+pub fn draw_lines(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
+    let nodes: Vec<NodeId> = plan.shape.all_nodes().collect();
+    let mut faults = Vec::new();
+    for _ in 0..chance.between(1, 4) {
+        let at = Moment(chance.between(SECOND, ACTIVE.0 - 8 * SECOND));
+        let lasts = chance.between(2000, 7000) * MILLI;
+        let from = chance.pick(&nodes);
+        let near: Vec<NodeId> = nodes
+            .iter()
+            .filter(|node| node.datacenter == from.datacenter && **node != from)
+            .copied()
+            .collect();
+        if !near.is_empty() {
+            let (to, is_one_way) = (chance.pick(&near), chance.per_mille(500));
+            let kind = FaultKind::CutNodes { from, to, is_one_way };
+            faults.push(Fault { at, lasts, kind });
+        }
+    }
+    faults
+}
+
 /// Draws nodes that fall silent, alone or while another manager takes over.
 #[must_use]
 pub fn draw_silences(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {

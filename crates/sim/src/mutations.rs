@@ -105,6 +105,7 @@ pub const TABLE: &[Row] = &[
     leases("vouch-without-waiting", Mutation::VouchWithoutWaiting),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     leases("answer-aside", Mutation::AnswerAside),
+    managed("keep-unreached", Mutation::KeepUnreached, Profile::Mixed),
     leases("renew-late", Mutation::RenewLate),
     with_checkpoints(
         "floors-beyond-committed",

@@ -156,6 +156,8 @@ pub struct Node {
     pub paused_until: Moment,
     /// Whether nothing passes between it and those that decide who serves.
     pub is_cut_from_control: bool,
+    /// Since when nothing was wrong with it by itself: it runs, is as fast as others, and is heard.
+    pub well_since: Moment,
     /// Until when it may answer.
     pub lease_until: Lease,
     /// How far it has come with leaving, if it was asked to stop.
@@ -228,6 +230,7 @@ impl Node {
             began_empty: true,
             paused_until: Moment::default(),
             is_cut_from_control: false,
+            well_since: Moment::default(),
             lease_until: Lease::Unbounded,
             leave: None,
             configuration,

@@ -225,6 +225,7 @@ impl Plan {
         plan.draw_checkpoints(Checkpoints::Drawn);
         plan.draw_disks();
         plan.draw_ids();
+        plan.draw_lines();
         plan.draw_members(Members::Drawn);
         plan.clients = (0..plan.workload.clients).collect();
         plan
@@ -295,6 +296,16 @@ impl Plan {
         if is_sought || self.profile == Profile::Mixed && chance.per_mille(300) {
             self.workload.id_per_mille = chance.pick(&[500, 900]);
             self.shape.retries_max = chance.pick(&[2, 20, 100, KEPT_MAX]);
+        }
+    }
+
+    /// Draws lines that are cut inside a datacenter, for some seeds with managers, from a stream of
+    /// their own.
+    fn draw_lines(&mut self) {
+        let mut chance = Chance::new(self.seed, streams::LINES);
+        if self.shape.is_managed && chance.per_mille(300) {
+            self.faults.extend(faults::draw_lines(&mut chance, self));
+            self.faults.sort_by_key(|fault| fault.at);
         }
     }
 
@@ -393,10 +404,12 @@ pub mod streams {
     pub const DISKS: u64 = 9;
     /// Whether writes have request ids.
     pub const IDS: u64 = 10;
+    /// Lines inside datacenters.
+    pub const LINES: u64 = 11;
     /// Datacenters that are added, removed or lost.
-    pub const MEMBERS: u64 = 11;
+    pub const MEMBERS: u64 = 12;
     /// What happens to the agreement on them.
-    pub const MEMBERS_AT_WORK: u64 = 12;
+    pub const MEMBERS_AT_WORK: u64 = 13;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
     /// What the first client draws for its request ids; each has its own.

@@ -7,7 +7,7 @@ use antecede_protocol::machine::Room;
 use antecede_protocol::manager::{Change, Facts, Life, next_configuration};
 
 use crate::{
-    faults::{FaultKind, Trigger},
+    faults::{Fault, FaultKind, Trigger},
     moment::MILLI,
     world::{Happening, World},
 };
@@ -64,8 +64,11 @@ impl World {
         if self.rest.is_healed() {
             return; // Everything has ended already.
         }
-        let kind = self.plan.faults[number].kind;
+        let Fault { kind, lasts, .. } = self.plan.faults[number];
         self.trace.line(self.now, format_args!("FAULT {number} ends"));
+        if let FaultKind::CutNodes { from, to, .. } = kind {
+            self.check_line(from, to, lasts);
+        }
         match kind {
             FaultKind::CutControl { .. }
             | FaultKind::ControlDown { .. }
@@ -108,10 +111,12 @@ impl World {
             FaultKind::Slow { node, cost } => {
                 let place = self.place_of(node);
                 self.nodes[place].cost = if is_on { cost } else { 0 };
+                self.nodes[place].well_since = self.now;
             }
             FaultKind::SlowDisk { node, factor } => {
                 let place = self.place_of(node);
                 self.nodes[place].disk_factor = if is_on { factor } else { 1 };
+                self.nodes[place].well_since = self.now;
             }
             FaultKind::NoRoom { node, room } => {
                 let place = self.place_of(node);
@@ -126,6 +131,7 @@ impl World {
             FaultKind::CutControl { node } => {
                 let place = self.place_of(node);
                 self.nodes[place].is_cut_from_control = is_on;
+                self.nodes[place].well_since = self.now;
             }
             FaultKind::ControlDown { datacenter } => {
                 if let Some(control) = self.control.get_mut(&datacenter) {

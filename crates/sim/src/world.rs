@@ -547,6 +547,7 @@ impl World {
             node.lease_until = Lease::Until(Steady::default());
         }
         node.paused_until = Moment::default();
+        node.well_since = self.now;
         let id = node.id;
         let recovered = match node.start(self.now) {
             Ok(recovered) => recovered,

@@ -68,6 +68,9 @@ pub(super) struct Copying {
     again_at: Option<Steady>,
     /// In a datacenter that is being added: what the donor had committed when it first answered.
     pub(super) seed_to: Option<Position>,
+    /// At the tail: the newest question that it was asked. An older one that comes late says nothing
+    /// of what the asker has by now, and must not undo that the tail vouches for it.
+    newest_ask: Option<(NodeId, Boot, u64)>,
     /// At the tail: how far the replica behind it has come.
     joiner: Option<Joiner>,
     /// At the tail: whether that replica has come so close that nothing more is committed without
@@ -334,6 +337,14 @@ impl Shard {
         let number = ask.number;
         if self.joiner != Some(from) || !self.is_settled() {
             return; // It asks again.
+        }
+        let newest = self.copying.newest_ask.replace((from, boot, number));
+        if let Some((node, known, newest)) = newest
+            && (node, known) == (from, boot)
+            && number < newest
+        {
+            self.copying.newest_ask = Some((node, known, newest));
+            return;
         }
         if self.copying.joiner.is_some_and(|known| (known.node, known.boot) != (from, boot)) {
             self.copying.forget_joiner(); // What an earlier run had, this one may have lost.

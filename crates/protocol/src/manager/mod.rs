@@ -15,9 +15,13 @@
 //! serve stays; it begins nothing.
 //!
 //! A node that is short of disk is marked so. Its replicas then step aside where another one that
-//! serves has room (`Datacenter::is_aside`): they still count in commits, but answer nobody. Once
+//! serves does not yield (`Datacenter::is_aside`): they still count in commits, but answer nobody. Once
 //! the node has said that it has taken that over, nobody can be shown old state by it any more,
 //! and its replicas go offline as if it had expired; they come back when it has room.
+//!
+//! Two nodes may live and not reach each other (`reach`): a chain in which they are neighbours
+//! commits nothing. One of the two is marked as apart, and yields in the same way as one that is
+//! short of disk; it comes back when it is reached again.
 //!
 //! A serving replica whose log its neighbour cannot mend, or whose node came back with an empty log,
 //! goes offline, to copy anew; where nobody else who has all serves, the chain goes dark and waits. A chain takes a new epoch when those that serve, or their runs, change; what
@@ -40,6 +44,8 @@
 pub mod leaving;
 /// Which datacenters belong to the deployment.
 pub mod membership;
+/// Who yields where nodes that live cannot reach each other.
+mod reach;
 #[cfg(test)]
 mod tests;
 
@@ -62,6 +68,10 @@ pub const LEASE: Duration = Duration::from_millis(500);
 /// After how long a silence a manager gives a node up; counted from the last beat that it heard, and
 /// not before it has listened for so long itself (PITFALLS B6).
 pub const DEAD_AFTER: Duration = Duration::from_secs(1);
+
+/// For how long a node must fail to reach another one of its datacenter before it says so: longer
+/// than it takes to be connected again after either has restarted.
+pub const UNREACHED_AFTER: Duration = Duration::from_secs(2);
 
 /// Shards that one node copies at the same time: a node that comes back must not take all of the
 /// others' attention at once.
@@ -100,6 +110,9 @@ pub struct Facts {
     /// Nodes that are about to stop: they have given up their right to serve for the rest of their
     /// run before they said so. What they have stays in their chains until others go on without.
     pub leaving: BTreeSet<NodeId>,
+    /// Who has not reached whom for long, in whatever epoch they said so; of nodes that live. One
+    /// way that is cut is enough, since neither hears an answer then.
+    pub unreached: BTreeSet<(NodeId, NodeId)>,
 }
 
 impl Facts {
@@ -179,6 +192,23 @@ pub enum Change {
         /// Who leaves.
         node: NodeId,
     },
+    /// A node lives, but others that live cannot reach it.
+    Apart {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node that was apart is reached again.
+    Reached {
+        /// The node.
+        node: NodeId,
+    },
+    /// A replica that has stepped aside leaves its chain: others cannot reach its node.
+    CutOff {
+        /// The chain.
+        shard: ShardId,
+        /// Who leaves.
+        node: NodeId,
+    },
     /// All replicas of a chain that could have its data came back with an empty log: it goes on
     /// with what is there.
     LostAll {
@@ -215,8 +245,8 @@ pub enum Change {
         /// The new tail.
         node: NodeId,
     },
-    /// A replica does not copy any more: its node has expired, is about to stop, runs anew, or has no
-    /// room.
+    /// A replica does not copy any more: its node has expired, is about to stop, runs anew, has no
+    /// room, or is apart.
     GaveUp {
         /// The chain.
         shard: ShardId,
@@ -250,6 +280,15 @@ impl fmt::Display for Change {
             Self::SteppedAside { shard, node } => {
                 write!(f, "shard {shard} goes on without {node}, whose disk has no room")
             }
+            Self::Apart { node } => write!(
+                f,
+                "node {node} lives, but others that live cannot reach it; see to the network between \
+                 them"
+            ),
+            Self::Reached { node } => write!(f, "node {node} is reached by all others again"),
+            Self::CutOff { shard, node } => {
+                write!(f, "shard {shard} goes on without {node}, which others cannot reach")
+            }
             Self::LostAll { shard, node } => write!(
                 f,
                 "shard {shard} has lost what its replicas held: {node}, too, came back with an \
@@ -272,8 +311,8 @@ impl fmt::Display for Change {
             Self::GaveUp { shard, node } => {
                 write!(
                     f,
-                    "{node} copies shard {shard} no more: it was silent, stops, has restarted, or has \
-                     no room"
+                    "{node} copies shard {shard} no more: it was silent, stops, has restarted, has no \
+                     room, or cannot be reached"
                 )
             }
         }
@@ -333,15 +372,21 @@ pub fn next_configuration(
             }
         }
     }
+    let apart = reach::who_yields(datacenter, facts);
+    changes.extend(apart.difference(&datacenter.apart).map(|node| Change::Apart { node: *node }));
+    let back = datacenter.apart.difference(&apart).filter(|node| facts.is_alive(**node));
+    changes.extend(back.map(|node| Change::Reached { node: *node }));
+    next.apart = apart;
+    let yielding: BTreeSet<NodeId> = next.short.union(&next.apart).copied().collect();
     let mut copies: BTreeMap<NodeId, usize> = BTreeMap::new();
     for node in next.chains.iter().flat_map(|chain| chain.waiting_as(Waiting::Syncing)) {
         *copies.entry(node).or_default() += 1;
     }
     let shards = old.shard_count.shards();
     for (shard, chain) in shards.zip(&mut next.chains) {
-        let (restarted, emptied, short) = (&restarted, &emptied, &next.short);
-        let copies = &mut copies;
-        let mut step = Step { shard, before: datacenter, facts, restarted, emptied, short, copies };
+        let (restarted, emptied, yielding) = (&restarted, &emptied, &yielding);
+        let (before, copies) = (datacenter, &mut copies);
+        let mut step = Step { shard, before, facts, restarted, emptied, yielding, copies };
         let decided = step.next_chain(chain, &mut changes);
         let is_disturbed = decided.serving != chain.serving
             || decided.serving.iter().any(|node| restarted.contains(node));
@@ -365,8 +410,8 @@ struct Step<'a> {
     /// What holds.
     before: &'a Datacenter,
     facts: &'a Facts,
-    /// Nodes that are short of disk from now on.
-    short: &'a BTreeSet<NodeId>,
+    /// Nodes that yield from now on.
+    yielding: &'a BTreeSet<NodeId>,
     /// Nodes whose run is new in this decision.
     restarted: &'a BTreeSet<NodeId>,
     /// Those of them that have lost what their earlier run held.
@@ -411,15 +456,15 @@ impl Step<'_> {
         let is_leaving = |node: &NodeId| leaves(node) && stays != Some(*node);
         let is_gone = |node: &NodeId| self.facts.has_expired(*node) || is_leaving(node);
         let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);
-        let has_room = |node: &NodeId| !self.short.contains(node);
+        let yields = |node: &NodeId| self.yielding.contains(node);
         let goes_on = next
             .serving
             .iter()
-            .any(|node| has_room(node) && is_left(node) && self.facts.is_alive(*node));
+            .any(|node| !yields(node) && is_left(node) && self.facts.is_alive(*node));
         let is_aside: BTreeSet<NodeId> = next
             .serving
             .iter()
-            .filter(|node| goes_on && !has_room(node) && self.has_stepped_aside(**node, next))
+            .filter(|node| goes_on && yields(node) && self.has_stepped_aside(**node, next))
             .copied()
             .collect();
         let is_dark = !next.serving.iter().any(is_left);
@@ -434,7 +479,7 @@ impl Step<'_> {
             } else if is_misfit(&node) {
                 (Waiting::Offline, Change::Misfit { shard, node })
             } else if is_aside.contains(&node) {
-                (Waiting::Offline, Change::SteppedAside { shard, node })
+                (Waiting::Offline, self.stepped_aside(node))
             } else if !is_gone(&node) {
                 next.serving.push(node);
                 continue;
@@ -447,6 +492,16 @@ impl Step<'_> {
             };
             next.waiting.insert(node, why);
             changes.push(change);
+        }
+    }
+
+    /// Why a replica that has stepped aside leaves.
+    fn stepped_aside(&self, node: NodeId) -> Change {
+        let shard = self.shard;
+        if self.before.short.contains(&node) {
+            Change::SteppedAside { shard, node }
+        } else {
+            Change::CutOff { shard, node }
         }
     }
 
@@ -501,7 +556,7 @@ impl Step<'_> {
         let syncing: Vec<NodeId> = next.waiting_as(Waiting::Syncing).collect();
         for node in syncing {
             let is_gone = self.facts.has_expired(node) || self.facts.leaving.contains(&node);
-            let is_over = self.restarted.contains(&node) || self.short.contains(&node);
+            let is_over = self.restarted.contains(&node) || self.yielding.contains(&node);
             if is_gone || is_over {
                 next.waiting.insert(node, Waiting::Offline);
                 changes.push(Change::GaveUp { shard, node });
@@ -523,8 +578,8 @@ impl Step<'_> {
         }
         let may_copy = |node: &NodeId| {
             let copies = self.copies.get(node).copied().unwrap_or_default();
-            let has_room = !self.short.contains(node);
-            self.facts.is_alive(*node) && has_room && copies < COPIES_AT_ONCE
+            let yields = self.yielding.contains(node);
+            self.facts.is_alive(*node) && !yields && copies < COPIES_AT_ONCE
         };
         let back = next.waiting_as(Waiting::Offline).find(may_copy);
         if let Some(node) = back {

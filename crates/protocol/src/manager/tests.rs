@@ -160,6 +160,72 @@ fn replica_that_is_short_of_disk_does_not_copy_until_it_has_room() {
     assert_eq!(changes[0], Change::HasRoom { node: node(3) });
 }
 
+/// The same, of whom some have not reached others.
+fn unreached(pairs: &[(u16, u16)], of: &Configuration) -> Facts {
+    let unreached = pairs.iter().map(|(from, to)| (node(*from), node(*to))).collect();
+    let adopted = (1..=NODES).map(node).collect();
+    Facts { unreached, adopted, ..facts(of, [alive(1); 3]) }
+}
+
+fn apart(decision: &Decision) -> Vec<NodeId> {
+    decision.configuration.datacenter(HERE).unwrap().apart.iter().copied().collect()
+}
+
+#[test]
+fn one_of_two_that_cannot_reach_each_other_steps_aside_then_leaves_then_comes_back() {
+    let old = with(&[1, 2, 3], &[]);
+    let known = unreached(&[(1, 2)], &old);
+    let marked = next_configuration(&old, HERE, &known).expect("one of them is marked");
+    assert_eq!(marked.changes, [Change::Apart { node: node(2) }]);
+    let marked = marked.configuration;
+    assert_eq!(chain(&marked), chain(&old), "it counts still");
+
+    let mut known = unreached(&[(1, 2)], &marked);
+    known.adopted.remove(&node(2));
+    assert_eq!(next_configuration(&marked, HERE, &known), None, "it may still answer");
+    let (next, changes) = decided(&marked, &unreached(&[(1, 2)], &marked));
+    assert!(is(&next, &[1, 3], &[(2, Waiting::Offline)]), "{next:?}");
+    assert_eq!(changes, [Change::CutOff { shard: SHARD, node: node(2) }]);
+
+    let mut without = marked;
+    without.datacenters.get_mut(&HERE).unwrap().chains = vec![next];
+    let known = unreached(&[(2, 1)], &without);
+    assert_eq!(next_configuration(&without, HERE, &known), None, "it copies nothing meanwhile");
+    let (back, changes) = decided(&without, &unreached(&[], &without));
+    assert!(is(&back, &[1, 3], &[(2, Waiting::Syncing)]), "{back:?}");
+    assert_eq!(changes[0], Change::Reached { node: node(2) });
+}
+
+#[test]
+fn who_is_severed_from_most_yields_and_of_equals_who_yields_already() {
+    let old = with(&[1, 2, 3], &[]);
+    let yields = |of: &Configuration, pairs: &[(u16, u16)]| {
+        next_configuration(of, HERE, &unreached(pairs, of)).map(|decision| apart(&decision))
+    };
+    assert_eq!(yields(&old, &[(1, 2), (3, 1)]), Some(vec![node(1)]));
+    assert_eq!(yields(&old, &[(2, 3)]), Some(vec![node(3)]));
+    assert_eq!(yields(&old, &[(1, 2), (2, 3), (3, 1)]), Some(vec![node(2), node(3)]));
+    let mut marked = with(&[2, 3], &[(1, Waiting::Offline)]);
+    marked.datacenters.get_mut(&HERE).unwrap().apart.insert(node(1));
+    assert_eq!(yields(&marked, &[(1, 2)]), None, "the number does not matter then");
+    assert_eq!(yields(&marked, &[(1, 2), (2, 3)]), Some(vec![node(2)]));
+}
+
+#[test]
+fn whom_the_dead_did_not_reach_does_not_yield_and_the_unknown_change_nothing() {
+    let old = with(&[1, 2, 3], &[]);
+    let mut known = unreached(&[(1, 2)], &old);
+    known.nodes.insert(node(1), EXPIRED);
+    let (next, _) = decided(&old, &known);
+    assert!(is(&next, &[2, 3], &[(1, Waiting::Offline)]), "{next:?}");
+
+    let mut marked = with(&[1, 3], &[(2, Waiting::Offline)]);
+    marked.datacenters.get_mut(&HERE).unwrap().apart.insert(node(2));
+    let mut known = unreached(&[], &marked);
+    known.nodes.insert(node(1), UNKNOWN);
+    assert_eq!(next_configuration(&marked, HERE, &known), None, "the first may not reach it");
+}
+
 #[test]
 fn expired_replica_leaves_and_the_others_keep_their_order() {
     for (gone, left) in [(1, [3, 2]), (2, [3, 1]), (3, [2, 1])] {
@@ -543,6 +609,8 @@ struct Moment {
     oddities: [Option<u16>; 3],
     /// Who is short of disk.
     short: Vec<u16>,
+    /// Who has not reached whom.
+    unreached: Vec<(u16, u16)>,
 }
 
 fn moments() -> impl Strategy<Value = Vec<Moment>> {
@@ -553,13 +621,12 @@ fn moments() -> impl Strategy<Value = Vec<Moment>> {
     ];
     let one = prop::option::weighted(0.2, 1..=NODES);
     let short = prop::collection::vec(1..=NODES, 0..3);
-    let moment = (prop::array::uniform3(life), any::<bool>(), prop::array::uniform3(one), short)
-        .prop_map(|(lives, has_caught_up, oddities, short)| Moment {
-            lives,
-            has_caught_up,
-            oddities,
-            short,
-        });
+    let unreached = prop::collection::vec((1..=NODES, 1..=NODES), 0..3);
+    let nodes = (prop::array::uniform3(life), prop::array::uniform3(one), short, unreached);
+    let moment = (nodes, any::<bool>()).prop_map(|(nodes, has_caught_up)| {
+        let (lives, oddities, short, unreached) = nodes;
+        Moment { lives, has_caught_up, oddities, short, unreached }
+    });
     prop::collection::vec(moment, 0..40)
 }
 
@@ -596,7 +663,7 @@ fn decide(old: &Configuration, facts: &Facts) -> Option<Configuration> {
             || facts.leaving.contains(node)
             || facts.misfits.contains(&(SHARD, *node))
             || facts.emptied.contains(node)
-            || old.datacenter(HERE).unwrap().short.contains(node) && facts.adopted.contains(node);
+            || old.datacenter(HERE).unwrap().yields(*node) && facts.adopted.contains(node);
         assert!(has_reason, "{node} was taken out without a reason: {after:?}");
     }
     let kept: Vec<&NodeId> =
@@ -612,8 +679,11 @@ proptest! {
     fn chains_survive_what_happens_and_heal(moments in moments()) {
         let mut configuration = with(&[2, 1, 3], &[]);
         let mut boots = [1_u64; NODES as usize];
-        for Moment { lives, has_caught_up, oddities: [misfit, emptied, leaves], short } in moments {
+        for moment in moments {
+            let Moment { lives, has_caught_up, oddities, short, unreached } = moment;
+            let [misfit, emptied, leaves] = oddities;
             let mut known = facts(&configuration, lives);
+            known.unreached.extend(unreached.into_iter().map(|(one, other)| (node(one), node(other))));
             known.leaving.extend(leaves.map(node));
             known.emptied.extend(emptied.map(node));
             known.short.extend(short.into_iter().map(node));

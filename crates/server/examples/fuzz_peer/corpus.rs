@@ -350,6 +350,7 @@ fn configurations() -> [Message; 2] {
         nodes: (1..=3).map(node).collect(),
         absent: [node(1)].into(),
         short: [node(3)].into(),
+        apart: [node(2)].into(),
         boots: [(node(2), Boot(3)), (node(3), Boot(300))].into(),
         chains: waits.into_iter().map(chain).collect(),
         membership: None,

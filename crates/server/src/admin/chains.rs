@@ -134,6 +134,13 @@ pub(super) fn trouble_of(part: &Datacenter) -> Vec<String> {
         let verb = if part.short.len() == 1 { "has" } else { "have" };
         trouble.push(format!("{} {verb} no room on the disk", names(part.short.iter())));
     }
+    if !part.apart.is_empty() {
+        let verb = if part.apart.len() == 1 { "is" } else { "are" };
+        trouble.push(format!(
+            "{} {verb} cut off from other nodes: see to the network between them",
+            names(part.apart.iter())
+        ));
+    }
     let short = |chain: &&Chain| !chain.serving.is_empty() && !chain.waiting.is_empty();
     let short_count = part.chains.iter().filter(short).count();
     if 0 < short_count {
@@ -207,6 +214,7 @@ mod tests {
         let mut there = part(vec![full(), short, dark]);
         there.absent.insert(node(2));
         there.short.insert(node(3));
+        there.apart.insert(node(1));
         let told = trouble_of(&there);
         assert_eq!(
             told,
@@ -214,6 +222,7 @@ mod tests {
                 "1 of 3 shards are served by no node: start node 1.2",
                 "node 1.2 is gone",
                 "node 1.3 has no room on the disk",
+                "node 1.1 is cut off from other nodes: see to the network between them",
                 "1 of 3 shards lack a replica, 1 are copied now",
             ]
         );

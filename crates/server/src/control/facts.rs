@@ -15,7 +15,14 @@ use antecede_model::{
 const FACTS_MAX: usize = 800;
 /// Bytes of one fact at most: a shard and both parts of a node.
 const FACT_BYTES_MAX: usize = 3 + 3 + 3;
-const _: () = assert!(2 * FACTS_MAX * FACT_BYTES_MAX + 32 < FACTS_BYTES_MAX, "a beat takes facts");
+/// Other nodes in a beat; of a larger datacenter not all are told.
+const NODES_MAX: usize = 128;
+/// Bytes of a node at most.
+const NODE_BYTES_MAX: usize = 3 + 3;
+const _: () = assert!(
+    2 * FACTS_MAX * FACT_BYTES_MAX + NODES_MAX * NODE_BYTES_MAX + 32 < FACTS_BYTES_MAX,
+    "a beat takes facts"
+);
 
 /// What a node has measured.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -32,6 +39,8 @@ pub(crate) struct NodeFacts {
     pub(crate) misfits: Vec<(ShardId, NodeId)>,
     /// Whether its present run is about to stop, and has given up its right to serve.
     pub(crate) is_leaving: bool,
+    /// Nodes of its datacenter that it has not reached for long.
+    pub(crate) unreached: Vec<NodeId>,
 }
 
 impl NodeFacts {
@@ -50,6 +59,13 @@ impl NodeFacts {
         add(&mut self.misfits, fact);
     }
 
+    /// Adds a node that was not reached for long.
+    pub(crate) fn add_unreached(&mut self, node: NodeId) {
+        if self.unreached.len() < NODES_MAX {
+            self.unreached.push(node);
+        }
+    }
+
     /// As a beat carries them.
     pub(crate) fn encoded(&self) -> Arc<[u8]> {
         let mut bytes = Vec::new();
@@ -64,8 +80,14 @@ impl NodeFacts {
                 writer.node(*node);
             }
         }
-        if self.is_leaving {
-            writer.flag(true); // Left out else: what an earlier build does not know.
+        if self.is_leaving || !self.unreached.is_empty() {
+            writer.flag(self.is_leaving); // Left out else: what an earlier build does not know.
+        }
+        if !self.unreached.is_empty() {
+            writer.length(self.unreached.len());
+            for node in &self.unreached {
+                writer.node(*node);
+            }
         }
         bytes.into()
     }
@@ -81,10 +103,14 @@ impl NodeFacts {
             caught_up: reader.list("replicas that have caught up", fact)?,
             misfits: reader.list("replicas that do not fit", fact)?,
             is_leaving: false,
+            unreached: Vec::new(),
         };
-        let has_more = reader.finish().is_err();
-        if has_more {
+        let has_more = |reader: &Reader<'_>| reader.finish().is_err();
+        if has_more(&reader) {
             facts.is_leaving = reader.flag()?;
+        }
+        if has_more(&reader) {
+            facts.unreached = reader.list("nodes that are not reached", Reader::node)?;
         }
         reader.finish()?;
         Ok(facts)
@@ -120,6 +146,11 @@ mod tests {
         assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
         assert_eq!(facts.caught_up.len(), FACTS_MAX);
         assert!(NodeFacts::decoded(&bytes[..bytes.len() - 1]).is_err());
+        facts.unreached = vec![node; NODES_MAX];
+        let bytes = facts.encoded();
+        assert!(bytes.len() <= FACTS_BYTES_MAX, "{} bytes", bytes.len());
+        assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
+        facts.unreached.clear();
         facts.is_leaving = true;
         let bytes = facts.encoded();
         assert!(bytes.len() <= FACTS_BYTES_MAX, "{} bytes", bytes.len());

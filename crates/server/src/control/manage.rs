@@ -93,6 +93,7 @@ fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
         if told.is_short {
             facts.short.insert(*node);
         }
+        facts.unreached.extend(told.unreached.iter().map(|other| (*node, *other)));
         if told.epoch == part.epoch {
             facts.adopted.insert(*node);
             caught_up.extend(told.caught_up);
@@ -111,8 +112,10 @@ fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
             Change::Expired { .. } | Change::Dark { .. } | Change::LostAll { .. } => {
                 warn!(node = %node.id, %epoch, "decided: {change}");
             }
-            Change::Short { .. } => warn!(node = %node.id, %epoch, "decided: {change}"),
-            Change::Started { .. } | Change::HasRoom { .. } => {
+            Change::Short { .. } | Change::Apart { .. } => {
+                warn!(node = %node.id, %epoch, "decided: {change}");
+            }
+            Change::Started { .. } | Change::HasRoom { .. } | Change::Reached { .. } => {
                 info!(node = %node.id, %epoch, "decided: {change}");
             }
             Change::Shortened { .. }
@@ -123,6 +126,7 @@ fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
             | Change::Returned { .. }
             | Change::CaughtUp { .. }
             | Change::SteppedAside { .. }
+            | Change::CutOff { .. }
             | Change::GaveUp { .. } => {
                 shards += 1;
                 debug!(node = %node.id, %epoch, "decided: {change}");
@@ -191,7 +195,10 @@ mod tests {
         told.has_begun_empty = true;
         let facts = facts_of(&part(), &heard(&told));
         assert_eq!(facts.emptied, BTreeSet::from([node(1)]), "in whatever epoch");
-        assert!(facts.leaving.is_empty(), "{facts:?}");
+        assert!(facts.leaving.is_empty() && facts.unreached.is_empty(), "{facts:?}");
+        told.add_unreached(node(2));
+        let facts = facts_of(&part(), &heard(&told));
+        assert_eq!(facts.unreached, BTreeSet::from([(node(1), node(2))]), "in whatever epoch");
         told.is_leaving = true;
         let facts = facts_of(&part(), &heard(&told));
         assert_eq!(facts.leaving, BTreeSet::from([node(1)]), "in whatever epoch");

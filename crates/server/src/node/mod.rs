@@ -24,6 +24,7 @@ use antecede_model::{
 };
 use antecede_protocol::{
     chain::{Cuts, Input, Shard, Watermarks},
+    event::Event,
     geo::cuts::{CutInput, CutKeeper},
     machine::{Envelope, Here, Outputs, Persisted},
     message::{LocalRequest, Message, Reply},
@@ -182,6 +183,14 @@ impl Work {
     /// Begins the next batch.
     pub(crate) fn restart(&mut self) {
         self.now = clock::now();
+    }
+
+    /// Looks at the clocks again if something was said after the batch began: a long batch must not
+    /// take what is newer than itself for a clock that is ahead.
+    fn look_again_before(&mut self, said_at: Option<Timestamp>) {
+        if said_at.is_some_and(|said_at| self.now.wall.millis() < said_at.millis()) {
+            self.now = clock::now();
+        }
     }
 
     /// The time of the batch.
@@ -514,6 +523,7 @@ impl Node {
     /// Handles a message of another node, or of this one.
     pub(crate) fn receive(&self, envelope: Envelope, work: &mut Work) {
         let Envelope { from, boot, message } = envelope;
+        work.look_again_before(said_at(&message));
         match message {
             Message::Shard(message) => {
                 let shard = message.shard;
@@ -620,6 +630,11 @@ impl Node {
             self.receive(Envelope { from, boot, message }, work);
         }
         if !work.out.events.is_empty() {
+            for event in &work.out.events {
+                if let Event::Drift { from, .. } = event {
+                    self.links.to(*from).into_iter().for_each(|link| link.distrust());
+                }
+            }
             self.telemetry.tell(self, &mut work.out.events);
         }
         self.links.flush();
@@ -669,5 +684,14 @@ impl Node {
         if work.has_appended() {
             self.log.request_flush();
         }
+    }
+}
+
+/// The time that came with a message, if one did.
+fn said_at(message: &Message) -> Option<Timestamp> {
+    match message {
+        Message::Shard(message) => Some(message.hlc),
+        Message::Cut(report) => Some(report.hlc),
+        Message::Reply(..) | Message::AskConfiguration(_) | Message::Configuration(..) => None,
     }
 }

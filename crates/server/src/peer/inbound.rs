@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::arriving::take_messages;
-use super::link::{HANDSHAKE_TIMEOUT, HEARTBEAT_INTERVAL, Link, LinkError, shake_hands};
+use super::link::{HANDSHAKE_TIMEOUT, Link, LinkError, patience, shake_hands};
 use crate::node::{Node, Work};
 use crate::workers::{Placement, Stay};
 
@@ -37,6 +37,8 @@ const KEEPALIVE_TIME: Duration = Duration::from_secs(10);
 enum InboundError {
     #[error(transparent)]
     Link(#[from] LinkError),
+    #[error("its clock is too far ahead; compare both nodes' clocks")]
+    Drift,
     #[error("bytes that are no frame arrived")]
     Frame(#[from] FrameError),
     #[error("the connection failed")]
@@ -137,7 +139,7 @@ async fn receive(
 ) -> Result<(), InboundError> {
     let mut buffer = vec![0_u8; READ_BYTES];
     let mut work = Work::begin();
-    let mut heartbeat = interval(HEARTBEAT_INTERVAL);
+    let mut heartbeat = interval(patience(node.id, sender.node).heartbeat);
     heartbeat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let counters = node.telemetry.link(sender.node);
     loop {
@@ -167,6 +169,9 @@ async fn receive(
             node.receive(Envelope { from, boot, message }, &mut work);
         })?;
         node.finish(&mut work);
+        if node.links.to(from).is_some_and(|link| link.take_distrust()) {
+            return Err(InboundError::Drift);
+        }
         if stay.is_over() {
             return Ok(());
         }

@@ -25,6 +25,7 @@ use antecede_model::{
 };
 use antecede_protocol::{
     entry::Change,
+    manager::UNREACHED_AFTER,
     message::{Body, Message},
     wire::{
         frame::FrameWriter,
@@ -44,17 +45,45 @@ use crate::clock;
 use crate::node::Node;
 use crate::telemetry::LinkCounters;
 
-/// How long a handshake may take.
-pub(super) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
-/// How often the receiving side says that it is there.
-pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(1);
-/// How long it may be silent.
-const SILENCE_MAX: Duration = Duration::from_secs(5);
-const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < SILENCE_MAX.as_millis());
+/// How patient two nodes are with each other.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Patience {
+    /// How long dialling and a handshake may take.
+    handshake: Duration,
+    /// How often the receiving side says that it is there.
+    pub(super) heartbeat: Duration,
+    /// How long it may be silent.
+    silence: Duration,
+    /// The longest pause before dialling again.
+    pause: Duration,
+}
+
+/// Of one datacenter: their chains stand still while they do not hear each other.
+const NEAR: Patience = Patience {
+    handshake: Duration::from_secs(2),
+    heartbeat: Duration::from_millis(500),
+    silence: Duration::from_secs(2),
+    pause: Duration::from_millis(500),
+};
+const _: () = assert!(NEAR.heartbeat.as_millis() * 3 < NEAR.silence.as_millis());
+const _: () = assert!(
+    NEAR.pause.as_millis() * 3 < UNREACHED_AFTER.as_millis(),
+    "who has restarted is connected again before it counts as not reached"
+);
+
+/// Of two datacenters.
+const FAR: Patience = Patience {
+    handshake: Duration::from_secs(5),
+    heartbeat: Duration::from_secs(1),
+    silence: Duration::from_secs(5),
+    pause: Duration::from_secs(2),
+};
+const _: () = assert!(FAR.heartbeat.as_millis() * 3 < FAR.silence.as_millis());
+
+/// How long whoever has dialled may take to say who he is.
+pub(super) const HANDSHAKE_TIMEOUT: Duration = FAR.handshake;
 /// The first pause before dialling again; it doubles each time.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
-/// The longest.
-const PAUSE_MAX: Duration = Duration::from_secs(2);
 /// How many bytes go to the socket in one write, about.
 const WRITE_BYTES: usize = 256 * 1024;
 
@@ -82,7 +111,23 @@ pub(crate) struct Link {
     random: AtomicU64,
     /// Connections that the other node has dialled.
     heard: AtomicUsize,
-    since: Mutex<Option<Steady>>,
+    /// Whether something that the other node said was ahead of this node's clock.
+    is_distrusted: AtomicBool,
+    reach: Mutex<Reach>,
+}
+
+/// Since when the other node is reached, or is not.
+#[derive(Clone, Copy, Debug)]
+enum Reach {
+    /// The connection stands, and the other side has said that it takes what is said there.
+    Connected(Steady),
+    /// There is none, since then or since the node was expected anew.
+    Lost(Steady),
+}
+
+/// How patient a node is with another.
+pub(super) fn patience(of: NodeId, with: NodeId) -> Patience {
+    if of.datacenter == with.datacenter { NEAR } else { FAR }
 }
 
 /// A connection that the other node has dialled.
@@ -170,7 +215,8 @@ impl Link {
             call: Notify::new(),
             random,
             heard: AtomicUsize::new(0),
-            since: Mutex::new(None),
+            is_distrusted: AtomicBool::new(false),
+            reach: Mutex::new(Reach::Lost(clock::steady())),
         }
     }
 
@@ -186,7 +232,44 @@ impl Link {
 
     /// Since when the connection stands; `None` while there is none.
     pub(crate) fn connected_since(&self) -> Option<Steady> {
-        *self.since.lock()
+        match *self.reach.lock() {
+            Reach::Connected(since) => Some(since),
+            Reach::Lost(_) => None,
+        }
+    }
+
+    /// Whether there has been no connection for so long, since the node was expected.
+    pub(crate) fn is_unreached(&self, now: Steady, span: Duration) -> bool {
+        match *self.reach.lock() {
+            Reach::Connected(_) => false,
+            Reach::Lost(since) => since.0 + span <= now.0,
+        }
+    }
+
+    /// The other node says that it is there; whether that is news.
+    fn reach(&self) -> bool {
+        let mut reach = self.reach.lock();
+        let is_news = matches!(*reach, Reach::Lost(_));
+        if is_news {
+            *reach = Reach::Connected(clock::steady());
+        }
+        is_news
+    }
+
+    /// The connection has ended.
+    fn lose(&self) {
+        let mut reach = self.reach.lock();
+        if let Reach::Connected(_) = *reach {
+            *reach = Reach::Lost(clock::steady());
+        }
+    }
+
+    /// The node is back, or runs anew: it gets its time to be connected again.
+    pub(crate) fn expect_anew(&self) {
+        let mut reach = self.reach.lock();
+        if let Reach::Lost(since) = &mut *reach {
+            *since = clock::steady();
+        }
     }
 
     /// The run of the node at the other end, as of the last connection.
@@ -203,6 +286,18 @@ impl Link {
     /// Whether the other node can answer: it has dialled this one.
     pub(crate) fn is_heard(&self) -> bool {
         0 < self.heard.load(Ordering::Acquire)
+    }
+
+    /// What the other node says is not taken, because its clock is too far ahead: who hears it ends
+    /// the connection, so that both notice, and the next hello tells whether that is over.
+    pub(crate) fn distrust(&self) {
+        self.is_distrusted.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether that was so since it was asked last.
+    pub(super) fn take_distrust(&self) -> bool {
+        self.is_distrusted.load(Ordering::Relaxed)
+            && self.is_distrusted.swap(false, Ordering::Relaxed)
     }
 
     /// Takes note of a connection that the other node has dialled, until the value is dropped.
@@ -388,21 +483,23 @@ impl State {
 
 /// Keeps the link's connection until the node stops.
 pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
+    let patience = patience(node.id, link.node());
     let mut pause = PAUSE_MIN;
     let mut last_told = String::new();
     while !node.is_stopping() {
-        let error = match dial(&node, &link).await {
+        let error = match dial(&node, &link, patience.handshake).await {
             Ok((stream, hello)) => {
-                info!(node = %node.id, peer = %link.node(), boot = %hello.boot, "link is up");
-                last_told.clear();
-                pause = PAUSE_MIN;
                 let stream = Arc::new(stream);
                 link.state.lock().connect(Arc::clone(&stream), hello.boot);
                 link.flush(); // What was pushed meanwhile.
                 link.pump();
-                *link.since.lock() = Some(clock::steady());
-                let error = watch(&link, &stream).await;
-                *link.since.lock() = None;
+                let error = watch(&link, &stream, patience.silence, || {
+                    info!(node = %node.id, peer = %link.node(), boot = %hello.boot, "link is up");
+                    last_told.clear();
+                    pause = PAUSE_MIN;
+                })
+                .await;
+                link.lose();
                 link.state.lock().disconnect();
                 node.sessions.link_lost(link.node());
                 error
@@ -418,7 +515,7 @@ pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
         tell(&node, &link, &error, &mut last_told);
         let jittered = pause.mul_f64(0.5 + link.fraction() / 2.0);
         tokio::time::sleep(jittered).await;
-        pause = (pause * 2).min(PAUSE_MAX);
+        pause = (pause * 2).min(patience.pause);
     }
 }
 
@@ -433,7 +530,11 @@ fn tell(node: &Node, link: &Link, error: &LinkError, last_told: &mut String) {
     }
 }
 
-async fn dial(node: &Node, link: &Link) -> Result<(TcpStream, Hello), LinkError> {
+async fn dial(
+    node: &Node,
+    link: &Link,
+    patience: Duration,
+) -> Result<(TcpStream, Hello), LinkError> {
     let attempt = async {
         let mut stream = TcpStream::connect(link.address()).await?;
         stream.set_nodelay(true)?;
@@ -446,8 +547,7 @@ async fn dial(node: &Node, link: &Link) -> Result<(TcpStream, Hello), LinkError>
         node.learn_boot(found, hello.boot)?;
         Ok((stream, hello))
     };
-    let elapsed = || LinkError::Silent(HANDSHAKE_TIMEOUT);
-    timeout(HANDSHAKE_TIMEOUT, attempt).await.map_err(|_| elapsed())?
+    timeout(patience, attempt).await.map_err(|_| LinkError::Silent(patience))?
 }
 
 /// Says hello, hears the other side's, and judges it.
@@ -464,17 +564,28 @@ pub(super) async fn shake_hands(node: &Node, stream: &mut TcpStream) -> Result<H
 
 /// Listens for signs of life, and writes when the socket was full; returns when the connection
 /// has ended.
-async fn watch(link: &Link, stream: &TcpStream) -> LinkError {
+///
+/// The first such sign says that the other side takes this one's hello: it may have closed at once.
+async fn watch(
+    link: &Link,
+    stream: &TcpStream,
+    silence: Duration,
+    mut on_reached: impl FnMut(),
+) -> LinkError {
     let mut heard = [0_u8; 64];
     loop {
         let is_blocked = link.state.lock().is_blocked;
         tokio::select! {
-            readable = timeout(SILENCE_MAX, stream.readable()) => match readable {
-                Err(_) => return LinkError::Silent(SILENCE_MAX),
+            readable = timeout(silence, stream.readable()) => match readable {
+                Err(_) => return LinkError::Silent(silence),
                 Ok(Err(error)) => return error.into(),
                 Ok(Ok(())) => match stream.try_read(&mut heard) {
                     Ok(0) => return io::Error::from(io::ErrorKind::UnexpectedEof).into(),
-                    Ok(_) => {}
+                    Ok(_) => {
+                        if link.reach() {
+                            on_reached();
+                        }
+                    }
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                     Err(error) => return error.into(),
                 },

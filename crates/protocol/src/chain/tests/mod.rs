@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use antecede_model::{
     clock::{Now, Wall},
-    configuration::Layout,
+    configuration::{Layout, Waiting},
     ids::{DeploymentId, LogIndex, RequestId},
     key::ShardCount,
     operation::{Action, Condition, Operation, SetReply, ShardOperation, Ttl},
@@ -20,6 +20,7 @@ use antecede_model::{
 
 use super::*;
 use crate::{
+    entry::Identity,
     geo::cuts::{CutInput, CutKeeper},
     machine::{Lease, Room},
     message::{Carried, Place, Reply},
@@ -540,6 +541,49 @@ mod after_a_restart {
         here.chains[0].epoch = here.epoch;
         chain.tell(head, shard, Input::Configuration(Arc::new(next)));
         assert_eq!(who_is_short(&chain), None, "it would say so again");
+    }
+
+    #[test]
+    fn a_late_question_of_a_replica_that_is_vouched_for_changes_nothing() {
+        let mut chain = Deployment::of(1, 2, 1);
+        let [head, copies] = [0, 1].map(|place| chain.replica(1, "k", place));
+        let shard = chain.shard_of("k");
+        chain.put(1, "k", "v");
+        let mut next = Configuration::clone(&chain.configuration);
+        let here = next.datacenters.get_mut(&dc(1)).unwrap();
+        here.epoch = here.epoch.next();
+        here.boots = [(head, Boot(1)), (copies, Boot(1))].into();
+        here.chains[0].epoch = here.epoch;
+        here.chains[0].serving = vec![head];
+        here.chains[0].waiting = [(copies, Waiting::Syncing)].into();
+        let next = Arc::new(next);
+        for node in [head, copies] {
+            chain.tell(node, shard, Input::Configuration(Arc::clone(&next)));
+        }
+        let mut asked = None;
+        for (_, _, _, message) in &chain.queue {
+            if let Message::Shard(of_shard) = message
+                && let Body::CopyAsk(_) = &of_shard.body
+            {
+                asked = Some(of_shard.clone());
+            }
+        }
+        chain.settle();
+        for _ in 0..5 {
+            chain.pass(300);
+        }
+        let vouched = |chain: &Deployment| chain.nodes[&head].shards[&shard].caught_up();
+        assert_eq!(vouched(&chain), Some(copies));
+        let mut late = asked.expect("it has asked");
+        let Body::CopyAsk(ask) = &mut late.body else { unreachable!() };
+        ask.last = ask.last.map(|last| Identity { checksum: !last.checksum, ..last });
+        ask.committed = None;
+        chain.deliver(copies, head, Boot(1), &Message::Shard(late));
+        assert_eq!(
+            vouched(&chain),
+            Some(copies),
+            "it has said so: nothing is committed without it"
+        );
     }
 
     #[test]
