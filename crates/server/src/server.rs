@@ -171,9 +171,7 @@ impl Server {
                 placement.clone(),
             )));
         }
-        for link in node.links.iter() {
-            tasks.push(tokio::spawn(peer::link::keep(Arc::clone(&node), Arc::clone(link))));
-        }
+        tasks.push(tokio::spawn(peer::keep_all(Arc::clone(&node))));
         node.start_replicas();
         let of_checkpoints = Arc::clone(&node);
         let checkpoints = std::thread::Builder::new()

@@ -181,7 +181,7 @@ pub(crate) fn status_of(node: &Node) -> Status {
         chains: chains_of(node, configuration),
         version: env!("CARGO_PKG_VERSION"),
         deployment: configuration.deployment.to_string(),
-        datacenter: node.config.datacenter_name(here).to_owned(),
+        datacenter: node.name_of(here),
         node: node.id.to_string(),
         boot: node.boot.0,
         epoch: configuration.epoch(here).0,
@@ -247,7 +247,7 @@ fn links_of(node: &Node) -> Vec<LinkStatus> {
         let shape = link.shape();
         LinkStatus {
             node: link.node().to_string(),
-            datacenter: node.config.datacenter_name(link.node().datacenter).to_owned(),
+            datacenter: node.name_of(link.node().datacenter),
             address: link.address().to_owned(),
             connected: since.is_some(),
             connected_seconds: since.map(|since| now.0.saturating_sub(since.0).as_secs()),
@@ -257,14 +257,14 @@ fn links_of(node: &Node) -> Vec<LinkStatus> {
             cut: shape.is_cut,
         }
     };
-    node.links.iter().map(one).collect()
+    node.links.all().values().map(one).collect()
 }
 
 fn lag_of(node: &Node) -> Vec<DatacenterLag> {
     let cuts = node.cuts();
     let lags = node.lags().into_iter();
     lags.map(|(peer, lag)| DatacenterLag {
-        datacenter: node.config.datacenter_name(peer).to_owned(),
+        datacenter: node.name_of(peer),
         lag_ms: u64::try_from(lag.as_millis()).unwrap_or(u64::MAX),
         applied_to: cuts.applied.at(peer).0,
         stable_to: cuts.stable.at(peer).0,

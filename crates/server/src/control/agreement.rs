@@ -14,7 +14,8 @@ use std::time::Duration;
 use antecede_control::{
     ConfigurationStore, StoreKey,
     embedded::{
-        EmbeddedStore, GroupId, Member, MemberOptions, MembershipError, Start, StoreOptions, Timing,
+        EmbeddedStore, GroupId, Listening, Member, MemberOptions, MembershipError, Start,
+        StoreOptions, Timing,
     },
 };
 use antecede_model::ids::NodeId;
@@ -181,7 +182,7 @@ async fn embedded(
         group,
         node: node.id,
         path,
-        listener,
+        listener: Listening::Socket(listener),
         start,
         timing: TIMING,
         clock: clock::steady,

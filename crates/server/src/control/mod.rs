@@ -15,14 +15,15 @@
 //! replicas have taken the configuration that it belongs to.
 //! Limits: a node reads its datacenter's whole part with each beat, some 20 bytes a shard.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use antecede_model::{
     clock::Steady,
     codec::{Reader, Writer},
     configuration::Datacenter,
     ids::NodeId,
+    membership::Membership,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -58,6 +59,8 @@ pub(crate) struct Control {
     is_leaving: AtomicBool,
     /// Asks for a beat at once.
     hurry: Notify,
+    /// The members without this node's datacenter, once it is gone.
+    gone: OnceLock<Arc<Membership>>,
 }
 
 /// The agreement as it was last seen.
@@ -82,6 +85,16 @@ impl Control {
     /// Whether this node says that it is about to stop.
     pub(crate) fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Acquire)
+    }
+
+    /// Takes note that this node's datacenter is gone; tells whether that is news.
+    pub(crate) fn say_gone(&self, members: &Arc<Membership>) -> bool {
+        self.gone.set(Arc::clone(members)).is_ok()
+    }
+
+    /// The members without this node's datacenter, once it is gone.
+    pub(crate) fn gone(&self) -> Option<&Arc<Membership>> {
+        self.gone.get()
     }
 
     /// Says from now on that this node is about to stop; after it has given up its lease.

@@ -1,7 +1,7 @@
 //! Starts a node: its log, its boot number, its replicas as the log left them.
 //!
 //! A folder holds `deployment` (its id, where the configuration names none), `boot` (the number of
-//! the last run), `checkpoint/` and `log/`. The boot number is written down, and synced, before the node says
+//! the last run), `members` (`members`), `checkpoint/` and `log/`. The boot number is written down, and synced, before the node says
 //! anything; it is at least the wall clock's microseconds, so that a node whose folder was emptied
 //! is still a newer run for its peers.
 
@@ -44,7 +44,7 @@ use super::log::{NodeLog, PENDING_BYTES_MAX};
 use super::mailbox::Sessions;
 use super::memory::{Memory, MemoryFigure};
 use super::timers::Timers;
-use super::{Node, Replica, Work};
+use super::{Node, Replica, Work, members};
 use crate::clock;
 use crate::config::Config;
 use crate::connection::registry::Registry;
@@ -217,7 +217,13 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let config = parts.config;
     let folder = config.storage.folder.as_deref();
     let deployment = deployment(&config, folder)?;
-    let configuration = Arc::new(config.configuration(deployment));
+    let members = folder.map(members::read).transpose()?.flatten();
+    let mut configuration = config.configuration(deployment);
+    let gone = members.clone().filter(|members| members.is_gone(config.node.datacenter));
+    if let Some(members) = members.filter(|_| gone.is_none()) {
+        configuration.adopt_membership(&members, Some(config.node.datacenter));
+    }
+    let configuration = Arc::new(configuration);
     let recovered = recover(&config, &configuration, deployment)?;
     let boot = next_boot(folder)?;
     let is_in_memory = folder.is_none();
@@ -243,7 +249,8 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let id = config.node;
     let memory = Memory::new(parts.memory_figure, config.limits.memory_bytes_max);
     let telemetry = Telemetry::new(&config);
-    let links = Links::new(&config, deployment, boot, &telemetry, &parts.shaper);
+    let links = Links::new(&config, deployment, boot, &parts.shaper);
+    links.extend(&configuration, &config, &telemetry);
     let keeper = CutKeeper::new(Arc::clone(&configuration), id.datacenter);
     let held = recovered.replicas.iter().flatten().count();
     let node = Arc::new(Node {
@@ -282,6 +289,9 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         config,
     });
     slot.get_or_init(|| Arc::downgrade(&node));
+    if let Some(members) = gone {
+        node.be_gone(&members);
+    }
     info!(node = %node.id, boot = %node.boot, shards = held, "node is open");
     Ok(node)
 }

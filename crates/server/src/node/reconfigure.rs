@@ -1,30 +1,51 @@
 //! Exchanges the configuration of a node that runs, and measures facts under the one that holds.
 //!
 //! Ensures: all replicas and the keeper of cuts have been told of a configuration before a lease is
-//! granted for it; facts are measured under one epoch.
+//! granted for it; facts are measured under one epoch; a node that was let in has a link.
 
 use std::sync::Arc;
 
 use antecede_model::{
     configuration::{Configuration, Datacenter},
     ids::{DatacenterId, NodeId, ShardId},
+    membership::Membership,
 };
 use antecede_protocol::chain::{Input, Shard};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{Node, Work};
+use super::{Node, Work, members};
 use crate::control::facts::NodeFacts;
+use crate::peer::name_of;
 
 impl Node {
     /// Takes over a datacenter's part if it is newer and fits; tells whether it did.
+    ///
+    /// With its own datacenter's part come the datacenters that this one acts by from then on.
     pub(crate) fn adopt(&self, of: DatacenterId, part: &Datacenter, work: &mut Work) -> bool {
         let exchanging = self.reconfiguring.lock();
+        let newer = part.membership.as_ref().filter(|_| of == self.id.datacenter);
+        if let Some(newer) = newer
+            && newer.is_gone(of)
+        {
+            self.be_gone(newer);
+            return false;
+        }
         let mut next = Configuration::clone(&self.configuration());
         if !next.adopt(of, part) {
             return false;
         }
+        let newer = newer.filter(|newer| next.adopt_membership(newer, Some(of)));
+        if let Some(newer) = newer {
+            self.write_members(newer);
+            // Whoever is let in has a link by then.
+            self.links.extend(&next, &self.config, &self.telemetry);
+        }
         let next = Arc::new(next);
         self.current.exchange(Arc::clone(&next));
+        if let Some(newer) = newer {
+            self.links.retire(&next);
+            info!(node = %self.id, epoch = %newer.epoch, "the datacenters of the deployment have changed");
+        }
         self.keeper.lock().configure(Arc::clone(&next), self.id.datacenter);
         for shard in self.shards() {
             let Some(replica) = self.replica(shard) else { continue };
@@ -38,6 +59,30 @@ impl Node {
         self.sessions.poke();
         info!(node = %self.id, datacenter = %of, epoch = %part.epoch, "a configuration is taken over");
         true
+    }
+
+    /// Answers nobody any more, for good: its datacenter is a member of the deployment no more.
+    /// What it knows stays as it was when it left.
+    pub(crate) fn be_gone(&self, members: &Arc<Membership>) {
+        self.current.give_up_lease();
+        if self.control.say_gone(members) {
+            self.write_members(members);
+            let name = self.name_of(self.id.datacenter);
+            warn!(node = %self.id, "datacenter {name} is of this deployment no more: this node answers nobody; stop it, and keep its folder until nobody can ask for its data");
+        }
+    }
+
+    fn write_members(&self, newer: &Membership) {
+        let Some(folder) = &self.config.storage.folder else { return };
+        if let Err(why) = members::write(folder, newer) {
+            let cause = std::error::Error::source(&why).map(ToString::to_string);
+            warn!(node = %self.id, %why, cause, "the next run learns the members from the agreement alone");
+        }
+    }
+
+    /// What people call a datacenter.
+    pub(crate) fn name_of(&self, id: DatacenterId) -> String {
+        name_of(&self.configuration(), &self.config, id)
     }
 
     /// What a manager wants to know of this node's replicas.
