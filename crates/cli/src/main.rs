@@ -5,7 +5,8 @@
 //! signals.
 //!
 //! Exit status: 0 done, 1 failed, 2 used wrongly; a node that must not go on ends with 3 (its disk has
-//! failed: start it again) or 4 (a newer run of it is there: do not).
+//! failed: start it again) or 4 (a newer run of it is there: do not); `topology apply` with 5 if the
+//! members have changed since the plan was made.
 
 /// What is typed behind options.
 mod arguments;
@@ -39,6 +40,8 @@ mod status;
 mod table;
 /// Log lines.
 mod telemetry;
+/// `antecede topology`.
+mod topology;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -76,6 +79,8 @@ enum Command {
     Status(status::StatusOptions),
     /// Tell what is wrong with a deployment, and what mends it
     Doctor(doctor::DoctorOptions),
+    /// Show, add and remove datacenters
+    Topology(topology::TopologyOptions),
     /// Write, check and show configuration files
     Config(settings::ConfigOptions),
     /// Measure servers that speak the Redis protocol, and record what they answer
@@ -99,6 +104,7 @@ fn main() -> ExitCode {
         Command::Dev(_)
         | Command::Status(_)
         | Command::Doctor(_)
+        | Command::Topology(_)
         | Command::Config(_)
         | Command::Bench(_)
         | Command::Check(_) => LevelFilter::WARN,
@@ -110,6 +116,7 @@ fn main() -> ExitCode {
         Command::Serve(options) => with_runtime(|placement| serve::serve(options, placement)),
         Command::Status(options) => with_runtime(|_| status::run(options)),
         Command::Doctor(options) => with_runtime(|_| doctor::run(options)),
+        Command::Topology(options) => with_runtime(|_| topology::run(options)),
         Command::Config(options) => settings::run(options),
         Command::Bench(options) => with_runtime(|_| bench::run(options)),
         Command::Check(options) => check::run(options),

@@ -221,10 +221,17 @@ impl Member {
     ///
     /// The process has to end then: what was on its way to the disk is in doubt.
     pub async fn failed(&self) -> String {
+        self.watch_failure().await
+    }
+
+    /// The same, for whoever does not hold the member; for ever, if it is stopped.
+    pub fn watch_failure(&self) -> impl Future<Output = String> + use<> {
         let mut metrics = self.core.raft.metrics();
-        let running = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
-        let fatal = running.ok().and_then(|metrics| metrics.running_state.clone().err());
-        fatal.map_or_else(|| "it was stopped".to_owned(), |fatal| fatal.to_string())
+        async move {
+            let running = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
+            let fatal = running.ok().and_then(|metrics| metrics.running_state.clone().err());
+            fatal.map_or_else(|| "it was stopped".to_owned(), |fatal| fatal.to_string())
+        }
     }
 
     /// Stops it and waits until it has left its file.

@@ -81,8 +81,7 @@ async fn renew(
     let Some(stored) = stored else { return Ok(Renewed::NotYet) };
     let Some(part) = decoded(node, &stored.value) else { return Ok(Renewed::NotYet) };
     if !take_over(node, &part) {
-        let is_gone = node.control.gone().is_some();
-        return Ok(if is_gone { Renewed::NotYet } else { Renewed::DoesNotFit(part.epoch) });
+        return Ok(Renewed::DoesNotFit(part.epoch));
     }
     if part.boots.get(&node.id) != Some(&node.boot) || node.current.has_given_up_lease() {
         return Ok(Renewed::NotYet);

@@ -303,7 +303,7 @@ impl Node {
         if self.is_stopping() {
             return Some("it is stopping".to_owned());
         }
-        if self.control.gone().is_some() {
+        if self.is_gone() {
             return Some("its datacenter is of this deployment no more".to_owned());
         }
         if self.current.has_given_up_lease() {

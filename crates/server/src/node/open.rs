@@ -219,8 +219,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let deployment = deployment(&config, folder)?;
     let members = folder.map(members::read).transpose()?.flatten();
     let mut configuration = config.configuration(deployment);
-    let gone = members.clone().filter(|members| members.is_gone(config.node.datacenter));
-    if let Some(members) = members.filter(|_| gone.is_none()) {
+    if let Some(members) = members {
         configuration.adopt_membership(&members, Some(config.node.datacenter));
     }
     let configuration = Arc::new(configuration);
@@ -289,9 +288,6 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         config,
     });
     slot.get_or_init(|| Arc::downgrade(&node));
-    if let Some(members) = gone {
-        node.be_gone(&members);
-    }
     info!(node = %node.id, boot = %node.boot, shards = held, "node is open");
     Ok(node)
 }

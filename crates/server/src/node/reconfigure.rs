@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use antecede_model::{
     configuration::{Configuration, Datacenter},
-    ids::{DatacenterId, NodeId, ShardId},
+    cut::Cut,
+    ids::{DatacenterId, MembershipEpoch, NodeId, ShardId},
     membership::Membership,
 };
 use antecede_protocol::chain::{Input, Shard};
@@ -24,12 +25,6 @@ impl Node {
     pub(crate) fn adopt(&self, of: DatacenterId, part: &Datacenter, work: &mut Work) -> bool {
         let exchanging = self.reconfiguring.lock();
         let newer = part.membership.as_ref().filter(|_| of == self.id.datacenter);
-        if let Some(newer) = newer
-            && newer.is_gone(of)
-        {
-            self.be_gone(newer);
-            return false;
-        }
         let mut next = Configuration::clone(&self.configuration());
         if !next.adopt(of, part) {
             return false;
@@ -45,6 +40,10 @@ impl Node {
         if let Some(newer) = newer {
             self.links.retire(&next);
             info!(node = %self.id, epoch = %newer.epoch, "the datacenters of the deployment have changed");
+            if newer.is_gone(of) {
+                let name = self.name_of(of);
+                warn!(node = %self.id, "datacenter {name} is of this deployment no more: this node refuses everything; stop it, and keep its folder until nobody can ask for its data");
+            }
         }
         self.keeper.lock().configure(Arc::clone(&next), self.id.datacenter);
         for shard in self.shards() {
@@ -61,15 +60,9 @@ impl Node {
         true
     }
 
-    /// Answers nobody any more, for good: its datacenter is a member of the deployment no more.
-    /// What it knows stays as it was when it left.
-    pub(crate) fn be_gone(&self, members: &Arc<Membership>) {
-        self.current.give_up_lease();
-        if self.control.say_gone(members) {
-            self.write_members(members);
-            let name = self.name_of(self.id.datacenter);
-            warn!(node = %self.id, "datacenter {name} is of this deployment no more: this node answers nobody; stop it, and keep its folder until nobody can ask for its data");
-        }
+    /// Whether this node's datacenter is a member of the deployment no more.
+    pub(crate) fn is_gone(&self) -> bool {
+        self.configuration().membership.is_gone(self.id.datacenter)
     }
 
     fn write_members(&self, newer: &Membership) {
@@ -83,6 +76,17 @@ impl Node {
     /// What people call a datacenter.
     pub(crate) fn name_of(&self, id: DatacenterId) -> String {
         name_of(&self.configuration(), &self.config, id)
+    }
+
+    /// Whether this datacenter has done what these members ask of it, as far as this node knows.
+    pub(crate) fn has_done(&self, of: MembershipEpoch) -> bool {
+        self.configuration().membership.epoch == of
+            && self.keeper.lock().has_done(self.id.datacenter)
+    }
+
+    /// What a datacenter has applied, as far as this node knows.
+    pub(crate) fn applied_at(&self, id: DatacenterId) -> Option<Cut> {
+        self.keeper.lock().applied_at(id).cloned()
     }
 
     /// What a manager wants to know of this node's replicas.
