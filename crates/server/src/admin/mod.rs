@@ -29,7 +29,7 @@ mod topology;
 pub use chains::{ChainStatus, ControlStatus};
 pub use status::{DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
 pub(crate) use status::{metrics_of, status_of};
-pub use topology::{Topology, TopologyGone, TopologyMember};
+pub use topology::{Topology, TopologyGone, TopologyMember, TopologyStatus};
 
 /// What every request can reach.
 #[derive(Clone, Debug)]

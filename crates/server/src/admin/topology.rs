@@ -98,6 +98,29 @@ pub struct TopologyGone {
     pub since: u64,
 }
 
+/// The members as a node acts by them.
+#[derive(Clone, Debug, Serialize)]
+pub struct TopologyStatus {
+    /// The version that it acts by.
+    pub version: u64,
+    /// What its datacenter may do.
+    pub standing: &'static str,
+    /// Whether its datacenter is a member no more.
+    pub is_gone: bool,
+    /// The change that is under way; told by the node that decides for its datacenter.
+    pub change: Option<String>,
+    /// What it waits for.
+    pub waits: Vec<String>,
+    /// Why the deployment's agreement cannot be reached.
+    pub outage: Option<String>,
+    /// Why its datacenter does not begin yet.
+    pub waits_to_begin: Option<String>,
+}
+
+/// All that a datacenter may be, in a word.
+pub(super) const STANDINGS: [&str; 7] =
+    ["joining", "copying", "open", "leaving", "lost", "gone", "none"];
+
 /// What people ask for.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -318,6 +341,35 @@ fn check_added(id: u16, name: &str, nodes: &BTreeMap<u16, String>) -> Result<(),
         }
     }
     Ok(())
+}
+
+/// What this node tells of the members with its status.
+pub(super) fn topology_here(node: &Node) -> TopologyStatus {
+    let (here, known) = (node.id.datacenter, node.control.deployment());
+    let members = &node.configuration().membership;
+    let newest = known.members.as_ref();
+    TopologyStatus {
+        version: members.epoch.0,
+        standing: word_of(members, here),
+        is_gone: members.is_gone(here),
+        change: newest.and_then(|newest| change_of(newest)),
+        waits: newest.map_or_else(Vec::new, |newest| waits_of(newest, here, &known.laggards)),
+        outage: known.outage,
+        waits_to_begin: known.waits,
+    }
+}
+
+/// What a datacenter may do, in a word.
+fn word_of(members: &Membership, id: DatacenterId) -> &'static str {
+    match members.standing(id) {
+        Some(Standing::Joining { .. }) => "joining",
+        Some(Standing::Copying { .. }) => "copying",
+        Some(Standing::Open) => "open",
+        Some(Standing::Leaving) => "leaving",
+        Some(Standing::Lost) => "lost",
+        None if members.is_gone(id) => "gone",
+        None => "none",
+    }
 }
 
 fn topology_of(

@@ -201,6 +201,8 @@ impl Deployment {
         };
         let members = Arc::new(members);
         node.control.on_members(node, &members);
+        let Some(stored) = agreement.store.read(&agreement.key).await? else { return Ok(true) };
+        let Some(part) = decoded(node, &stored.value) else { return Ok(false) };
         if members.standing(here).is_none() && !members.is_gone(here) {
             let name = node.name_of(here);
             node.control.on_waiting(node, Some(format!(
@@ -210,8 +212,6 @@ impl Deployment {
             )));
             return Ok(false);
         }
-        let Some(stored) = agreement.store.read(&agreement.key).await? else { return Ok(true) };
-        let Some(part) = decoded(node, &stored.value) else { return Ok(false) };
         let is_changing = members.changing().is_some();
         if let Some(next) = part_with(&part, &members) {
             let swapped = agreement.store.compare_and_swap(
@@ -439,7 +439,7 @@ async fn start_of(node: &Node, group: GroupId, store: &EmbeddedStore, folder: &P
         EmbeddedStore::new(StoreOptions { members: others, ..options_of(node, group, LOOK_LIMIT) });
     match asked.members().await {
         Ok(voters) if voters.contains_key(&node.id) => {
-            warn!(node = %node.id, "this node's member of the deployment's agreement has lost its file: it joins again");
+            info!(node = %node.id, "the deployment's agreement has this node as a member, and there is no file of it here: it joins anew");
             leave(node, store).await;
             Start::Join
         }
@@ -521,7 +521,8 @@ mod tests {
         let mut part = three().datacenters[&DatacenterId(1)].clone();
         let first = Arc::clone(&three().membership);
         let newer = Arc::new(wished(&first, &Wish::Remove(DatacenterId(2))).unwrap());
-        let mut facts = Facts { adopted: [node(1), node(2)].into(), ..Facts::default() };
+        let adopted = [node(1), node(2)].into();
+        let mut facts = Facts { epoch: Epoch(2), adopted, ..Facts::default() };
         assert_eq!(said_of(&part, &newer, &facts, true), None, "nobody has it");
         part = part_with(&part, &newer).unwrap();
         assert_eq!(said_of(&part, &newer, &facts, true), None);

@@ -55,6 +55,8 @@ const _: () = assert!(HEARTBEAT_INTERVAL.as_millis() * 3 < SILENCE_MAX.as_millis
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 /// The longest.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// After so long a connection counts as one that both sides want.
+const LASTING: Duration = Duration::from_millis(500);
 /// How many bytes go to the socket in one write, about.
 const WRITE_BYTES: usize = 256 * 1024;
 
@@ -409,14 +411,18 @@ pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
         let error = match dial(&node, &link).await {
             Ok((stream, hello)) => {
                 info!(node = %node.id, peer = %link.node(), boot = %hello.boot, "link is up");
-                last_told.clear();
-                pause = PAUSE_MIN;
                 let stream = Arc::new(stream);
                 link.state.lock().connect(Arc::clone(&stream), hello.boot);
                 link.flush(); // What was pushed meanwhile.
                 link.pump();
                 *link.since.lock() = Some(clock::steady());
+                let since = clock::steady();
                 let error = watch(&link, &stream).await;
+                // The other side may refuse this node as soon as it has said hello, each time.
+                if LASTING <= clock::steady().0.saturating_sub(since.0) {
+                    last_told.clear();
+                    pause = PAUSE_MIN;
+                }
                 *link.since.lock() = None;
                 link.state.lock().disconnect();
                 node.sessions.link_lost(link.node());

@@ -6,7 +6,8 @@
 //! is asked for or sent again, and sessions are told that a link was lost.
 //!
 //! Which links there are follows the configuration: those to the nodes of a datacenter that is added
-//! are made while this node runs, those to one that is gone end.
+//! are made while this node runs, those to one that is gone end. A datacenter that is no member yet,
+//! or no more, speaks with nobody else.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -82,8 +83,10 @@ impl Links {
     ) {
         let own = name_of(configuration, config, config.node.datacenter);
         let mut all = BTreeMap::clone(&self.all());
-        let nodes = configuration.datacenters.values().flat_map(|there| &there.nodes);
-        for node in nodes.copied().filter(|node| *node != config.node) {
+        for node in spoken_with(configuration, config.node.datacenter) {
+            if node == config.node {
+                continue;
+            }
             if all.contains_key(&node) {
                 continue;
             }
@@ -106,13 +109,11 @@ impl Links {
 
     /// Ends the links to nodes that a configuration names no more.
     pub(crate) fn retire(&self, configuration: &Configuration) {
-        let is_known = |node: NodeId| {
-            let there = configuration.datacenter(node.datacenter);
-            there.is_some_and(|there| there.nodes.contains(&node))
-        };
+        let here = self.hello.node.datacenter;
+        let known: BTreeSet<NodeId> = spoken_with(configuration, here).collect();
         let mut all = BTreeMap::clone(&self.all());
         all.retain(|node, link| {
-            let stays = is_known(*node);
+            let stays = known.contains(node);
             if !stays {
                 link.retire();
             }
@@ -168,6 +169,13 @@ pub(crate) async fn keep_all(node: Arc<Node>) {
             Some(_) = tasks.join_next() => {}
         }
     }
+}
+
+/// The nodes of a datacenter, and those of the others while it is a member as they are.
+fn spoken_with(configuration: &Configuration, here: DatacenterId) -> impl Iterator<Item = NodeId> {
+    let datacenters = configuration.peers(here).chain([here]);
+    let nodes = datacenters.filter_map(|id| configuration.datacenter(id));
+    nodes.flat_map(|there| &there.nodes).copied()
 }
 
 /// Where a node is reached; `None` if nothing says so.
