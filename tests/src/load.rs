@@ -31,14 +31,19 @@ impl Load {
     /// Starts it; it lasts as long as the settings say.
     #[must_use]
     pub fn start(stage: &Stage, nodes: &Nodes, rate: Rate) -> Self {
-        let history = stage.path("history.jsonl");
+        Self::start_on(stage, "history", &nodes.endpoints(), rate)
+    }
+
+    /// Starts one with a name of its own on some nodes.
+    #[must_use]
+    pub fn start_on(stage: &Stage, name: &str, endpoints: &str, rate: Rate) -> Self {
+        let history = stage.path(&format!("{name}.jsonl"));
         let duration = format!("{}s", settings::load_duration().as_secs());
-        let endpoints = nodes.endpoints();
         let (operations, keys) = (rate.operations.to_string(), rate.keys.to_string());
         let words = [
             "bench",
             "--endpoints",
-            &endpoints,
+            endpoints,
             "--connections",
             "2",
             "--ratio",

@@ -38,6 +38,8 @@ pub struct Nodes {
     pub all: Vec<Node>,
     /// Names of the datacenters.
     pub datacenters: Vec<String>,
+    /// How they were laid out: names and numbers of nodes, the first port, the words of control.
+    layout: (Vec<String>, String, Vec<String>),
 }
 
 /// How both ways between two datacenters are.
@@ -101,41 +103,55 @@ impl Nodes {
         environment: &[(&str, &str)],
     ) -> Self {
         let count: u16 = datacenters.iter().map(|(_, count)| count).sum();
-        let offsets: Vec<u16> =
-            (0..count).flat_map(|node| [node, 100 + node, 200 + node, 300 + node]).collect();
+        // Some more, for datacenters that come later.
+        let offsets: Vec<u16> = (0..count + ADDED_MAX)
+            .flat_map(|node| [node, 100 + node, 200 + node, 300 + node])
+            .collect();
         let port = ports::base_with_free(&offsets).to_string();
         let names: Vec<String> =
             datacenters.iter().map(|(name, count)| format!("{name}:{count}")).collect();
-        let names = names.join(",");
-        let (data, files) = (stage.path("data"), stage.path("files"));
-        let mut words = vec![
-            "config",
-            "generate",
-            "--datacenters",
-            &names,
-            "--base-port",
-            &port,
-            "--data",
-            path_text(&data),
-            "--fsync",
-            "always",
-            "--faults",
-            "--out",
-            path_text(&files),
-            "--json",
-        ];
-        words.extend(control);
-        let written = binary::answer_of(stage, &words);
-        let written: Value = serde_json::from_str(&written).expect("what was written is JSON");
-        let written = written.as_array().expect("it is a list");
+        let written = generate(stage, &names, &port, control);
         assert_eq!(written.len(), usize::from(count), "a file for each node");
         let all = written.iter().map(|value| Node::start(stage, value, environment)).collect();
         let datacenters = datacenters.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let mut nodes = Self { all, datacenters };
+        let control = control.iter().map(|word| (*word).to_owned()).collect();
+        let mut nodes = Self { all, datacenters, layout: (names, port, control) };
         for node in &mut nodes.all {
             node.await_ready(START_TIMEOUT);
         }
         nodes
+    }
+
+    /// Starts the only node of a datacenter that the settings of the others do not name; it serves
+    /// nobody until the deployment is told of it. Its place among all.
+    ///
+    /// # Panics
+    /// If there is no deployment that it could be added to.
+    pub fn add(&mut self, stage: &Stage, name: &str) -> usize {
+        let file = std::fs::read_to_string(&self.all[0].file).expect("there is a file");
+        let id = file.lines().find_map(|line| line.strip_prefix("id = "));
+        let id = id.expect("it has an id").trim_matches('"').to_owned();
+        let (names, port, control) = &self.layout;
+        let names = [names.clone(), vec![format!("{name}:1")]].concat();
+        let mut words = vec!["--added", name, "--deployment-id", &id];
+        words.extend(control.iter().map(String::as_str));
+        let files: Vec<(PathBuf, String)> = self
+            .all
+            .iter()
+            .map(|node| {
+                let text = std::fs::read_to_string(&node.file).expect("it can be read");
+                (node.file.clone(), text)
+            })
+            .collect();
+        let written = generate(stage, &names, port, &words);
+        // The files of the others stay as they were.
+        for (path, text) in files {
+            std::fs::write(path, text).expect("it can be written");
+        }
+        let value = written.last().expect("a file for each node");
+        self.all.push(Node::start(stage, value, &[]));
+        self.datacenters.push(name.to_owned());
+        self.all.len() - 1
     }
 
     /// Addresses for clients, in the form of `bench --endpoints`.
@@ -284,6 +300,34 @@ impl Node {
             Some(())
         });
     }
+}
+
+/// Nodes of datacenters that may be added later.
+const ADDED_MAX: u16 = 1;
+
+/// Writes the files of all nodes; what it says of each.
+fn generate(stage: &Stage, names: &[String], port: &str, more: &[&str]) -> Vec<Value> {
+    let (data, files, names) = (stage.path("data"), stage.path("files"), names.join(","));
+    let mut words = vec![
+        "config",
+        "generate",
+        "--datacenters",
+        &names,
+        "--base-port",
+        port,
+        "--data",
+        path_text(&data),
+        "--fsync",
+        "always",
+        "--faults",
+        "--out",
+        path_text(&files),
+        "--json",
+    ];
+    words.extend(more);
+    let written = binary::answer_of(stage, &words);
+    let written: Value = serde_json::from_str(&written).expect("what was written is JSON");
+    written.as_array().expect("it is a list").clone()
 }
 
 /// Little, so that a short load has many checkpoints, and logs that are cut.
