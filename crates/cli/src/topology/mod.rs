@@ -321,7 +321,7 @@ async fn follow(change: &Change, admin: &str) -> anyhow::Result<ExitCode> {
             // What a node knows by itself may be old; it is no reason to stop.
             Ok(now) if now.is_agreed => {
                 let words = now.progress_words();
-                if now.change.is_none() {
+                if now.is_done() {
                     screen::answer(&format!(
                         "version {}: {}",
                         now.version,

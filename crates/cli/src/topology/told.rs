@@ -60,11 +60,29 @@ impl Topology {
         self.change.clone().unwrap_or_else(|| "nothing changes".to_owned())
     }
 
+    /// Datacenters that do not act by this version yet.
+    fn late(&self) -> impl Iterator<Item = &Datacenter> {
+        self.datacenters.iter().filter(|there| there.acknowledged < self.version)
+    }
+
+    /// Whether nothing is under way, and everybody knows it.
+    pub(super) fn is_done(&self) -> bool {
+        self.change.is_none() && self.late().next().is_none()
+    }
+
     /// How far it is.
     pub(super) fn progress_words(&self) -> String {
         let mut words = format!("version {}: {}", self.version, self.change_words());
         for wait in &self.waits {
             words.push_str(&format!("\n  waits: {wait}"));
+        }
+        if self.change.is_none() {
+            for late in self.late() {
+                words.push_str(&format!(
+                    "\n  waits: datacenter {} does not act by it yet",
+                    late.name
+                ));
+            }
         }
         for there in self.datacenters.iter().filter(|there| !there.is_open) {
             words.push_str(&format!(
@@ -181,5 +199,10 @@ pub(super) mod tests {
         assert_eq!(three().end_words("eu"), "datacenter eu serves");
         assert_eq!(three().end_words("old"), "datacenter old is given up");
         assert!(three().progress_words().ends_with("ap: 2 of 8 shards served"));
+        let mut last = Topology { change: None, waits: Vec::new(), ..three() };
+        assert!(!last.is_done(), "us does not act by it yet");
+        assert!(last.progress_words().contains("waits: datacenter us does not act by it yet"));
+        last.datacenters[1].acknowledged = 4;
+        assert!(last.is_done() && !three().is_done());
     }
 }

@@ -303,8 +303,8 @@ impl Node {
         if self.is_stopping() {
             return Some("it is stopping".to_owned());
         }
-        if self.is_gone() {
-            return Some("its datacenter is of this deployment no more".to_owned());
+        if let Some(why) = self.why_not_member() {
+            return Some(why.to_owned());
         }
         if self.current.has_given_up_lease() {
             return Some("it leaves its chains, to stop".to_owned());

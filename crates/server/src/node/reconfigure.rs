@@ -9,7 +9,7 @@ use antecede_model::{
     configuration::{Configuration, Datacenter},
     cut::Cut,
     ids::{DatacenterId, MembershipEpoch, NodeId, ShardId},
-    membership::Membership,
+    membership::{Membership, Standing},
 };
 use antecede_protocol::chain::{Input, Shard};
 use tracing::{info, warn};
@@ -60,9 +60,22 @@ impl Node {
         true
     }
 
-    /// Whether this node's datacenter is a member of the deployment no more.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.configuration().membership.is_gone(self.id.datacenter)
+    /// Why clients are not served as members of this deployment serve them; `None` if they are.
+    pub(crate) fn why_not_member(&self) -> Option<&'static str> {
+        let configuration = self.configuration();
+        let here = self.id.datacenter;
+        match configuration.membership.standing(here) {
+            Some(Standing::Open) => None,
+            Some(Standing::Joining { .. } | Standing::Copying { .. }) => {
+                Some("its datacenter is being added")
+            }
+            Some(Standing::Leaving) => Some("its datacenter is being removed"),
+            Some(Standing::Lost) => Some("its datacenter is being given up"),
+            None if configuration.membership.is_gone(here) => {
+                Some("its datacenter is of this deployment no more")
+            }
+            None => Some("its datacenter is not of this deployment yet"),
+        }
     }
 
     fn write_members(&self, newer: &Membership) {
