@@ -30,7 +30,7 @@ mod http;
 mod memory;
 /// What is printed.
 mod screen;
-/// `antecede serve` and `antecede dev`.
+/// `antecede serve`, `antecede dev` and `antecede witness`.
 mod serve;
 /// `antecede config`.
 mod settings;
@@ -75,6 +75,8 @@ enum Command {
     Dev(serve::DevOptions),
     /// Run one node of a deployment
     Serve(serve::ServeOptions),
+    /// Vote in a third place on which datacenters there are
+    Witness(serve::WitnessOptions),
     /// Show how a deployment is
     Status(status::StatusOptions),
     /// Tell what is wrong with a deployment, and what mends it
@@ -99,7 +101,7 @@ fn main() -> ExitCode {
         }
     };
     let usual = match arguments.command {
-        Command::Serve(_) => LevelFilter::INFO,
+        Command::Serve(_) | Command::Witness(_) => LevelFilter::INFO,
         Command::Demo(_) => LevelFilter::ERROR,
         Command::Dev(_)
         | Command::Status(_)
@@ -114,6 +116,7 @@ fn main() -> ExitCode {
         Command::Demo(options) => with_runtime(|placement| demo::run(options, placement)),
         Command::Dev(options) => with_runtime(|placement| serve::dev(options, placement)),
         Command::Serve(options) => with_runtime(|placement| serve::serve(options, placement)),
+        Command::Witness(options) => with_runtime(|_| serve::witness(options)),
         Command::Status(options) => with_runtime(|_| status::run(options)),
         Command::Doctor(options) => with_runtime(|_| doctor::run(options)),
         Command::Topology(options) => with_runtime(|_| topology::run(options)),

@@ -282,6 +282,8 @@ mod tests {
     fn files_for_all_nodes_are_written_and_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let options = GenerateOptions {
+            added: Vec::new(),
+            deployment_id: None,
             datacenters: vec![("eu".to_owned(), 3), ("us".to_owned(), 3), ("ap".to_owned(), 3)],
             base_port: 7000,
             data: folder.path().join("data"),
@@ -314,6 +316,8 @@ mod tests {
     fn files_name_the_members_of_etcd() {
         let folder = tempfile::tempdir().unwrap();
         let options = GenerateOptions {
+            added: Vec::new(),
+            deployment_id: None,
             datacenters: vec![("eu".to_owned(), 3)],
             base_port: 7000,
             data: folder.path().join("data"),

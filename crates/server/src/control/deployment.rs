@@ -16,6 +16,7 @@
 //! it: nodes that are absent have no right to serve until they have taken its part over.
 //! Limits: of more than five datacenters only five have a member.
 
+use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::path::Path;
 use std::sync::Arc;
@@ -53,25 +54,25 @@ pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(5);
 /// How long one member may take to answer.
 pub(super) const ATTEMPT_LIMIT: Duration = Duration::from_secs(2);
 /// How long other members may take to say whether they have begun.
-const LOOK_LIMIT: Duration = Duration::from_secs(2);
+pub(super) const LOOK_LIMIT: Duration = Duration::from_secs(2);
 /// How often a manager looks.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often while something changes.
 const CHANGING_EVERY: Duration = Duration::from_millis(250);
 /// How often it is looked who votes.
-const VOTERS_EVERY: Duration = Duration::from_secs(5);
+pub(super) const VOTERS_EVERY: Duration = Duration::from_secs(5);
 /// Between datacenters: nobody is taken for gone because of one slow round there and back, and few
 /// rounds are made while nothing happens.
-const TIMING: Timing = Timing {
+pub(super) const TIMING: Timing = Timing {
     heartbeat: Duration::from_secs(1),
     silence_min: Duration::from_secs(3),
     silence_max: Duration::from_secs(5),
     learn_limit: Duration::from_secs(30),
 };
 /// The file of a member.
-const FILE: &str = "deployment-agreement";
+pub(super) const FILE: &str = "deployment-agreement";
 /// Tells that a folder has held one.
-const MARK: &str = "deployment-member";
+pub(super) const MARK: &str = "deployment-member";
 /// The epoch of the members with which a deployment begins.
 const FIRST: MembershipEpoch = MembershipEpoch(1);
 /// Where the members of the deployment are kept.
@@ -279,7 +280,11 @@ impl Deployment {
         port: Port,
         folder: &Path,
     ) -> Result<impl Future<Output = ()> + use<>, StartError> {
-        let start = start_of(node, self.group, store, folder).await;
+        let founders = node.config.deployment_members();
+        // One that has acted by members that the deployment agreed on did not found it just now.
+        let may_found = node.configuration().membership.epoch <= FIRST;
+        let begin = Begin { node: node.id, founders, may_found };
+        let start = begin.start(store, options_of(node, self.group, LOOK_LIMIT), folder).await;
         let is_new = start != Start::Resume;
         let options = MemberOptions {
             group: self.group,
@@ -425,45 +430,54 @@ fn options_of(node: &Node, group: GroupId, request_limit: Duration) -> StoreOpti
     }
 }
 
-/// How this node's member begins. Only one that the deployment began with makes a group, and only
-/// while no other member knows of one: a member that has lost its file must not vote twice.
-async fn start_of(node: &Node, group: GroupId, store: &EmbeddedStore, folder: &Path) -> Start {
-    let is_there = |name: &str| -> bool { folder.join(name).exists() };
-    if is_there(FILE) || is_there(MARK) {
-        return Start::Resume;
-    }
-    let founders = node.config.deployment_members();
-    let mut others = founders.clone();
-    others.remove(&node.id);
-    let asked =
-        EmbeddedStore::new(StoreOptions { members: others, ..options_of(node, group, LOOK_LIMIT) });
-    match asked.members().await {
-        Ok(voters) if voters.contains_key(&node.id) => {
-            info!(node = %node.id, "the deployment's agreement has this node as a member, and there is no file of it here: it joins anew");
-            leave(node, store).await;
-            Start::Join
-        }
-        Ok(_) => Start::Join,
-        Err(_) if founders.contains_key(&node.id) && !has_begun(node) => {
-            Start::Create { members: founders }
-        }
-        Err(_) => Start::Join,
-    }
+/// Who begins as a member of the deployment's agreement.
+pub(super) struct Begin {
+    pub(super) node: NodeId,
+    /// Those with whom it began.
+    pub(super) founders: BTreeMap<NodeId, String>,
+    /// Whether it may be that it has not begun.
+    pub(super) may_found: bool,
 }
 
-/// Whether this node has acted by members that the deployment agreed on.
-fn has_begun(node: &Node) -> bool {
-    FIRST < node.configuration().membership.epoch
-}
+impl Begin {
+    /// How the member begins. Only one that the deployment began with makes a group, and only while
+    /// no other member knows of one: a member that has lost its file must not vote twice.
+    pub(super) async fn start(
+        &self,
+        store: &EmbeddedStore,
+        options: StoreOptions,
+        folder: &Path,
+    ) -> Start {
+        let is_there = |name: &str| -> bool { folder.join(name).exists() };
+        if is_there(FILE) || is_there(MARK) {
+            return Start::Resume;
+        }
+        let mut others = self.founders.clone();
+        others.remove(&self.node);
+        let asked = EmbeddedStore::new(StoreOptions { members: others, ..options });
+        match asked.members().await {
+            Ok(voters) if voters.contains_key(&self.node) => {
+                info!(node = %self.node, "the deployment's agreement has this node as a member, and there is no file of it here: it joins anew");
+                self.leave(store).await;
+                Start::Join
+            }
+            Ok(_) => Start::Join,
+            Err(_) if self.founders.contains_key(&self.node) && self.may_found => {
+                Start::Create { members: self.founders.clone() }
+            }
+            Err(_) => Start::Join,
+        }
+    }
 
-/// Takes a member out whose file is lost, so that it may join again.
-async fn leave(node: &Node, store: &EmbeddedStore) {
-    while !node.is_stopping() {
-        match store.remove_member(node.id).await {
-            Ok(_) | Err(MembershipError::NotMember { .. }) => return,
-            Err(why) => {
-                warn!(node = %node.id, %why, "the old member cannot be taken out yet");
-                sleep(LOOK_EVERY).await;
+    /// Takes a member out whose file is lost, so that it may join again.
+    async fn leave(&self, store: &EmbeddedStore) {
+        loop {
+            match store.remove_member(self.node).await {
+                Ok(_) | Err(MembershipError::NotMember { .. }) => return,
+                Err(why) => {
+                    warn!(node = %self.node, %why, "the old member cannot be taken out yet");
+                    sleep(LOOK_EVERY).await;
+                }
             }
         }
     }

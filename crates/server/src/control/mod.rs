@@ -54,6 +54,8 @@ mod leave;
 mod manage;
 /// What a change of the datacenters waits for.
 pub(crate) mod waiting;
+/// Who only votes.
+pub(crate) mod witness;
 
 /// What this node knows of the agreement, for people.
 #[derive(Debug, Default)]

@@ -217,12 +217,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let config = parts.config;
     let folder = config.storage.folder.as_deref();
     let deployment = deployment(&config, folder)?;
-    let members = folder.map(members::read).transpose()?.flatten();
-    let mut configuration = config.configuration(deployment);
-    if let Some(members) = members {
-        configuration.adopt_membership(&members, Some(config.node.datacenter));
-    }
-    let configuration = Arc::new(configuration);
+    let configuration = Arc::new(first_configuration(&config, deployment)?);
     let recovered = recover(&config, &configuration, deployment)?;
     let boot = next_boot(folder)?;
     let is_in_memory = folder.is_none();
@@ -290,6 +285,19 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     slot.get_or_init(|| Arc::downgrade(&node));
     info!(node = %node.id, boot = %node.boot, shards = held, "node is open");
     Ok(node)
+}
+
+/// What the settings say, with the datacenters that the run before this one acted by.
+fn first_configuration(
+    config: &Config,
+    deployment: DeploymentId,
+) -> Result<Configuration, StartError> {
+    let mut configuration = config.configuration(deployment);
+    let members = config.storage.folder.as_deref().map(members::read).transpose()?.flatten();
+    if let Some(members) = members {
+        configuration.adopt_membership(&members, Some(config.node.datacenter));
+    }
+    Ok(configuration)
 }
 
 /// The lease of a node that has just started: none until it is granted one, where somebody grants.
