@@ -65,7 +65,7 @@ fn removed(name: &str, now: &Topology) -> String {
     format!(
         "  datacenter {name} is removed\n\
          steps:\n\
-         \x20 1. its nodes refuse writes (-LEAVING): send its clients elsewhere before\n\
+         \x20 1. its nodes refuse writes (READONLY): send its clients elsewhere before\n\
          \x20 2. {others} apply all that it has written\n\
          \x20 3. it is gone: its nodes refuse everything, and can be stopped\n\
          costs:\n\
@@ -139,6 +139,6 @@ mod tests {
     fn who_does_not_serve_yet_is_removed_at_once() {
         let remove = |name: &str| Change::Remove(Removal { name: name.to_owned(), lost: false });
         assert!(words_of(&remove("ap"), &three(), "host:9").contains("does not serve yet"));
-        assert!(words_of(&remove("us"), &three(), "host:9").contains("-LEAVING"));
+        assert!(words_of(&remove("us"), &three(), "host:9").contains("READONLY"));
     }
 }

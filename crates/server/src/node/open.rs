@@ -240,15 +240,14 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let free = FreeSpace::of(folder, config.storage.reserve_bytes);
     let found = (recovered.floor, recovered.bytes);
     let log = NodeLog::new(shared, is_in_memory, config.max_clock_drift, found, free);
-    let id = config.node;
     let memory = Memory::new(parts.memory_figure, config.limits.memory_bytes_max);
     let telemetry = Telemetry::new(&config);
     let links = Links::new(&config, deployment, boot, &parts.shaper);
     links.extend(&configuration, &config, &telemetry);
-    let keeper = CutKeeper::new(Arc::clone(&configuration), id.datacenter);
+    let keeper = CutKeeper::new(Arc::clone(&configuration), config.node.datacenter);
     let held = recovered.replicas.iter().flatten().count();
     let node = Arc::new(Node {
-        id,
+        id: config.node,
         boot,
         started: clock::now(),
         hlc_floor: recovered.floor,
