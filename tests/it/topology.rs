@@ -3,9 +3,11 @@
 use std::time::Duration;
 
 use serde_json::Value;
+use tests::demo::path_text;
 use tests::load::Load;
 use tests::nodes::{Node, Nodes};
-use tests::{Reply, Stage, binary, eventually, http, tell};
+use tests::process::Start;
+use tests::{Process, Reply, Stage, binary, eventually, http, tell};
 
 use crate::lost_nodes::{LOAD, assert_probes, check, write_probes};
 
@@ -59,9 +61,9 @@ fn await_standing(node: &Node, wanted: &str) {
 fn contents(node: &Node) -> Vec<(String, Option<String>)> {
     let mut client = node.client();
     let Reply::Array(keys) = client.call(&["KEYS", "*"]) else { panic!("KEYS gives a list") };
-    let key = |reply: &Reply| match reply {
-        Reply::Bulk(text) => text.clone(),
-        other => panic!("{other:?} is no key"),
+    let key = |reply: &Reply| {
+        let Reply::Bulk(key) = reply else { panic!("{reply:?} is no key") };
+        key.clone()
     };
     let mut keys: Vec<String> = keys.iter().map(key).collect();
     keys.sort();
@@ -77,10 +79,9 @@ fn await_same_contents(one: &Node, other: &Node) {
 }
 
 fn refusal(node: &Node, words: &[&str]) -> String {
-    match node.client().call(words) {
-        Reply::Error(error) => error,
-        other => panic!("{words:?} at {} is answered: {other:?}", node.name),
-    }
+    let reply = node.client().call(words);
+    let Reply::Error(error) = reply else { panic!("{words:?} is answered: {reply:?}") };
+    error
 }
 
 #[test]
@@ -139,4 +140,43 @@ fn datacenters_that_nobody_agrees_on_cannot_be_changed() {
     assert!(plan.notes.contains("control.store"), "{plan:?}");
     let shown = binary::answer_of(&stage, &["topology", "show", "--admin", admin]);
     assert!(shown.contains("version 1 as this node knows it"), "{shown}");
+}
+
+#[test]
+fn of_two_datacenters_one_gives_the_other_up_with_a_witness_and_not_without() {
+    let stage = Stage::alone();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 1), ("us", 1)]);
+    write_probes(&nodes.all[1], "before");
+    assert_eq!(agreed_version(&nodes.all[0]), "1");
+    nodes.all[1].crash();
+    let admin = nodes.all[0].place.admin.clone();
+    let words = ["topology", "plan", "remove", "us", "--lost", "--admin", &admin];
+    let alone = binary::run(&stage, &words);
+    assert_eq!(alone.status, Some(1), "{alone:?}");
+    assert!(alone.notes.contains("agreement cannot be reached"), "{alone:?}");
+    write_probes(&nodes.all[0], "alone");
+
+    nodes.all[1].restart(&stage);
+    nodes.all[1].await_ready(CHANGE_PATIENCE);
+    let address = nodes.spare_address();
+    let line = format!("witness = \"{address}\"");
+    for node in &mut nodes.all {
+        node.crash();
+        node.replace_line("[control]", &format!("[control]\n{line}"));
+        node.restart(&stage);
+    }
+    for node in &mut nodes.all {
+        node.await_ready(CHANGE_PATIENCE);
+    }
+    let (file, folder) = (nodes.all[0].file().to_owned(), stage.path("witness"));
+    let words = ["witness", "--config", path_text(&file), "--folder", path_text(&folder)];
+    let witness =
+        Process::start(&stage, &Start { name: "witness", words: &words, environment: &[] });
+    eventually("the witness votes", CHANGE_PATIENCE, || {
+        witness.notes().contains("the witness votes").then_some(())
+    });
+    nodes.all[1].crash();
+    carry_out(&stage, &nodes.all[0], &["remove", "us", "--lost"]);
+    write_probes(&nodes.all[0], "after");
+    assert_probes(&nodes.all[0], "after");
 }

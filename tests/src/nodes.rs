@@ -154,6 +154,16 @@ impl Nodes {
         self.all.len() - 1
     }
 
+    /// An address of this machine that no node has.
+    ///
+    /// # Panics
+    /// If the ports were not laid out by a number.
+    #[must_use]
+    pub fn spare_address(&self) -> String {
+        let base: usize = self.layout.1.parse().expect("the first port is a number");
+        format!("127.0.0.1:{}", base + 300 + self.all.len())
+    }
+
     /// Addresses for clients, in the form of `bench --endpoints`.
     #[must_use]
     pub fn endpoints(&self) -> String {

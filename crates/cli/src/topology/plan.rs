@@ -30,7 +30,8 @@ fn names<'a>(all: impl Iterator<Item = &'a Datacenter>) -> String {
 fn added(wanted: &Addition, now: &Topology) -> String {
     let Addition { name, id, nodes, from } = wanted;
     let first = now.datacenters.iter().find(|there| there.is_open);
-    let from = from.as_deref().or(first.map(|there| there.name.as_str())).unwrap_or("another");
+    let from =
+        from.as_deref().or_else(|| first.map(|there| there.name.as_str())).unwrap_or("another");
     let others = names(now.datacenters.iter());
     let count = nodes.len();
     format!(

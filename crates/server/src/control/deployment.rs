@@ -315,7 +315,7 @@ impl Deployment {
     async fn keep_voters(&self, node: &Node, store: &EmbeddedStore) -> Infallible {
         let mut rounds = interval(VOTERS_EVERY);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        loop {
+        while !node.is_stopping() {
             rounds.tick().await;
             let Ok(Some(members)) = self.read().await else { continue };
             let Ok(voters) = store.members().await else { continue };
@@ -327,7 +327,7 @@ impl Deployment {
                     Ok(_) => info!(node = %node.id, "votes in the deployment's agreement"),
                     Err(why @ MembershipError::TooMany) => debug!(node = %node.id, %why, "no vote"),
                     Err(why) => {
-                        warn!(node = %node.id, %why, "no vote in the deployment's agreement yet")
+                        warn!(node = %node.id, %why, "no vote in the deployment's agreement yet");
                     }
                 }
             }
@@ -341,6 +341,7 @@ impl Deployment {
                 }
             }
         }
+        std::future::pending().await
     }
 }
 

@@ -13,7 +13,6 @@ use antecede_control::embedded::{
     EmbeddedStore, GroupId, Listening, Member, MemberOptions, MembershipError, StoreOptions,
 };
 use tokio::net::TcpListener;
-use tokio::time::sleep;
 use tracing::{info, warn};
 
 use super::deployment::{
@@ -97,9 +96,14 @@ impl Witness {
 
     /// Votes until it cannot go on, and says why.
     pub async fn vote(&self) -> String {
-        tokio::select! {
-            why = self.member.failed() => why,
-            never = self.keep() => match never {},
+        let failed = self.member.failed();
+        tokio::pin!(failed);
+        let mut rounds = tokio::time::interval(VOTERS_EVERY);
+        loop {
+            tokio::select! {
+                why = &mut failed => return why,
+                _ = rounds.tick() => self.join().await,
+            }
         }
     }
 
@@ -109,19 +113,15 @@ impl Witness {
     }
 
     /// Becomes one of those who vote, if it is none.
-    async fn keep(&self) -> std::convert::Infallible {
-        loop {
-            let voters = self.store.members().await;
-            let is_none = |votes: bool| -> bool { !votes };
-            let votes = voters.map(|all| all.get(&WITNESS).is_some_and(|known| known.votes));
-            if votes.is_ok_and(is_none) {
-                match self.store.add_member(WITNESS, &self.address).await {
-                    Ok(_) => info!("the witness votes"),
-                    Err(why @ MembershipError::TooMany) => warn!(%why, "the witness is not needed"),
-                    Err(why) => warn!(%why, "the witness does not vote yet"),
-                }
-            }
-            sleep(VOTERS_EVERY).await;
+    async fn join(&self) {
+        let Ok(voters) = self.store.members().await else { return };
+        if voters.get(&WITNESS).is_some_and(|known| known.votes) {
+            return;
+        }
+        match self.store.add_member(WITNESS, &self.address).await {
+            Ok(_) => info!("the witness votes"),
+            Err(why @ MembershipError::TooMany) => warn!(%why, "the witness is not needed"),
+            Err(why) => warn!(%why, "the witness does not vote yet"),
         }
     }
 }
