@@ -35,3 +35,5 @@ mod redis_rs;
 mod retries;
 /// Nodes are restarted one by one, and nobody notices much.
 mod rolling_restart;
+/// Datacenters come and go.
+mod topology;

@@ -38,17 +38,27 @@ impl Load {
         Self::start_for(stage, nodes, rate, settings::load_duration())
     }
 
+    /// Starts one with a name of its own on some nodes; it lasts as long as the settings say.
+    #[must_use]
+    pub fn start_on(stage: &Stage, name: &str, nodes: &[&Node], rate: Rate) -> Self {
+        Self::start_named(stage, name, nodes, rate, settings::load_duration())
+    }
+
     /// Starts one that lasts so long.
     #[must_use]
     pub fn start_for(stage: &Stage, nodes: &Nodes, rate: Rate, span: Duration) -> Self {
-        let history = stage.path("history.jsonl");
-        let patience = format!("{}s", (END_PATIENCE + span).as_secs());
         let all: Vec<&Node> = nodes.all.iter().collect();
+        Self::start_named(stage, "history", &all, rate, span)
+    }
+
+    fn start_named(stage: &Stage, name: &str, nodes: &[&Node], rate: Rate, span: Duration) -> Self {
+        let history = stage.path(&format!("{name}.jsonl"));
+        let patience = format!("{}s", (END_PATIENCE + span).as_secs());
         let words = [
             &["--ratio", "50:50", "--home-keys", "0.5", "--history", path_text(&history)][..],
             &["--final-state", "--final-timeout", &patience, "--connections", "2"],
         ];
-        let process = bench(stage, "bench", &all, rate, span, &words.concat());
+        let process = bench(stage, name, nodes, rate, span, &words.concat());
         Self { process, history, span }
     }
 

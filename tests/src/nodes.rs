@@ -41,6 +41,18 @@ pub struct Nodes {
     pub all: Vec<Node>,
     /// Names of the datacenters.
     pub datacenters: Vec<String>,
+    layout: Layout,
+}
+
+/// How nodes were laid out.
+#[derive(Debug)]
+struct Layout {
+    /// Names of datacenters with their numbers of nodes.
+    names: Vec<String>,
+    /// The first port.
+    port: String,
+    /// What else was said to `config generate`.
+    further: Vec<String>,
 }
 
 /// What clients say to nodes on a network, which take nobody without a password.
@@ -111,13 +123,13 @@ impl Nodes {
         datacenters: &[(&str, u16)],
         change: impl Fn(&str) -> Vec<(String, String)>,
     ) -> Self {
-        let mut written = write_files(stage, datacenters, &["--control", "embedded"]);
+        let (mut written, layout) = lay_out(stage, datacenters, &["--control", "embedded"]);
         move_apart(network, &mut written);
         let node = |(place, value): (usize, &Value)| {
             let name = value["node"].as_str().expect("it has a name");
             Node::start(stage, value, change(name), Some(network.space(place)))
         };
-        Self::of(datacenters, written.iter().enumerate().map(node).collect())
+        Self::of(datacenters, written.iter().enumerate().map(node).collect(), layout)
     }
 
     fn start_with(
@@ -127,21 +139,63 @@ impl Nodes {
         environment: &[(&str, &str)],
     ) -> Self {
         let control = [control, &["--faults"]].concat();
-        let written = write_files(stage, datacenters, &control);
+        let (written, layout) = lay_out(stage, datacenters, &control);
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let environment: Vec<_> = environment.iter().map(owned).collect();
         let node = |value| Node::start(stage, value, environment.clone(), None);
-        Self::of(datacenters, written.iter().map(node).collect())
+        Self::of(datacenters, written.iter().map(node).collect(), layout)
     }
 
     /// Nodes that have been started, once all are ready.
-    fn of(datacenters: &[(&str, u16)], all: Vec<Node>) -> Self {
+    fn of(datacenters: &[(&str, u16)], all: Vec<Node>, layout: Layout) -> Self {
         let datacenters = datacenters.iter().map(|(name, _)| (*name).to_owned()).collect();
-        let mut nodes = Self { all, datacenters };
+        let mut nodes = Self { all, datacenters, layout };
         for node in &mut nodes.all {
             node.await_ready(START_TIMEOUT);
         }
         nodes
+    }
+
+    /// Starts the only node of a datacenter that the settings of the others do not name; it serves
+    /// nobody until the deployment is told of it. Its place among all.
+    ///
+    /// # Panics
+    /// If there is no deployment that it could be added to.
+    pub fn add(&mut self, stage: &Stage, name: &str) -> usize {
+        let file = std::fs::read_to_string(&self.all[0].file).expect("there is a file");
+        let id = file.lines().find_map(|line| line.strip_prefix("id = "));
+        let id = id.expect("it has an id").trim_matches('"').to_owned();
+        let Layout { names, port, further } = &self.layout;
+        let names = [names.clone(), vec![format!("{name}:1")]].concat();
+        let mut words = vec!["--added", name, "--deployment-id", &id];
+        words.extend(further.iter().map(String::as_str));
+        let files: Vec<(PathBuf, String)> = self
+            .all
+            .iter()
+            .map(|node| {
+                let text = std::fs::read_to_string(&node.file).expect("it can be read");
+                (node.file.clone(), text)
+            })
+            .collect();
+        let written = generate(stage, &names, port, &words);
+        // The files of the others stay as they were.
+        for (path, text) in files {
+            std::fs::write(path, text).expect("it can be written");
+        }
+        let value = written.last().expect("a file for each node");
+        self.all.push(Node::start(stage, value, Vec::new(), None));
+        self.datacenters.push(name.to_owned());
+        self.all.len() - 1
+    }
+
+    /// An address of this machine that no node has.
+    ///
+    /// # Panics
+    /// If the ports were not laid out by a number.
+    #[must_use]
+    pub fn spare_address(&self) -> String {
+        let base: usize = self.layout.port.parse().expect("the first port is a number");
+        format!("127.0.0.1:{}", base + 300 + self.all.len())
     }
 
     /// Addresses for clients, in the form of `bench --endpoints`.
@@ -197,23 +251,35 @@ impl Nodes {
     }
 }
 
-/// Writes the files of a deployment; what was written.
-fn write_files(stage: &Stage, datacenters: &[(&str, u16)], further: &[&str]) -> Vec<Value> {
+/// Nodes of datacenters that may be added later.
+const ADDED_MAX: u16 = 1;
+
+/// Writes the files of a deployment; what was written, and how to write them again.
+fn lay_out(stage: &Stage, datacenters: &[(&str, u16)], further: &[&str]) -> (Vec<Value>, Layout) {
     let count: u16 = datacenters.iter().map(|(_, count)| count).sum();
-    let offsets: Vec<u16> =
-        (0..count).flat_map(|node| [node, 100 + node, 200 + node, 300 + node]).collect();
+    // Some more, for datacenters that come later.
+    let offsets: Vec<u16> = (0..count + ADDED_MAX)
+        .flat_map(|node| [node, 100 + node, 200 + node, 300 + node])
+        .collect();
     let port = ports::base_with_free(&offsets).to_string();
     let names: Vec<String> =
         datacenters.iter().map(|(name, count)| format!("{name}:{count}")).collect();
-    let names = names.join(",");
-    let (data, files) = (stage.path("data"), stage.path("files"));
+    let written = generate(stage, &names, &port, further);
+    assert_eq!(written.len(), usize::from(count), "a file for each node");
+    let further = further.iter().map(|word| (*word).to_owned()).collect();
+    (written, Layout { names, port, further })
+}
+
+/// Writes the files of all nodes; what it says of each.
+fn generate(stage: &Stage, names: &[String], port: &str, further: &[&str]) -> Vec<Value> {
+    let (data, files, names) = (stage.path("data"), stage.path("files"), names.join(","));
     let fixed = [
         "config",
         "generate",
         "--datacenters",
         &names,
         "--base-port",
-        &port,
+        port,
         "--data",
         path_text(&data),
         "--fsync",
@@ -224,9 +290,7 @@ fn write_files(stage: &Stage, datacenters: &[(&str, u16)], further: &[&str]) -> 
     ];
     let written = binary::answer_of(stage, &[&fixed[..], further].concat());
     let written: Value = serde_json::from_str(&written).expect("what was written is JSON");
-    let written = written.as_array().expect("it is a list").clone();
-    assert_eq!(written.len(), usize::from(count), "a file for each node");
-    written
+    written.as_array().expect("it is a list").clone()
 }
 
 /// Gives each node the address that it has on a network, in all files and in what is told of them.

@@ -32,6 +32,9 @@ pub(crate) struct DatacenterPlace {
     pub(crate) name: String,
     /// Its nodes in order.
     pub(crate) nodes: Vec<NodePlace>,
+    /// Whether it is added to a deployment that is there already.
+    #[serde(skip)]
+    pub(crate) is_added: bool,
 }
 
 /// Where a node keeps its log.
@@ -91,6 +94,9 @@ impl Deployment {
             writeln!(text, "\n[[datacenter]]")?;
             writeln!(text, "id = {number}")?;
             writeln!(text, "name = {}", quoted(&datacenter.name))?;
+            if datacenter.is_added {
+                writeln!(text, "added = true")?;
+            }
             for (number, node) in (1..).zip(&datacenter.nodes) {
                 writeln!(text, "\n[[datacenter.node]]")?;
                 writeln!(text, "number = {number}")?;
@@ -170,6 +176,7 @@ mod tests {
     pub(crate) fn of_nine() -> Deployment {
         let datacenter = |name: &str, base: u16| DatacenterPlace {
             name: name.to_owned(),
+            is_added: name == "ap",
             nodes: (0..3)
                 .map(|node| NodePlace {
                     client: format!("127.0.0.1:{}", base + node),
@@ -213,6 +220,8 @@ mod tests {
             assert_eq!(config.deployment_name, deployment.name);
             assert!(config.has_faults);
             assert_eq!(config.control_members().len(), 3);
+            let added: Vec<bool> = config.datacenters.iter().map(|there| there.is_added).collect();
+            assert_eq!(added, [false, false, true]);
             assert_eq!(
                 config.control_address(),
                 deployment.datacenters[dc].nodes[node].control.as_deref()

@@ -10,8 +10,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::client::connection::connect;
 
-/// How long an admin port may take.
-const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long an admin port may take; some answers have to come from other datacenters.
+const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The longest answer that is read.
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
@@ -22,26 +22,43 @@ const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// When the port cannot be reached or answers with another status than 200.
 pub(crate) async fn get(url: &str, path: &str) -> anyhow::Result<String> {
     let address = address_of(url);
-    let question = ask(address, path);
-    let answer = tokio::time::timeout(TIMEOUT, question)
-        .await
-        .with_context(|| format!("{address} did not answer within 5s"))?
-        .with_context(|| format!("cannot ask the admin port at {address}; is it running?"))?;
-    let answer = String::from_utf8_lossy(&answer);
-    let Some((head, body)) = answer.split_once("\r\n\r\n") else {
-        bail!("{address} does not speak HTTP; is it the admin port?");
-    };
-    let status = head.split_whitespace().nth(1).unwrap_or("no status");
-    if status != "200" {
+    let (status, body) = ask(address, &format!("GET {path}"), "").await?;
+    if status != 200 {
         bail!("{address}{path} answered {status}: {}", body.trim());
     }
-    Ok(body.to_owned())
+    Ok(body)
 }
 
-async fn ask(address: &str, path: &str) -> anyhow::Result<Vec<u8>> {
+/// Sends JSON to `path` at the admin port `url`; its status and what it says.
+///
+/// # Errors
+/// When the port cannot be reached.
+pub(crate) async fn post(url: &str, path: &str, json: &str) -> anyhow::Result<(u16, String)> {
+    ask(address_of(url), &format!("POST {path}"), json).await
+}
+
+async fn ask(address: &str, what: &str, json: &str) -> anyhow::Result<(u16, String)> {
+    let answer = tokio::time::timeout(TIMEOUT, exchange(address, what, json))
+        .await
+        .with_context(|| format!("{address} did not answer within {}s", TIMEOUT.as_secs()))?
+        .with_context(|| format!("cannot ask the admin port at {address}; is it running?"))?;
+    let answer = String::from_utf8_lossy(&answer);
+    let status = answer.split_whitespace().nth(1).and_then(|word| word.parse().ok());
+    let parts = answer.split_once("\r\n\r\n").filter(|_| answer.starts_with("HTTP/"));
+    let (Some((_, body)), Some(status)) = (parts, status) else {
+        bail!("{address} does not speak HTTP; is it the admin port?");
+    };
+    Ok((status, body.to_owned()))
+}
+
+async fn exchange(address: &str, what: &str, json: &str) -> anyhow::Result<Vec<u8>> {
     let mut stream = connect(address, TIMEOUT).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
+    let content = match json.len() {
+        0 => String::new(),
+        count => format!("Content-Type: application/json\r\nContent-Length: {count}\r\n"),
+    };
+    let head = format!("{what} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n{content}\r\n");
+    stream.write_all(format!("{head}{json}").as_bytes()).await?;
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
     Ok(answer)

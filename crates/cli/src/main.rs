@@ -5,7 +5,8 @@
 //! signals.
 //!
 //! Exit status: 0 done, 1 failed, 2 used wrongly; a node that must not go on ends with 3 (its disk has
-//! failed: start it again) or 4 (a newer run of it is there: do not).
+//! failed: start it again) or 4 (a newer run of it is there: do not); `topology apply` with 5 if the
+//! members have changed since the plan was made.
 
 /// What is typed behind options.
 mod arguments;
@@ -29,7 +30,7 @@ mod http;
 mod memory;
 /// What is printed.
 mod screen;
-/// `antecede serve` and `antecede dev`.
+/// `antecede serve`, `antecede dev` and `antecede witness`.
 mod serve;
 /// `antecede config`.
 mod settings;
@@ -39,6 +40,8 @@ mod status;
 mod table;
 /// Log lines.
 mod telemetry;
+/// `antecede topology`.
+mod topology;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -72,10 +75,14 @@ enum Command {
     Dev(serve::DevOptions),
     /// Run one node of a deployment
     Serve(serve::ServeOptions),
+    /// Vote in a third place on which datacenters there are
+    Witness(serve::WitnessOptions),
     /// Show how a deployment is
     Status(status::StatusOptions),
     /// Tell what is wrong with a deployment, and what mends it
     Doctor(doctor::DoctorOptions),
+    /// Show, add and remove datacenters
+    Topology(topology::TopologyOptions),
     /// Write, check and show configuration files
     Config(settings::ConfigOptions),
     /// Measure servers that speak the Redis protocol, and record what they answer
@@ -94,11 +101,12 @@ fn main() -> ExitCode {
         }
     };
     let usual = match arguments.command {
-        Command::Serve(_) => LevelFilter::INFO,
+        Command::Serve(_) | Command::Witness(_) => LevelFilter::INFO,
         Command::Demo(_) => LevelFilter::ERROR,
         Command::Dev(_)
         | Command::Status(_)
         | Command::Doctor(_)
+        | Command::Topology(_)
         | Command::Config(_)
         | Command::Bench(_)
         | Command::Check(_) => LevelFilter::WARN,
@@ -108,8 +116,10 @@ fn main() -> ExitCode {
         Command::Demo(options) => with_runtime(|placement| demo::run(options, placement)),
         Command::Dev(options) => with_runtime(|placement| serve::dev(options, placement)),
         Command::Serve(options) => with_runtime(|placement| serve::serve(options, placement)),
+        Command::Witness(options) => with_runtime(|_| serve::witness(options)),
         Command::Status(options) => with_runtime(|_| status::run(options)),
         Command::Doctor(options) => with_runtime(|_| doctor::run(options)),
+        Command::Topology(options) => with_runtime(|_| topology::run(options)),
         Command::Config(options) => settings::run(options),
         Command::Bench(options) => with_runtime(|_| bench::run(options)),
         Command::Check(options) => check::run(options),

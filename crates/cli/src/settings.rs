@@ -57,6 +57,12 @@ struct GenerateOptions {
     #[arg(long, value_delimiter = ',', required = true, value_parser = datacenter,
           value_name = "NAME:NODES,...")]
     datacenters: Vec<(String, u16)>,
+    /// Those of them that are added to a deployment that is there already
+    #[arg(long, value_delimiter = ',', value_name = "NAME,...", requires = "deployment_id")]
+    added: Vec<String>,
+    /// The id of the deployment, 32 hexadecimal digits; without it, a new one
+    #[arg(long, value_name = "ID")]
+    deployment_id: Option<String>,
     /// First port; nodes take it and the next for clients, from 100 on for peers, from 200 on for
     /// the admin ports, from 300 on for the agreement
     #[arg(long, default_value_t = 7000)]
@@ -227,6 +233,11 @@ fn laid_out(options: &GenerateOptions) -> anyhow::Result<Deployment> {
         let what = format!("ports from {} on are too few; give a lower one", options.base_port);
         return Err(UsageError(what).into());
     }
+    let is_named = |added: &&String| options.datacenters.iter().any(|(name, _)| name == *added);
+    if let Some(unknown) = options.added.iter().find(|added| !is_named(added)) {
+        let what = format!("{unknown} is said to be added; name it among the datacenters, too");
+        return Err(UsageError(what).into());
+    }
     let mut port = options.base_port;
     let mut datacenters = Vec::new();
     for (name, count) in &options.datacenters {
@@ -241,10 +252,11 @@ fn laid_out(options: &GenerateOptions) -> anyhow::Result<Deployment> {
             });
             port += 1;
         }
-        datacenters.push(DatacenterPlace { name: name.clone(), nodes });
+        let is_added = options.added.contains(name);
+        datacenters.push(DatacenterPlace { name: name.clone(), nodes, is_added });
     }
     Ok(Deployment {
-        id: deployment::new_id()?,
+        id: options.deployment_id.clone().map_or_else(deployment::new_id, Ok)?,
         name: "antecede".to_owned(),
         shards: options.shards,
         has_faults: options.faults,
@@ -270,6 +282,8 @@ mod tests {
     fn files_for_all_nodes_are_written_and_read_again() {
         let folder = tempfile::tempdir().unwrap();
         let options = GenerateOptions {
+            added: Vec::new(),
+            deployment_id: None,
             datacenters: vec![("eu".to_owned(), 3), ("us".to_owned(), 3), ("ap".to_owned(), 3)],
             base_port: 7000,
             data: folder.path().join("data"),
@@ -302,6 +316,8 @@ mod tests {
     fn files_name_the_members_of_etcd() {
         let folder = tempfile::tempdir().unwrap();
         let options = GenerateOptions {
+            added: Vec::new(),
+            deployment_id: None,
             datacenters: vec![("eu".to_owned(), 3)],
             base_port: 7000,
             data: folder.path().join("data"),

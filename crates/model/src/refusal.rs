@@ -78,10 +78,10 @@ pub enum Refusal {
     /// The datacenter is being removed.
     #[error("this datacenter is being removed and takes no more writes; use another one")]
     Leaving,
-    /// The datacenter was removed, or given up.
+    /// The datacenter was removed, or given up, or not added yet.
     #[error(
-        "this datacenter belongs to the deployment no more: the others have gone on without it; \
-         use another one"
+        "this datacenter does not belong to the deployment: it was not added yet, or the others \
+         have gone on without it; use another one"
     )]
     Gone,
     /// The memory limit is reached.

@@ -107,7 +107,7 @@ impl Environment for Surroundings<'_> {
         let here = configuration.datacenter(node.id.datacenter);
         Identity {
             version: env!("CARGO_PKG_VERSION"),
-            datacenter: node.config.datacenter_name(node.id.datacenter).to_owned(),
+            datacenter: node.name_of(node.id.datacenter),
             node: format!("{}{a:02x}{b:02x}{c:02x}{d:02x}", configuration.deployment),
             node_count: here.map_or(1, |here| here.nodes.len()),
         }
@@ -251,7 +251,7 @@ fn keyspace(node: &Node, text: &mut String) {
 fn causal(node: &Node, text: &mut String) {
     let cuts = node.cuts();
     let here = node.id.datacenter;
-    line(text, "dc", node.config.datacenter_name(here));
+    line(text, "dc", node.name_of(here));
     line(text, "dc_id", here);
     line(text, "node", node.id);
     line(text, "boot", node.boot);
@@ -263,10 +263,10 @@ fn causal(node: &Node, text: &mut String) {
     line(text, "shards_settling", node.unsettled());
     line(text, "default_level", "linearizable");
     for (origin, stamp) in cuts.stable.iter() {
-        line(text, &format!("stable_{}", node.config.datacenter_name(origin)), stamp);
+        line(text, &format!("stable_{}", node.name_of(origin)), stamp);
     }
     for (peer, lag) in node.lags() {
-        let name = node.config.datacenter_name(peer);
+        let name = node.name_of(peer);
         line(text, &format!("lag_ms_{name}"), lag.as_millis());
     }
 }

@@ -39,6 +39,7 @@ mod telemetry;
 mod workers;
 
 pub use config::Config;
+pub use control::witness::{Witness, WitnessError};
 pub use node::{MemoryFigure, StartError};
 pub use peer::{LinkError, LinkShape, LinkShaper, read_hello, take_messages};
 pub use server::{Listeners, RunningServer, Server, ServerOptions};

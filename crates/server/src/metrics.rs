@@ -246,6 +246,18 @@ pub const METRICS: &[Metric] = &[
         "1 while the agreement on who serves answers this node, else 0",
     ),
     gauge("antecede_control_decides", &[], "", "1 on the node that decides who serves, else 0"),
+    gauge(
+        "antecede_membership_epoch",
+        &[],
+        "",
+        "The version of the deployment's datacenters that this node acts by",
+    ),
+    gauge(
+        "antecede_standing",
+        &["standing"],
+        "",
+        "1 for what this node's datacenter may do (joining, copying, open, leaving, lost, gone, none), else 0",
+    ),
     gauge("antecede_settling_shards", &[], "shards", "Replicas of this node that do not serve yet"),
     gauge("antecede_keys", &[], "keys", "Keys in the replicas of this node"),
     gauge("antecede_used_memory_bytes", &[], "bytes", "Memory of the process"),

@@ -171,9 +171,7 @@ impl Server {
                 placement.clone(),
             )));
         }
-        for link in node.links.iter() {
-            tasks.push(tokio::spawn(peer::link::keep(Arc::clone(&node), Arc::clone(link))));
-        }
+        tasks.push(tokio::spawn(peer::keep_all(Arc::clone(&node))));
         node.start_replicas();
         let of_checkpoints = Arc::clone(&node);
         let checkpoints = std::thread::Builder::new()
@@ -194,7 +192,8 @@ impl Server {
         if let Some(listener) = listeners.admin {
             let (listener, address) = into_tokio(listener, "the admin port")?;
             admin_address = Some(address);
-            let service = admin::serve(Arc::clone(&node), shaper.clone(), listener);
+            let deployment = agreement.as_ref().and_then(|all| all.deployment.clone());
+            let service = admin::serve(Arc::clone(&node), shaper.clone(), deployment, listener);
             tasks.push(tokio::spawn(service));
         }
         let (listener, client_address) = into_tokio(listeners.client, "clients")?;

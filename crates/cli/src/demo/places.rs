@@ -59,7 +59,8 @@ pub(crate) fn take(base: Option<u16>) -> anyhow::Result<Places> {
             });
             sockets.push(Listeners { client, peer: Some(peer), admin: Some(admin), control: None });
         }
-        places.datacenters.push(DatacenterPlace { name: name.to_owned(), nodes });
+        let (name, is_added) = (name.to_owned(), false);
+        places.datacenters.push(DatacenterPlace { name, nodes, is_added });
         places.sockets.push(sockets);
     }
     Ok(places)

@@ -38,6 +38,12 @@ pub(super) enum Kind {
     Cut,
     /// A datacenter is far behind another one.
     Lag,
+    /// The agreement on datacenters cannot be reached.
+    NoDeployment,
+    /// A datacenter that is no member, or does not begin.
+    NoMember,
+    /// A datacenter is being added or removed.
+    Topology,
     /// Replicas are missing, or copy, for no other reason that is told.
     Replicas,
     /// Nodes have just started.
@@ -77,6 +83,7 @@ pub(super) fn of(heard: &Heard) -> Vec<Finding> {
     for told in heard.told() {
         found.extend(of_node(heard, told));
     }
+    found.extend(topology(heard));
     found.extend(replicas(heard));
     found.extend(versions(heard));
     found.sort_by_key(|finding| finding.kind);
@@ -325,6 +332,52 @@ fn links(heard: &Heard, told: &Told) -> Vec<Finding> {
             );
             found.push(finding(Kind::NoLink, place_of(told), what, action));
         }
+    }
+    found
+}
+
+/// Datacenters that come and go.
+fn topology(heard: &Heard) -> Vec<Finding> {
+    let mut found = Vec::new();
+    let admin = heard.by_admin.iter().find(|(_, told)| told.is_some()).map(|(admin, _)| admin);
+    let show = format!(
+        "`antecede topology show --admin {}` shows how far it is",
+        admin.map_or("ADMIN", String::as_str)
+    );
+    for told in heard.told() {
+        if told.topology.is_gone {
+            let what = "its datacenter is of this deployment no more: it refuses everything";
+            let action = "stop it, and send its clients elsewhere; its folder may be kept until \
+                          nobody can ask for its data";
+            found.push(finding(Kind::NoMember, place_of(told), what.to_owned(), action.to_owned()));
+        }
+        if let Some(why) = &told.topology.waits_to_begin {
+            let what = "its datacenter does not begin".to_owned();
+            found.push(finding(Kind::NoMember, told.datacenter.as_str(), what, why.clone()));
+        }
+        if let Some(why) = &told.topology.outage {
+            let what = format!(
+                "the agreement on datacenters cannot be reached, none can be added or removed: {why}"
+            );
+            let action =
+                "see that the first nodes of most datacenters run and reach each other at \
+                          their control addresses; all else goes on meanwhile"
+                    .to_owned();
+            found.push(finding(Kind::NoDeployment, told.datacenter.as_str(), what, action));
+        }
+    }
+    let changes: BTreeSet<&str> =
+        heard.told().filter_map(|told| told.topology.change.as_deref()).collect();
+    for change in changes {
+        let known = heard.told().filter(|told| told.topology.change.as_deref() == Some(change));
+        let waits: BTreeSet<&str> =
+            known.flat_map(|told| &told.topology.waits).map(String::as_str).collect();
+        let waits: Vec<&str> = waits.into_iter().collect();
+        let what = match waits.is_empty() {
+            true => change.to_owned(),
+            false => format!("{change}; it waits: {}", waits.join("; ")),
+        };
+        found.push(finding(Kind::Topology, "deployment", what, show.clone()));
     }
     found
 }

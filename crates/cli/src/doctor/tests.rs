@@ -207,3 +207,20 @@ fn nobody_can_tell_while_no_node_answers() {
     assert_eq!(report.health, Health::Unknown);
     assert!(report.to_text().starts_with("cannot tell: no node answers"));
 }
+
+#[test]
+fn a_datacenter_that_comes_or_has_gone_is_told_with_what_it_waits_for() {
+    let mut heard = without(&[]);
+    for (node, told) in heard.by_admin.iter_mut().filter_map(|(n, t)| Some((n, t.as_mut()?))) {
+        if node.ends_with("1.1") {
+            told.topology.change = Some("datacenter ap (3) is being added".to_owned());
+            told.topology.waits = vec!["datacenter us has not acknowledged".to_owned()];
+        }
+        told.topology.is_gone = node.ends_with("2.3");
+    }
+    let found = of(&heard);
+    let kinds: Vec<Kind> = found.iter().map(|finding| finding.kind).collect();
+    assert_eq!(kinds, [Kind::NoMember, Kind::Topology], "{found:?}");
+    assert!(found[1].what.contains("it waits: datacenter us has not"), "{found:?}");
+    assert!(found[1].action.contains("antecede topology show --admin host:1.1"), "{found:?}");
+}

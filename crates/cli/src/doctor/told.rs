@@ -28,6 +28,8 @@ pub(super) struct Told {
     pub(super) can_lose: Option<u64>,
     pub(super) control: Option<Control>,
     #[serde(default)]
+    pub(super) topology: Topology,
+    #[serde(default)]
     pub(super) log: Log,
     #[serde(default)]
     pub(super) chains: Vec<Chain>,
@@ -73,6 +75,18 @@ pub(super) struct Chain {
     pub(super) last_serving: Vec<String>,
     #[serde(default)]
     pub(super) offline: Vec<String>,
+}
+
+/// The datacenters of the deployment, as a node knows them.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Topology {
+    #[serde(default)]
+    pub(super) is_gone: bool,
+    pub(super) change: Option<String>,
+    #[serde(default)]
+    pub(super) waits: Vec<String>,
+    pub(super) outage: Option<String>,
+    pub(super) waits_to_begin: Option<String>,
 }
 
 /// A link to another node.

@@ -1,11 +1,11 @@
-//! `antecede serve` and `antecede dev`: one node until somebody ends it.
+//! `antecede serve` and `antecede dev`: one node until somebody ends it; `antecede witness`: none.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use antecede_server::config::{Config, Layers};
-use antecede_server::{Placement, RunningServer, Server, ServerOptions};
+use antecede_server::{Placement, RunningServer, Server, ServerOptions, Witness};
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
@@ -30,6 +30,20 @@ pub(crate) struct ServeOptions {
     /// Override one key, such as limits.maxmemory=1GiB; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
+}
+
+/// A witness: it votes where datacenters are agreed on, and holds no data.
+///
+/// Two datacenters have no majority without both; run it in a third place, at the address that
+/// control.witness names in the settings of all nodes.
+#[derive(Clone, Debug, Args)]
+pub(crate) struct WitnessOptions {
+    /// The configuration file of any node of the deployment
+    #[arg(long, short, value_name = "FILE")]
+    config: PathBuf,
+    /// The folder of the witness itself
+    #[arg(long, value_name = "FOLDER")]
+    folder: PathBuf,
 }
 
 /// When written records are synced to disk.
@@ -128,6 +142,23 @@ pub(crate) async fn dev(
     }
     screen::answer(&format!("try: redis-cli -p {} SET hello world", address.port()));
     until_asked(server).await
+}
+
+/// Runs `witness`.
+///
+/// # Errors
+/// When the configuration is wrong, or the witness cannot start or go on.
+pub(crate) async fn witness(options: &WitnessOptions) -> anyhow::Result<ExitCode> {
+    let config = Config::load(&Layers::of_process(Some(&options.config), Vec::new())?)?;
+    let witness =
+        Witness::start(&config, &options.folder).await.context("cannot start the witness")?;
+    tokio::select! {
+        why = witness.vote() => Err(anyhow!("the witness cannot go on: {why}")),
+        () = ending::asked() => {
+            witness.stop().await;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
 }
 
 /// The options as keys of the configuration.

@@ -42,6 +42,7 @@ struct NodeStatus {
     trouble: Vec<String>,
     can_lose: Option<u64>,
     control: Option<Control>,
+    topology: Option<Topology>,
     #[serde(default)]
     epoch: u64,
     version: String,
@@ -64,6 +65,15 @@ struct Control {
     leader: Option<String>,
     reachable: bool,
     lease_ms: u64,
+}
+
+/// The datacenters as a node acts by them.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+struct Topology {
+    version: u64,
+    change: Option<String>,
+    #[serde(default)]
+    waits: Vec<String>,
 }
 
 impl Control {
@@ -199,10 +209,30 @@ fn of_datacenters(nodes: &[Answered]) -> (Vec<String>, Vec<String>) {
     (trouble, spare)
 }
 
+/// The change of the datacenters that is under way, and what it waits for, as told by those who
+/// know the newest version.
+fn topology_lines(nodes: &[Answered]) -> Vec<String> {
+    let told = nodes.iter().filter_map(|node| node.status.as_ref()?.topology.as_ref());
+    let newest = told.clone().map(|topology| topology.version).max();
+    let told = told.filter(|topology| Some(topology.version) == newest);
+    let changing = told.filter_map(|topology| Some((topology.change.as_ref()?, &topology.waits)));
+    let mut lines = Vec::new();
+    for (change, waits) in changing {
+        let waits = waits.iter().map(|wait| format!("  it waits: {wait}"));
+        for line in std::iter::once(change.clone()).chain(waits) {
+            if !lines.contains(&line) {
+                lines.push(line);
+            }
+        }
+    }
+    lines
+}
+
 impl Overview {
     fn of(nodes: Vec<Answered>) -> Self {
         let answering = nodes.iter().filter(|node| node.status.is_some()).count();
-        let (news, spare) = of_datacenters(&nodes);
+        let (news, can_lose) = of_datacenters(&nodes);
+        let spare = [topology_lines(&nodes), can_lose].concat();
         let mut reasons: Vec<String> = news;
         for node in &nodes {
             match &node.status {
@@ -282,6 +312,7 @@ mod tests {
             trouble: verdict.strip_prefix("degraded: ").map(str::to_owned).into_iter().collect(),
             can_lose: None,
             control: None,
+            topology: None,
             epoch: 1,
             version: "0.0.0".to_owned(),
             datacenter: "eu".to_owned(),
@@ -335,6 +366,26 @@ mod tests {
         );
         let text = overview.to_text();
         assert!(text.contains("cannot be reached") && text.contains("1.3"), "{text}");
+    }
+
+    #[test]
+    fn a_change_of_datacenters_is_told_once_with_what_it_waits_for() {
+        let told = |name: &str, version: u64, change: Option<&str>| {
+            let mut node = node(name, "healthy", 0);
+            let change = change.map(str::to_owned);
+            let waits = vec!["datacenter us has not acknowledged".to_owned()];
+            node.status.as_mut().unwrap().topology = Some(Topology { version, change, waits });
+            node
+        };
+        let now = Some("datacenter ap is being added");
+        let nodes = vec![told("1.1", 4, now), told("1.2", 4, now), told("1.3", 3, Some("older"))];
+        let overview = Overview::of(nodes);
+        assert_eq!(overview.health, Health::Healthy);
+        assert_eq!(
+            overview.verdict,
+            "healthy: 3 of 3 nodes, largest lag 0 ms\n  datacenter ap is being added\n    it waits: \
+             datacenter us has not acknowledged"
+        );
     }
 
     #[test]

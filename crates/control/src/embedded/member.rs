@@ -29,7 +29,7 @@ use super::{
     message::{Reply, Request},
     network::{Network, Pool},
     raft::{Command, Outcome, Raft, Timing, member_of, node_of},
-    serving::{self, Answering},
+    serving::{self, Answering, Desk},
     state::{State, StateMachine},
 };
 use crate::{
@@ -53,13 +53,29 @@ pub struct MemberOptions {
     /// Its file.
     pub path: PathBuf,
     /// Where it listens.
-    pub listener: TcpListener,
+    pub listener: Listening,
     /// How it begins.
     pub start: Start,
     /// How fast the loss of a leader is noticed.
     pub timing: Timing,
     /// The steady clock, which goes on while the machine sleeps.
     pub clock: fn() -> Steady,
+}
+
+/// Where a member listens.
+#[derive(Debug)]
+pub enum Listening {
+    /// At a socket of its own.
+    Socket(TcpListener),
+    /// Where another member of the same node does, which must stay for as long.
+    Beside(Port),
+}
+
+/// The address of a member, where one of another group may listen, too.
+#[derive(Clone, Debug)]
+pub struct Port {
+    desk: Arc<Desk>,
+    address: SocketAddr,
 }
 
 /// Why a member could not be opened.
@@ -115,10 +131,11 @@ pub enum OpenError {
 #[derive(Debug)]
 pub struct Member {
     core: Arc<Core>,
-    serving: JoinHandle<()>,
+    port: Port,
+    /// Takes connections; `None` if another member does.
+    serving: Option<JoinHandle<()>>,
     /// Ends when the file is closed.
     open: watch::Receiver<()>,
-    local_address: SocketAddr,
 }
 
 impl Member {
@@ -138,8 +155,14 @@ impl Member {
         {
             return Err(OpenError::NotAFounder { node, group });
         }
-        let local_address =
-            listener.local_addr().map_err(|source| OpenError::Listener { node, source })?;
+        let (port, socket) = match listener {
+            Listening::Beside(port) => (port, None),
+            Listening::Socket(socket) => {
+                let address = socket.local_addr();
+                let address = address.map_err(|source| OpenError::Listener { node, source })?;
+                (Port { desk: Arc::default(), address }, Some(socket))
+            }
+        };
         let (file, founders) = MemberFile::open(&path, group, node, start)
             .map_err(|source| OpenError::File { node, source })?;
         let file = Arc::new(file);
@@ -164,8 +187,10 @@ impl Member {
         });
         core.found(founders).await.map_err(failed)?;
         let answering: Arc<dyn Answering> = Arc::<Core>::clone(&core);
-        let serving = tokio::spawn(serving::serve(answering, listener));
-        Ok(Self { core, serving, open, local_address })
+        port.desk.seat(answering);
+        let serve = |socket| tokio::spawn(serving::serve(Arc::clone(&port.desk), socket));
+        let serving = socket.map(serve);
+        Ok(Self { core, port, serving, open })
     }
 
     /// Which node it is.
@@ -177,7 +202,13 @@ impl Member {
     /// Where it listens.
     #[must_use]
     pub const fn local_address(&self) -> SocketAddr {
-        self.local_address
+        self.port.address
+    }
+
+    /// Where a member of another group may listen, too.
+    #[must_use]
+    pub fn port(&self) -> Port {
+        self.port.clone()
     }
 
     /// Who leads, as far as this member knows.
@@ -190,19 +221,29 @@ impl Member {
     ///
     /// The process has to end then: what was on its way to the disk is in doubt.
     pub async fn failed(&self) -> String {
+        self.watch_failure().await
+    }
+
+    /// The same, for whoever does not hold the member; for ever, if it is stopped.
+    pub fn watch_failure(&self) -> impl Future<Output = String> + use<> {
         let mut metrics = self.core.raft.metrics();
-        let running = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
-        let fatal = running.ok().and_then(|metrics| metrics.running_state.clone().err());
-        fatal.map_or_else(|| "it was stopped".to_owned(), |fatal| fatal.to_string())
+        async move {
+            let running = metrics.wait_for(|metrics| metrics.running_state.is_err()).await;
+            let fatal = running.ok().and_then(|metrics| metrics.running_state.clone().err());
+            fatal.map_or_else(|| "it was stopped".to_owned(), |fatal| fatal.to_string())
+        }
     }
 
     /// Stops it and waits until it has left its file.
     pub async fn stop(mut self) {
-        self.serving.abort();
-        if let Err(error) = (&mut self.serving).await
-            && !error.is_cancelled()
-        {
-            tracing::error!(%error, "the server of the agreement had ended by itself");
+        self.port.desk.leave(self.core.group);
+        if let Some(serving) = &mut self.serving {
+            serving.abort();
+            if let Err(error) = serving.await
+                && !error.is_cancelled()
+            {
+                tracing::error!(%error, "the server of the agreement had ended by itself");
+            }
         }
         if let Err(error) = self.core.raft.shutdown().await {
             tracing::error!(%error, "the agreement did not end in order");
@@ -219,7 +260,10 @@ impl Member {
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.serving.abort();
+        self.port.desk.leave(self.core.group);
+        if let Some(serving) = &self.serving {
+            serving.abort();
+        }
     }
 }
 

@@ -37,7 +37,7 @@ use antecede_model::{
 
 pub use client::{EmbeddedStore, StoreOptions};
 pub use disk::{FileError, Start};
-pub use member::{Member, MemberOptions, OpenError};
+pub use member::{Listening, Member, MemberOptions, OpenError, Port};
 pub use membership::{MEMBERS_MAX, MemberState, MembershipError};
 pub use raft::Timing;
 

@@ -1,13 +1,21 @@
-//! Answers those who connect to a member: first who they are, then one request after the other.
+//! Answers those who connect to members at one address: first who they are and whom
+//! they mean, then one request after the other.
 //!
 //! What cannot be read ends the connection; nothing that comes in can end the member.
 //!
 //! Limits: a number of connections at once (one more is closed at once), time for the hello, for
 //! the next request, and for taking an answer.
 
-use std::{fmt, future::Future, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{Arc, Weak},
+    time::Duration,
+};
 
 use antecede_model::ids::NodeId;
+use parking_lot::RwLock;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, TryAcquireError},
@@ -48,8 +56,34 @@ pub(crate) trait Answering: Send + Sync + fmt::Debug {
     fn answer(&self, request: Request) -> Pin<Box<dyn Future<Output = Reply> + Send + '_>>;
 }
 
+/// Members of different groups that answer at one address.
+#[derive(Debug, Default)]
+pub(crate) struct Desk {
+    members: RwLock<Vec<Arc<dyn Answering>>>,
+}
+
+impl Desk {
+    /// Lets one more answer; it is the only one of its group.
+    pub(crate) fn seat(&self, member: Arc<dyn Answering>) {
+        let mut members = self.members.write();
+        members.retain(|other| other.group() != member.group());
+        members.push(member);
+    }
+
+    /// Nobody answers for this group any more.
+    pub(crate) fn leave(&self, group: GroupId) {
+        self.members.write().retain(|other| other.group() != group);
+    }
+
+    /// The one of a group, or else the first one, which says who it is.
+    fn find(&self, group: GroupId) -> Option<Arc<dyn Answering>> {
+        let members = self.members.read();
+        members.iter().find(|member| member.group() == group).or_else(|| members.first()).cloned()
+    }
+}
+
 /// Accepts connections until it is dropped, and with it all of them.
-pub(crate) async fn serve(core: Arc<dyn Answering>, listener: TcpListener) {
+pub(crate) async fn serve(desk: Arc<Desk>, listener: TcpListener) {
     let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -70,16 +104,16 @@ pub(crate) async fn serve(core: Arc<dyn Answering>, listener: TcpListener) {
             }
             Err(TryAcquireError::Closed) => return,
         };
-        let core = Arc::clone(&core);
+        let desk = Arc::clone(&desk);
         connections.spawn(async move {
-            converse(&*core, stream).await;
+            converse(&desk, stream).await;
             drop(place);
         });
     }
 }
 
-async fn converse(core: &dyn Answering, mut stream: TcpStream) {
-    let Some(from) = greet(core, &mut stream).await else { return };
+async fn converse(desk: &Desk, mut stream: TcpStream) {
+    let Some((from, core)) = greet(desk, &mut stream).await else { return };
     loop {
         let body = match timeout(IDLE_LIMIT, read_message(&mut stream)).await {
             Ok(Ok(body)) => body,
@@ -97,7 +131,9 @@ async fn converse(core: &dyn Answering, mut stream: TcpStream) {
             }
         };
         drop(body);
-        let reply = core.answer(request).await.encode();
+        let Some(member) = core.upgrade() else { return };
+        let reply = member.answer(request).await.encode();
+        drop(member);
         let written = timeout(WRITE_LIMIT, write_frame(&mut stream, &reply)).await;
         if !matches!(written, Ok(Ok(()))) {
             return;
@@ -105,10 +141,11 @@ async fn converse(core: &dyn Answering, mut stream: TcpStream) {
     }
 }
 
-/// Finds out who calls; `None` if it calls someone else, or is none of ours.
-async fn greet(core: &dyn Answering, stream: &mut TcpStream) -> Option<NodeId> {
+/// Finds out who calls, and whom; `None` if it calls someone else, or is none of ours.
+async fn greet(desk: &Desk, stream: &mut TcpStream) -> Option<(NodeId, Weak<dyn Answering>)> {
     let body = timeout(HELLO_LIMIT, read_frame(stream, HELLO_BYTES_MAX)).await.ok()?.ok()?;
     let hello = Hello::decode(&body)?;
+    let core = desk.find(hello.group)?;
     let welcome = if hello.version != VERSION {
         Welcome::OtherVersion(VERSION)
     } else if hello.group != core.group() {
@@ -122,5 +159,5 @@ async fn greet(core: &dyn Answering, stream: &mut TcpStream) -> Option<NodeId> {
     };
     stream.set_nodelay(true).ok()?;
     timeout(WRITE_LIMIT, write_frame(stream, &welcome.encode())).await.ok()?.ok()?;
-    (welcome == Welcome::Accepted).then_some(hello.from)
+    (welcome == Welcome::Accepted).then(|| (hello.from, Arc::downgrade(&core)))
 }

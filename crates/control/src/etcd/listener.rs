@@ -115,10 +115,10 @@ impl Listener {
             last_look: tokio::sync::Mutex::default(),
         });
         let answering: Arc<dyn Answering> = Arc::<Core>::clone(&core);
-        let tasks = [
-            tokio::spawn(serving::serve(answering, listener)),
-            tokio::spawn(Arc::clone(&core).keep()),
-        ];
+        let desk: Arc<serving::Desk> = Arc::default();
+        desk.seat(answering);
+        let tasks =
+            [tokio::spawn(serving::serve(desk, listener)), tokio::spawn(Arc::clone(&core).keep())];
         Ok(Self { core, tasks, local_address })
     }
 

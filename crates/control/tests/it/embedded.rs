@@ -5,7 +5,8 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use antecede_control::{
     ConfigurationStore, Outage, StoreError,
     embedded::{
-        FileError, GroupId, Member, MemberOptions, MembershipError, OpenError, Start, Timing,
+        EmbeddedStore, FileError, GroupId, Listening, Member, MemberOptions, MembershipError,
+        OpenError, Start, StoreOptions, Timing,
     },
 };
 use antecede_model::ids::NodeId;
@@ -47,7 +48,7 @@ fn options(group: &Group, place: usize, listener: TcpListener, start: Start) -> 
         group: GROUP,
         node: node(place),
         path: group.path(place),
-        listener,
+        listener: Listening::Socket(listener),
         start,
         timing: TIMING,
         clock: steady,
@@ -191,6 +192,43 @@ async fn a_member_begins_only_with_the_file_that_is_its_own() {
     other.group = GroupId { datacenter: None, ..GROUP };
     let error = Member::open(other).await.unwrap_err();
     assert!(matches!(error, OpenError::File { source: FileError::Foreign { .. }, .. }), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn members_of_two_groups_answer_at_one_address_each_for_its_own() {
+    let mut group = Group::start(1).await;
+    put(&*group.store(0), &key("k"), 1).await;
+    let first = group.places[0].member.as_ref().unwrap();
+    let address = first.local_address().to_string();
+    let all = GroupId { datacenter: None, ..GROUP };
+    let members = BTreeMap::from([(node(0), address.clone())]);
+    let second = Member::open(MemberOptions {
+        group: all,
+        node: node(0),
+        path: group.path(1),
+        listener: Listening::Beside(first.port()),
+        start: Start::Create { members: members.clone() },
+        timing: TIMING,
+        clock: steady,
+    });
+    let second = second.await.unwrap();
+    assert_eq!(second.local_address().to_string(), address);
+    let limit = Duration::from_secs(1);
+    let options = StoreOptions {
+        group: all,
+        node: node(1),
+        members,
+        request_limit: limit,
+        attempt_limit: limit,
+    };
+    let store = EmbeddedStore::new(options);
+    assert_eq!(put(&store, &key("k"), 7).await.0, 1, "what the other group has is not here");
+    assert_eq!(put(&group.outsider(), &key("k"), 2).await.0, 2);
+    second.stop().await;
+    let refused = store.read(&key("k")).await.unwrap_err().to_string();
+    assert!(refused.contains("the group of datacenter 1"), "{refused}");
+    assert_eq!(put(&group.outsider(), &key("k"), 3).await.0, 3, "the first goes on");
+    group.stop(0).await;
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use std::{
 
 use antecede_control::{
     Beat, ConfigurationStore, Outage, Revision, StoreError,
-    embedded::{EmbeddedStore, Member, MemberOptions, Start, StoreOptions},
+    embedded::{EmbeddedStore, Listening, Member, MemberOptions, Start, StoreOptions},
     etcd::{ConnectOptions, Credentials, Etcd, EtcdOptions, EtcdStore, OptionsError, Tls},
 };
 use antecede_model::ids::Boot;
@@ -249,7 +249,7 @@ async fn nobody_leads_beside_others_that_could_decide_among_themselves() {
             group: GROUP,
             node: node(place),
             path: folder.path().join(place.to_string()),
-            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            listener: Listening::Socket(TcpListener::bind("127.0.0.1:0").await.unwrap()),
             start: Start::Create { members: members.clone() },
             timing: TIMING,
             clock: steady,

@@ -8,7 +8,9 @@ use std::{
 
 use antecede_control::{
     ConfigurationStore,
-    embedded::{EmbeddedStore, GroupId, Member, MemberOptions, Start, StoreOptions, Timing},
+    embedded::{
+        EmbeddedStore, GroupId, Listening, Member, MemberOptions, Start, StoreOptions, Timing,
+    },
 };
 use antecede_model::{
     clock::Steady,
@@ -86,7 +88,7 @@ impl Group {
             group: GROUP,
             node: self.places[place].node,
             path: self.path(place),
-            listener: TcpListener::bind("127.0.0.1:0").await.unwrap(),
+            listener: Listening::Socket(TcpListener::bind("127.0.0.1:0").await.unwrap()),
             start,
             timing: self.timing,
             clock: steady,

@@ -113,15 +113,7 @@ fn write_body(body: &Body, hlc: Timestamp, to: &mut Writer<'_>) {
         }
         Body::TakeBack { from } => write_number(8, from.0, to),
         Body::Returned { entries } => write_entries(9, entries, to),
-        Body::Request(request) => {
-            to.u8(if request.retry.is_some() { 20 } else { 10 });
-            write_request_id(request.id, to);
-            write_carried(&request.carried, to);
-            to.bytes(&request.operation);
-            if let Some(retry) = &request.retry {
-                retry.write(to);
-            }
-        }
+        Body::Request(request) => write_request(request, to),
         Body::AwaitApplied { asker, writes } => {
             to.u8(11);
             write_asker(*asker, to);
@@ -156,16 +148,29 @@ fn write_body(body: &Body, hlc: Timestamp, to: &mut Writer<'_>) {
             to.node(*node);
         }
         Body::HandOn { membership, origin, entries } => {
-            write_number(21, membership.0, to);
-            to.datacenter(*origin);
+            write_handing(21, *membership, *origin, to);
             write_list(entries, to);
         }
         Body::HandedOn { membership, origin, stamps } => {
-            write_number(22, membership.0, to);
-            to.datacenter(*origin);
+            write_handing(22, *membership, *origin, to);
             write_stamps(stamps, to);
         }
     }
+}
+
+fn write_request(request: &Request, to: &mut Writer<'_>) {
+    to.u8(if request.retry.is_some() { 20 } else { 10 });
+    write_request_id(request.id, to);
+    write_carried(&request.carried, to);
+    to.bytes(&request.operation);
+    if let Some(retry) = &request.retry {
+        retry.write(to);
+    }
+}
+
+fn write_handing(tag: u8, membership: MembershipEpoch, origin: DatacenterId, to: &mut Writer<'_>) {
+    write_number(tag, membership.0, to);
+    to.datacenter(origin);
 }
 
 fn write_number(tag: u8, number: u64, to: &mut Writer<'_>) {

@@ -51,9 +51,10 @@ async fn set(
     State(admin): State<Admin>,
     Json(wanted): Json<PathShape>,
 ) -> Result<StatusCode, (StatusCode, String)> {
-    let config = &admin.node.config;
+    let configuration = admin.node.configuration();
     for name in [&wanted.from, &wanted.to] {
-        if !config.datacenters.iter().any(|datacenter| datacenter.name == *name) {
+        let known = |id| admin.node.name_of(id) == *name;
+        if !configuration.datacenters.keys().copied().any(known) {
             let words = format!("there is no datacenter {name}\n");
             return Err((StatusCode::NOT_FOUND, words));
         }

@@ -1,4 +1,4 @@
-//! The admin port: health, metrics, status, and faults where they are enabled. HTTP and JSON.
+//! The admin port: health, metrics, status, topology, and faults where they are enabled. HTTP and JSON.
 //!
 //! Invariant: nothing outside this folder knows HTTP or JSON.
 
@@ -9,11 +9,12 @@ use axum::{
     extract::State,
     http::{StatusCode, header},
     response::{IntoResponse, Response},
-    routing::get,
+    routing::{get, post},
 };
 use tokio::net::TcpListener;
 use tracing::warn;
 
+use crate::control::deployment::Deployment;
 use crate::node::Node;
 use crate::peer::LinkShaper;
 
@@ -23,36 +24,49 @@ mod chains;
 mod faults;
 /// What a node tells of itself.
 mod status;
+/// Which datacenters there are.
+mod topology;
 pub use chains::{ChainStatus, ControlStatus};
 pub use status::{DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
 pub(crate) use status::{metrics_of, status_of};
+pub use topology::{Topology, TopologyGone, TopologyMember, TopologyStatus};
 
 /// What every request can reach.
 #[derive(Clone, Debug)]
 pub(crate) struct Admin {
     node: Arc<Node>,
     shaper: LinkShaper,
+    /// The agreement on datacenters, where there is one.
+    deployment: Option<Arc<Deployment>>,
 }
 
 /// Answers requests until its task is ended.
-pub(crate) async fn serve(node: Arc<Node>, shaper: LinkShaper, listener: TcpListener) {
+pub(crate) async fn serve(
+    node: Arc<Node>,
+    shaper: LinkShaper,
+    deployment: Option<Arc<Deployment>>,
+    listener: TcpListener,
+) {
     let id = node.id;
-    let router = router(Arc::clone(&node), shaper);
+    let router = router(Admin { node: Arc::clone(&node), shaper, deployment });
+    let router = router.into_make_service_with_connect_info::<topology::Ends>();
     let stopped = async move { node.stopped().await };
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
         warn!(node = %id, %error, "the admin port has ended");
     }
 }
 
-fn router(node: Arc<Node>, shaper: LinkShaper) -> Router {
-    let has_faults = node.config.has_faults;
+fn router(admin: Admin) -> Router {
+    let has_faults = admin.node.config.has_faults;
     let router = Router::new()
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route("/v1/status", get(status));
+        .route("/v1/status", get(status))
+        .route("/v1/topology", get(topology::show).post(topology::apply))
+        .route("/v1/topology/plan", post(topology::plan));
     let router = if has_faults { faults::add(router) } else { router };
-    router.with_state(Admin { node, shaper })
+    router.with_state(admin)
 }
 
 async fn healthy() -> &'static str {

@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::chains::{
     ChainStatus, ControlStatus, Counts, can_lose, chains_of, control_of, trouble_of,
 };
+use super::topology::{STANDINGS, TopologyStatus, topology_here};
 use crate::clock;
 use crate::config::NodeAddresses;
 use crate::node::{Node, free::Free};
@@ -25,6 +26,8 @@ pub struct Status {
     pub can_lose: Option<u64>,
     /// The agreement on who serves, where there is one.
     pub control: Option<ControlStatus>,
+    /// The datacenters of the deployment.
+    pub topology: TopologyStatus,
     /// The version of this build.
     pub version: &'static str,
     /// The deployment's id.
@@ -59,7 +62,7 @@ pub struct Status {
     pub log: LogStatus,
     /// The datacenter's chains.
     pub chains: Vec<ChainStatus>,
-    /// All nodes of the deployment, as the settings name them.
+    /// All nodes of the deployment that the settings name.
     pub nodes: Vec<NodePlace>,
     /// Links to other nodes.
     pub links: Vec<LinkStatus>,
@@ -178,10 +181,11 @@ pub(crate) fn status_of(node: &Node) -> Status {
         trouble,
         can_lose: part.and_then(|part| can_lose(node, part)),
         control,
+        topology: topology_here(node),
         chains: chains_of(node, configuration),
         version: env!("CARGO_PKG_VERSION"),
         deployment: configuration.deployment.to_string(),
-        datacenter: node.config.datacenter_name(here).to_owned(),
+        datacenter: node.name_of(here),
         node: node.id.to_string(),
         boot: node.boot.0,
         epoch: configuration.epoch(here).0,
@@ -230,14 +234,18 @@ fn disk_of(node: &Node) -> Option<DiskStatus> {
 
 fn nodes_of(node: &Node) -> Vec<NodePlace> {
     let members = node.config.control_members();
+    let configuration = node.configuration();
+    // Settings may name datacenters that are gone, or not there yet.
+    let is_there =
+        |(id, _): &(NodeId, &NodeAddresses)| configuration.datacenter(id.datacenter).is_some();
     let place = |(id, addresses): (NodeId, &NodeAddresses)| NodePlace {
         node: id.to_string(),
-        datacenter: node.config.datacenter_name(id.datacenter).to_owned(),
+        datacenter: node.name_of(id.datacenter),
         client: addresses.client.clone(),
         admin: addresses.admin.clone(),
         is_member: members.contains_key(&id),
     };
-    node.config.nodes().map(place).collect()
+    node.config.nodes().filter(is_there).map(place).collect()
 }
 
 fn links_of(node: &Node) -> Vec<LinkStatus> {
@@ -247,7 +255,7 @@ fn links_of(node: &Node) -> Vec<LinkStatus> {
         let shape = link.shape();
         LinkStatus {
             node: link.node().to_string(),
-            datacenter: node.config.datacenter_name(link.node().datacenter).to_owned(),
+            datacenter: node.name_of(link.node().datacenter),
             address: link.address().to_owned(),
             connected: since.is_some(),
             connected_seconds: since.map(|since| now.0.saturating_sub(since.0).as_secs()),
@@ -257,14 +265,14 @@ fn links_of(node: &Node) -> Vec<LinkStatus> {
             cut: shape.is_cut,
         }
     };
-    node.links.iter().map(one).collect()
+    node.links.all().values().map(one).collect()
 }
 
 fn lag_of(node: &Node) -> Vec<DatacenterLag> {
     let cuts = node.cuts();
     let lags = node.lags().into_iter();
     lags.map(|(peer, lag)| DatacenterLag {
-        datacenter: node.config.datacenter_name(peer).to_owned(),
+        datacenter: node.name_of(peer),
         lag_ms: u64::try_from(lag.as_millis()).unwrap_or(u64::MAX),
         applied_to: cuts.applied.at(peer).0,
         stable_to: cuts.stable.at(peer).0,
@@ -275,6 +283,19 @@ fn lag_of(node: &Node) -> Vec<DatacenterLag> {
 /// What is wrong with this node.
 fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatus]) -> Vec<String> {
     let mut reasons = Vec::new();
+    let topology = topology_here(node);
+    if topology.is_gone {
+        reasons
+            .push("its datacenter is of this deployment no more, requests are refused".to_owned());
+    }
+    if let Some(why) = topology.waits_to_begin {
+        reasons.push(format!("its datacenter does not begin yet: {why}"));
+    }
+    if let Some(why) = topology.outage {
+        reasons.push(format!(
+            "the deployment's agreement cannot be reached, no datacenter can be added or removed: {why}"
+        ));
+    }
     if control.is_some_and(|control| control.lease_ms == 0) {
         reasons.push("it has no lease, requests are refused".to_owned());
     }
@@ -368,6 +389,11 @@ pub(crate) fn metrics_of(node: &Node) -> String {
         set("antecede_lease_milliseconds", control.lease_ms);
         set("antecede_control_up", u64::from(control.reachable));
         set("antecede_control_decides", u64::from(control.decides));
+    }
+    set("antecede_membership_epoch", status.topology.version);
+    for standing in STANDINGS {
+        let is_it = u64::from(status.topology.standing == standing);
+        telemetry.set("antecede_standing", Some(standing.to_owned()), float(is_it));
     }
     for link in &status.links {
         let peer = || Some(link.node.clone());

@@ -157,6 +157,14 @@ pub const KEYS: &[Key] = &[
     .within(SMALL),
     key("datacenter[].name", Kind::Text, None, "\"us-east\"", "What people call the datacenter."),
     key(
+        "datacenter[].added",
+        Kind::Flag,
+        None,
+        "false",
+        "Whether the datacenter was added to a deployment that was there before (antecede topology):\n\
+         true in the settings of its own nodes, and wherever else it is named; absent: false.",
+    ),
+    key(
         "datacenter[].node[].number",
         Kind::Integer,
         None,
@@ -251,6 +259,23 @@ pub const KEYS: &[Key] = &[
         None,
         "[\"10.0.0.1:2379\", \"10.0.0.2:2379\", \"10.0.0.3:2379\"]",
         "Where the members of etcd answer clients; needed for store = \"etcd\", and best near the nodes.",
+    ),
+    key(
+        "control.deployment_endpoints",
+        Kind::Addresses,
+        None,
+        "[\"10.0.0.1:2379\", \"10.1.0.1:2379\", \"10.2.0.1:2379\"]",
+        "Where an etcd answers that all datacenters ask, to agree on which datacenters there are; for\n\
+         store = \"etcd\". Absent: none can be added or removed.",
+    ),
+    key(
+        "control.witness",
+        Kind::Address,
+        None,
+        "\"10.9.0.1:36379\"",
+        "Where a witness (antecede witness) is reached, which votes where datacenters are agreed on, with\n\
+         the first node of each of them; for store = \"embedded\". Best where there are two datacenters,\n\
+         in a third place: without it neither can be added or removed while one of them is away.",
     ),
     key(
         "control.prefix",

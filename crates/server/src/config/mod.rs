@@ -8,6 +8,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use antecede_model::{
@@ -24,6 +25,8 @@ pub mod keys;
 pub use error::{ConfigError, Excerpt, Origin};
 /// A file's leaves.
 mod document;
+/// Which datacenters there are at first, and who agrees on them.
+pub(crate) mod members;
 pub use document::{Leaf, Scalar};
 /// What the leaves mean.
 mod resolve;
@@ -55,6 +58,8 @@ pub struct DatacenterConfig {
     pub name: String,
     /// Its nodes; the first has number 1.
     pub nodes: Vec<NodeAddresses>,
+    /// Whether it was added to a deployment that was there before.
+    pub is_added: bool,
 }
 
 /// Where the log is kept and how.
@@ -137,6 +142,10 @@ pub struct ControlConfig {
     pub folder: Option<PathBuf>,
     /// How etcd is reached; `None` where it is not asked.
     pub etcd: Option<EtcdConfig>,
+    /// Where the witness of the agreement on datacenters is reached, if there is one.
+    pub witness: Option<String>,
+    /// How the etcd is reached that agrees on the datacenters; `None` where none does.
+    pub deployment_etcd: Option<EtcdConfig>,
     /// How long a node that is asked to stop may take until others serve what it serves.
     pub leave_timeout: Duration,
 }
@@ -356,7 +365,8 @@ impl Config {
         Self::load(&Layers { flags, ..Layers::default() })
     }
 
-    /// The chains that follow from the settings; where a manager decides, they wait for it.
+    /// The chains that follow from the settings; where a manager decides, they wait for it. Of
+    /// datacenters that were added later, only this node's own is there.
     #[must_use]
     pub fn configuration(&self, deployment: DeploymentId) -> Configuration {
         let datacenters = self.datacenters.iter().map(|datacenter| {
@@ -372,6 +382,11 @@ impl Config {
         let mut configuration = Configuration::of(&layout);
         let managed = Configuration::managed(&layout).datacenters.into_iter();
         configuration.datacenters.extend(managed.filter(|(id, _)| self.is_managed_in(*id)));
+        let members = self.first_members();
+        let is_there =
+            |id: &DatacenterId| *id == self.node.datacenter || members.members.contains_key(id);
+        configuration.datacenters.retain(|id, _| is_there(id));
+        configuration.membership = Arc::new(members);
         configuration
     }
 
@@ -382,11 +397,16 @@ impl Config {
     }
 
     fn is_managed_in(&self, id: DatacenterId) -> bool {
-        let has_several =
-            self.datacenters.iter().any(|there| there.id == id && 1 < there.nodes.len());
+        // One node alone needs no manager, but may take part in the agreement on datacenters.
+        let needs_one = |there: &DatacenterConfig| {
+            let has_address = there.nodes.iter().any(|node| node.control.is_some());
+            1 < there.nodes.len() || 1 < self.datacenters.len() && has_address
+        };
         match self.control.store {
             ControlStore::None => false,
-            ControlStore::Embedded | ControlStore::Etcd => has_several,
+            ControlStore::Embedded | ControlStore::Etcd => {
+                self.datacenters.iter().any(|there| there.id == id && needs_one(there))
+            }
         }
     }
 

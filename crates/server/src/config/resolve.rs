@@ -238,7 +238,8 @@ fn alone(source: &Source<'_>) -> Result<DatacenterConfig, ConfigError> {
         admin: source.optional_address("listen.admin")?,
         control: source.optional_address("listen.control")?,
     };
-    Ok(DatacenterConfig { id: DatacenterId(1), name: "local".to_owned(), nodes: vec![addresses] })
+    let (id, name) = (DatacenterId(1), "local".to_owned());
+    Ok(DatacenterConfig { id, name, nodes: vec![addresses], is_added: false })
 }
 
 fn datacenters(source: &Source<'_>) -> Result<Vec<DatacenterConfig>, ConfigError> {
@@ -280,7 +281,8 @@ fn datacenters(source: &Source<'_>) -> Result<Vec<DatacenterConfig>, ConfigError
             );
             return Err(source.error(&format!("{at}.id"), message));
         }
-        datacenters.push(DatacenterConfig { id, name, nodes });
+        let is_added = source.flag(&format!("{at}.added"));
+        datacenters.push(DatacenterConfig { id, name, nodes, is_added });
     }
     Ok(datacenters)
 }
@@ -366,16 +368,23 @@ fn control(source: &Source<'_>) -> Result<ControlConfig, ConfigError> {
         store,
         members: is_given.then(|| source.small("control.members")).transpose()?,
         folder: source.optional_text("control.folder").map(PathBuf::from),
-        etcd: (store == ControlStore::Etcd).then(|| etcd(source)).transpose()?,
+        etcd: (store == ControlStore::Etcd)
+            .then(|| etcd(source, "control.endpoints"))
+            .transpose()?,
+        witness: source.optional_address("control.witness")?,
+        deployment_etcd: (store == ControlStore::Etcd
+            && source.leaves.contains_key("control.deployment_endpoints"))
+        .then(|| etcd(source, "control.deployment_endpoints"))
+        .transpose()?,
         leave_timeout: source.time("control.leave_timeout")?,
     })
 }
 
-fn etcd(source: &Source<'_>) -> Result<EtcdConfig, ConfigError> {
-    let endpoints = source.addresses("control.endpoints")?;
+fn etcd(source: &Source<'_>, path: &str) -> Result<EtcdConfig, ConfigError> {
+    let endpoints = source.addresses(path)?;
     if endpoints.is_empty() {
-        let message = "control.endpoints is missing; name the members of etcd, such as \
-                       [\"127.0.0.1:2379\"]";
+        let message =
+            format!("{path} is missing; name the members of etcd, such as [\"127.0.0.1:2379\"]");
         return Err(source.error("control.store", message));
     }
     let prefix = source.text("control.prefix")?.trim_end_matches('/').to_owned();
@@ -493,6 +502,11 @@ fn check_together(source: &Source<'_>, config: &Config) -> Result<(), ConfigErro
     if config.storage.folder.is_some() && source.flag("storage.memory") {
         let message = "storage.memory = true does not go with a storage.folder; drop one of them";
         return Err(source.error("storage.memory", message));
+    }
+    if config.founders().next().is_none() {
+        let message = "every datacenter is said to be added; those with which the deployment began \
+                       are not";
+        return Err(ConfigError::new(None, message));
     }
     if config.limits.query_bytes_max < config.limits.bulk_bytes_max {
         let message =

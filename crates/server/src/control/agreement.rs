@@ -14,7 +14,8 @@ use std::time::Duration;
 use antecede_control::{
     ConfigurationStore, StoreKey,
     embedded::{
-        EmbeddedStore, GroupId, Member, MemberOptions, MembershipError, Start, StoreOptions, Timing,
+        EmbeddedStore, GroupId, Listening, Member, MemberOptions, MembershipError, Start,
+        StoreOptions, Timing,
     },
 };
 use antecede_model::ids::NodeId;
@@ -22,9 +23,9 @@ use tokio::net::TcpListener;
 use tokio::time::interval;
 use tracing::{info, warn};
 
-use super::admission;
 #[cfg(feature = "etcd")]
 use super::etcd;
+use super::{admission, deployment::Deployment};
 use crate::clock;
 use crate::node::{Node, StartError, open::write_file};
 
@@ -56,6 +57,8 @@ const KEY: &str = "datacenter";
 pub(crate) struct Agreement {
     pub(super) store: Arc<dyn ConfigurationStore>,
     pub(super) key: StoreKey,
+    /// The agreement on datacenters; `None` where nobody agrees on them.
+    pub(crate) deployment: Option<Arc<Deployment>>,
     role: Role,
 }
 
@@ -95,7 +98,14 @@ impl Agreement {
             Some(_) => unreachable!("such settings were refused"),
         };
         let key = StoreKey::new(KEY).expect("the key is short");
-        Ok(Some(Self { store, key, role }))
+        let port = match &role {
+            Role::Member(member, _) => Some(member.port()),
+            Role::Asks => None,
+            #[cfg(feature = "etcd")]
+            Role::Etcd(_) => None,
+        };
+        let deployment = Deployment::of(node, port)?.map(Arc::new);
+        Ok(Some(Self { store, key, deployment, role }))
     }
 
     /// Whether this node decides, as far as it knows.
@@ -115,6 +125,14 @@ impl Agreement {
             Role::Member(member, _) => member.failed().await,
             #[cfg(feature = "etcd")]
             Role::Etcd(part) => part.failed().await,
+        }
+    }
+
+    /// Takes part in the agreement on datacenters, where there is one.
+    pub(super) async fn live_in_deployment(&self, node: &Arc<Node>) -> Infallible {
+        match &self.deployment {
+            Some(deployment) => deployment.live(node, self).await,
+            None => std::future::pending().await,
         }
     }
 
@@ -140,6 +158,9 @@ impl Agreement {
 
     /// Stops the member, if there is one.
     pub(crate) async fn stop(self) {
+        if let Some(deployment) = &self.deployment {
+            deployment.stop().await;
+        }
         if let Role::Member(member, _) = self.role {
             member.stop().await;
         }
@@ -181,7 +202,7 @@ async fn embedded(
         group,
         node: node.id,
         path,
-        listener,
+        listener: Listening::Socket(listener),
         start,
         timing: TIMING,
         clock: clock::steady,

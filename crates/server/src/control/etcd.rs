@@ -4,6 +4,7 @@
 //! A file beside the log tells which etcd the node has asked before. Another one would know nothing
 //! of what was decided, and would let the datacenter begin anew beside itself: it is refused.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio::{net::TcpListener, time::interval};
 use tracing::info;
 
 use super::agreement::{ATTEMPT_LIMIT, REQUEST_LIMIT};
+use super::deployment;
 use crate::clock;
 use crate::config::EtcdConfig;
 use crate::node::{
@@ -52,18 +54,7 @@ pub(crate) fn open(
 ) -> Result<(Arc<dyn ConfigurationStore>, Part), StartError> {
     let folder = node.config.control_folder();
     let cluster = folder.map(known_cluster).transpose()?.flatten();
-    let identity = config.identity.clone();
-    let options = ConnectOptions {
-        endpoints: config.endpoints.clone(),
-        tls: config.authority.clone().map(|authority| Tls { authority, identity }),
-        credentials: config
-            .credentials
-            .clone()
-            .map(|(user, password)| Credentials { user, password }),
-        cluster,
-        request_limit: REQUEST_LIMIT,
-        attempt_limit: ATTEMPT_LIMIT,
-    };
+    let options = options_of(config, cluster);
     let etcd = Etcd::new(options, &config.prefix, group, node.id)?;
     let listeners = node.config.control_members();
     let options = EtcdOptions {
@@ -94,6 +85,35 @@ pub(crate) fn open(
     info!(node = %node.id, keys = etcd.prefix(), listens = listener.is_some(), "etcd keeps the agreement");
     let folder = folder.filter(|_| cluster.is_none()).map(Path::to_owned);
     Ok((store, Part { etcd, listener, folder }))
+}
+
+/// The way to an etcd that keeps which datacenters there are. Nobody beats there.
+pub(crate) fn of_deployment(
+    node: &Node,
+    group: GroupId,
+    config: &EtcdConfig,
+) -> Result<Arc<dyn ConfigurationStore>, StartError> {
+    let (request_limit, attempt_limit) = (deployment::REQUEST_LIMIT, deployment::ATTEMPT_LIMIT);
+    let options = ConnectOptions { request_limit, attempt_limit, ..options_of(config, None) };
+    let etcd = Etcd::new(options, &config.prefix, group, node.id)?;
+    let listeners = BTreeMap::new();
+    let options = EtcdOptions { etcd, node: node.id, listeners, request_limit, attempt_limit };
+    Ok(Arc::new(EtcdStore::new(options)))
+}
+
+fn options_of(config: &EtcdConfig, cluster: Option<u64>) -> ConnectOptions {
+    let identity = config.identity.clone();
+    ConnectOptions {
+        endpoints: config.endpoints.clone(),
+        tls: config.authority.clone().map(|authority| Tls { authority, identity }),
+        credentials: config
+            .credentials
+            .clone()
+            .map(|(user, password)| Credentials { user, password }),
+        cluster,
+        request_limit: REQUEST_LIMIT,
+        attempt_limit: ATTEMPT_LIMIT,
+    }
 }
 
 /// Which etcd a folder's node has asked before.

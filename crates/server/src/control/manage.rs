@@ -19,7 +19,13 @@ use antecede_protocol::manager::{Change, DEAD_AFTER, Decision, Facts, Life, next
 use tokio::time::{MissedTickBehavior, interval};
 use tracing::{debug, info, warn};
 
-use super::{agreement::Agreement, decoded, encoded, facts::NodeFacts};
+use super::{
+    agreement::Agreement,
+    decoded,
+    deployment::{First, first_part},
+    encoded,
+    facts::NodeFacts,
+};
 use crate::node::Node;
 
 /// How often a manager looks.
@@ -50,14 +56,7 @@ pub(super) async fn look(node: &Arc<Node>, agreement: &Agreement) -> Result<(), 
     let here = node.id.datacenter;
     let mut known = Configuration::clone(&node.configuration());
     let Some(stored) = store.read(key).await? else {
-        let first = known.datacenter(here).map(encoded);
-        if let Some(first) = first
-            && known.epoch(here) == Epoch(1)
-        {
-            store.compare_and_swap(key, None, first).await?;
-            info!(node = %node.id, "the datacenter's first configuration is written");
-        }
-        return Ok(());
+        return begin(node, agreement, &known).await;
     };
     let Some(part) = decoded(node, &stored.value) else { return Ok(()) };
     let beats = store.beats().await?;
@@ -70,8 +69,29 @@ pub(super) async fn look(node: &Arc<Node>, agreement: &Agreement) -> Result<(), 
     Ok(())
 }
 
+/// Writes the datacenter's first part, if it may begin.
+async fn begin(
+    node: &Node,
+    agreement: &Agreement,
+    known: &Configuration,
+) -> Result<(), StoreError> {
+    let here = node.id.datacenter;
+    let members = node.control.deployment().members;
+    let is_added = agreement.deployment.is_some() && node.config.is_added();
+    match first_part(known, here, is_added, members.as_ref()) {
+        Some(First::Part(first)) => {
+            agreement.store.compare_and_swap(&agreement.key, None, encoded(&first)).await?;
+            node.control.on_waiting(node, None);
+            info!(node = %node.id, "the datacenter's first configuration is written");
+        }
+        Some(First::Waits(why)) => node.control.on_waiting(node, Some(why)),
+        None => {}
+    }
+    Ok(())
+}
+
 /// What the beats say of the nodes of a datacenter.
-fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
+pub(super) fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
     let mut facts = Facts { epoch: part.epoch, ..Facts::default() };
     let is_old_hand = DEAD_AFTER <= beats.since_leader;
     let life = |node: &NodeId| match beats.nodes.get(node) {

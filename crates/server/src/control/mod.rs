@@ -23,6 +23,7 @@ use antecede_model::{
     codec::{Reader, Writer},
     configuration::Datacenter,
     ids::NodeId,
+    membership::Membership,
 };
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -38,6 +39,8 @@ use crate::node::Node;
 mod admission;
 /// The member and the way to the agreement.
 pub(crate) mod agreement;
+/// Which datacenters there are.
+pub(crate) mod deployment;
 /// The way to an agreement that etcd keeps.
 #[cfg(feature = "etcd")]
 mod etcd;
@@ -49,6 +52,10 @@ mod lease;
 mod leave;
 /// Decisions, while this node's member leads.
 mod manage;
+/// What a change of the datacenters waits for.
+pub(crate) mod waiting;
+/// Who only votes.
+pub(crate) mod witness;
 
 /// What this node knows of the agreement, for people.
 #[derive(Debug, Default)]
@@ -58,6 +65,21 @@ pub(crate) struct Control {
     is_leaving: AtomicBool,
     /// Asks for a beat at once.
     hurry: Notify,
+    /// The deployment's agreement, as this node's manager knows it.
+    deployment: Mutex<KnownDeployment>,
+}
+
+/// The deployment's agreement as a manager has last seen it.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KnownDeployment {
+    /// The members; `None` while this node does not look, or none were read.
+    pub(crate) members: Option<Arc<Membership>>,
+    /// Why it cannot be reached; `None` while it can, or this node does not look.
+    pub(crate) outage: Option<String>,
+    /// Nodes of this datacenter that do not act by these members yet.
+    pub(crate) laggards: Vec<NodeId>,
+    /// What this datacenter waits for before it begins.
+    pub(crate) waits: Option<String>,
 }
 
 /// The agreement as it was last seen.
@@ -82,6 +104,54 @@ impl Control {
     /// Whether this node says that it is about to stop.
     pub(crate) fn is_leaving(&self) -> bool {
         self.is_leaving.load(Ordering::Acquire)
+    }
+
+    /// The deployment's agreement, as this node's manager knows it.
+    pub(crate) fn deployment(&self) -> KnownDeployment {
+        self.deployment.lock().clone()
+    }
+
+    fn on_members(&self, node: &Node, members: &Arc<Membership>) {
+        let mut known = self.deployment.lock();
+        if known.outage.take().is_some() {
+            info!(node = %node.id, "the deployment's agreement answers again");
+        }
+        if known.members.as_ref().is_none_or(|known| known.epoch != members.epoch) {
+            known.laggards.clear();
+        }
+        known.members = Some(Arc::clone(members));
+    }
+
+    fn on_no_members(&self) {
+        self.deployment.lock().outage = None;
+    }
+
+    fn on_laggards(&self, laggards: Vec<NodeId>) {
+        self.deployment.lock().laggards = laggards;
+    }
+
+    /// Takes note of what its datacenter waits for before it begins, and says it if that is news.
+    fn on_waiting(&self, node: &Node, why: Option<String>) {
+        let mut known = self.deployment.lock();
+        if known.waits != why {
+            if let Some(why) = &why {
+                warn!(node = %node.id, "this datacenter does not begin yet: {why}");
+            }
+            known.waits = why;
+        }
+    }
+
+    fn on_deployment_silence(&self, node: &Node, why: &dyn std::fmt::Display) {
+        let mut known = self.deployment.lock();
+        if known.outage.is_none() {
+            warn!(node = %node.id, %why, "the deployment's agreement cannot be reached: everything goes on, only no datacenter can be added or removed");
+        }
+        known.outage = Some(why.to_string());
+    }
+
+    /// Another node looks.
+    fn forget_deployment(&self) {
+        *self.deployment.lock() = KnownDeployment::default();
     }
 
     /// Says from now on that this node is about to stop; after it has given up its lease.
@@ -120,6 +190,7 @@ pub(crate) async fn live(node: Arc<Node>, agreement: Arc<Agreement>) {
         () = lease::keep(&node, &agreement) => {}
         () = manage::manage(&node, &agreement) => {}
         never = agreement.stay_member(&node) => match never {},
+        never = agreement.live_in_deployment(&node) => match never {},
         why = agreement.failed() => {
             error!(node = %node.id, why, "the agreement has failed on this node: this process ends; see to the disk, then start the node again");
             // What was on its way to its disk is in doubt; the others go on without it.

@@ -56,6 +56,8 @@ pub(crate) mod free;
 pub(crate) mod log;
 /// Mailboxes of connections.
 pub(crate) mod mailbox;
+/// Which datacenters there are, in the data folder.
+mod members;
 /// Memory in use.
 pub(crate) mod memory;
 pub use memory::MemoryFigure;
@@ -309,6 +311,9 @@ impl Node {
     pub(crate) fn why_not_ready(&self) -> Option<String> {
         if self.is_stopping() {
             return Some("it is stopping".to_owned());
+        }
+        if let Some(why) = self.why_not_member() {
+            return Some(why.to_owned());
         }
         if self.current.has_given_up_lease() {
             return Some("it leaves its chains, to stop".to_owned());

@@ -1,7 +1,7 @@
 //! Starts a node: its log, its boot number, its replicas as the log left them.
 //!
 //! A folder holds `deployment` (its id, where the configuration names none), `boot` (the number of
-//! the last run), `checkpoint/` and `log/`. The boot number is written down, and synced, before the node says
+//! the last run), `members` (`members`), `checkpoint/` and `log/`. The boot number is written down, and synced, before the node says
 //! anything; it is at least the wall clock's microseconds, so that a node whose folder was emptied
 //! is still a newer run for its peers.
 
@@ -44,7 +44,7 @@ use super::log::{NodeLog, PENDING_BYTES_MAX};
 use super::mailbox::Sessions;
 use super::memory::{Memory, MemoryFigure};
 use super::timers::Timers;
-use super::{Node, Replica, Work};
+use super::{Node, Replica, Work, members};
 use crate::clock;
 use crate::config::Config;
 use crate::connection::registry::Registry;
@@ -217,7 +217,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let config = parts.config;
     let folder = config.storage.folder.as_deref();
     let deployment = deployment(&config, folder)?;
-    let configuration = Arc::new(config.configuration(deployment));
+    let configuration = Arc::new(first_configuration(&config, deployment)?);
     let recovered = recover(&config, &configuration, deployment)?;
     let boot = next_boot(folder)?;
     let is_in_memory = folder.is_none();
@@ -240,14 +240,14 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let free = FreeSpace::of(folder, config.storage.reserve_bytes);
     let found = (recovered.floor, recovered.bytes);
     let log = NodeLog::new(shared, is_in_memory, config.max_clock_drift, found, free);
-    let id = config.node;
     let memory = Memory::new(parts.memory_figure, config.limits.memory_bytes_max);
     let telemetry = Telemetry::new(&config);
-    let links = Links::new(&config, deployment, boot, &telemetry, &parts.shaper);
-    let keeper = CutKeeper::new(Arc::clone(&configuration), id.datacenter);
+    let links = Links::new(&config, deployment, boot, &parts.shaper);
+    links.extend(&configuration, &config, &telemetry);
+    let keeper = CutKeeper::new(Arc::clone(&configuration), config.node.datacenter);
     let held = recovered.replicas.iter().flatten().count();
     let node = Arc::new(Node {
-        id,
+        id: config.node,
         boot,
         started: clock::now(),
         hlc_floor: recovered.floor,
@@ -284,6 +284,19 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     slot.get_or_init(|| Arc::downgrade(&node));
     info!(node = %node.id, boot = %node.boot, shards = held, "node is open");
     Ok(node)
+}
+
+/// What the settings say, with the datacenters that the run before this one acted by.
+fn first_configuration(
+    config: &Config,
+    deployment: DeploymentId,
+) -> Result<Configuration, StartError> {
+    let mut configuration = config.configuration(deployment);
+    let members = config.storage.folder.as_deref().map(members::read).transpose()?.flatten();
+    if let Some(members) = members {
+        configuration.adopt_membership(&members, Some(config.node.datacenter));
+    }
+    Ok(configuration)
 }
 
 /// The lease of a node that has just started: none until it is granted one, where somebody grants.

@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::arriving::take_messages;
-use super::link::{HANDSHAKE_TIMEOUT, Link, LinkError, patience, shake_hands};
+use super::link::{HANDSHAKE_TIMEOUT, LinkError, patience, shake_hands};
 use crate::node::{Node, Work};
 use crate::workers::{Placement, Stay};
 
@@ -43,6 +43,8 @@ enum InboundError {
     Frame(#[from] FrameError),
     #[error("the connection failed")]
     Io(#[from] io::Error),
+    #[error("node {0} is of this deployment no more")]
+    Gone(NodeId),
 }
 
 /// Takes connections of other nodes; they end with this task.
@@ -85,7 +87,7 @@ async fn serve(
         .map_err(|_| LinkError::Silent(HANDSHAKE_TIMEOUT))??;
     node.learn_boot(hello.node, hello.boot)?;
     info!(node = %node.id, peer = %hello.node, boot = %hello.boot, "a peer has connected");
-    let hearing = node.links.to(hello.node).map(Link::hear);
+    let hearing = node.links.to(hello.node).map(|link| link.hear());
     let sender = Sender { node: hello.node, boot: hello.boot };
     let result = live(Arc::clone(node), stream, sender, placement).await;
     drop(hearing);
@@ -153,6 +155,9 @@ async fn receive(
                     return Err(error.into());
                 }
                 node.learn_boot(sender.node, sender.boot)?;
+                if node.links.to(sender.node).is_none() {
+                    return Err(InboundError::Gone(sender.node));
+                }
                 continue;
             }
         }

@@ -157,6 +157,8 @@ struct State {
     /// and ask for something.
     is_opening: bool,
     is_writing: bool,
+    /// Whether its node is none of the configuration any more: there is never a connection again.
+    is_retired: bool,
     /// The socket was full; the task waits until it is not.
     is_blocked: bool,
     last_due: Steady,
@@ -340,6 +342,19 @@ impl Link {
         true
     }
 
+    /// Ends it for good.
+    pub(crate) fn retire(&self) {
+        let mut state = self.state.lock();
+        state.is_retired = true;
+        state.stream = None;
+        drop(state);
+        self.call.notify_one();
+    }
+
+    fn is_retired(&self) -> bool {
+        self.state.lock().is_retired
+    }
+
     pub(crate) fn has_pending(&self) -> bool {
         self.has_pending.load(Ordering::Relaxed)
     }
@@ -465,7 +480,7 @@ impl State {
 
     fn connect(&mut self, stream: Arc<TcpStream>, boot: Boot) {
         self.is_opening = false;
-        self.stream = Some(stream);
+        self.stream = (!self.is_retired).then_some(stream);
         self.boot = boot;
     }
 
@@ -481,12 +496,12 @@ impl State {
     }
 }
 
-/// Keeps the link's connection until the node stops.
+/// Keeps the link's connection until the node stops, or the link is ended for good.
 pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
     let patience = patience(node.id, link.node());
     let mut pause = PAUSE_MIN;
     let mut last_told = String::new();
-    while !node.is_stopping() {
+    while !node.is_stopping() && !link.is_retired() {
         let error = match dial(&node, &link, patience.handshake).await {
             Ok((stream, hello)) => {
                 let stream = Arc::new(stream);
@@ -509,13 +524,16 @@ pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
                 error
             }
         };
-        if node.is_stopping() {
-            return;
+        if node.is_stopping() || link.is_retired() {
+            break;
         }
         tell(&node, &link, &error, &mut last_told);
         let jittered = pause.mul_f64(0.5 + link.fraction() / 2.0);
         tokio::time::sleep(jittered).await;
         pause = (pause * 2).min(patience.pause);
+    }
+    if link.is_retired() {
+        info!(node = %node.id, peer = %link.node(), "the link has ended for good: that node is of this deployment no more");
     }
 }
 
@@ -552,12 +570,14 @@ async fn dial(
 
 /// Says hello, hears the other side's, and judges it.
 pub(super) async fn shake_hands(node: &Node, stream: &mut TcpStream) -> Result<Hello, LinkError> {
-    let ours = node.links.hello();
+    let configuration = node.configuration();
+    let ours = node.links.hello(&configuration);
     let mut bytes = Vec::new();
     ours.write(&mut bytes);
     stream.write_all(&bytes).await?;
     let theirs = read_hello(stream).await?;
     let wall = clock::wall();
+    // What is known may have grown while the other side was listened to.
     ours.accept(&theirs, &node.configuration(), wall, node.config.max_clock_drift)?;
     Ok(theirs)
 }
