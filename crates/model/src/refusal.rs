@@ -15,7 +15,8 @@ use crate::{
 pub enum Refusal {
     /// The chain cannot take more writes now.
     #[error(
-        "shard {shard} holds {held} uncommitted entries, the limit is {limit}; retry after a pause"
+        "shard {shard} holds {held} uncommitted entries or waiting requests, the limit is {limit}; \
+         retry after a pause"
     )]
     Busy {
         /// The shard.
@@ -69,6 +70,15 @@ pub enum Refusal {
          themselves once there is room: free space there"
     )]
     DiskFull {
+        /// Whose disk.
+        node: NodeId,
+    },
+    /// The value is on disk only, and what is there is not what was written.
+    #[error(
+        "the value cannot be read from the disk of node {node}: its checkpoint is damaged; ask \
+         another node of this datacenter, and repair that one"
+    )]
+    Unreadable {
         /// Whose disk.
         node: NodeId,
     },
@@ -140,6 +150,7 @@ impl Refusal {
             Self::Unreachable { .. } => "CLUSTERDOWN",
             Self::OutOfMemory => "OOM",
             Self::DiskFull { .. } => "DISKFULL",
+            Self::Unreadable { .. } => "UNREADABLE",
             Self::CrossShard => "CROSSSLOT",
             Self::WrongType => "WRONGTYPE",
             Self::TooLarge | Self::OtherRequest => "ERR",
@@ -159,6 +170,7 @@ impl Refusal {
             | Self::UnknownOutcome
             | Self::OutOfMemory
             | Self::DiskFull { .. }
+            | Self::Unreadable { .. }
             | Self::CrossShard
             | Self::WrongType
             | Self::TooLarge
@@ -182,6 +194,7 @@ impl Refusal {
             | Self::NoLease { .. }
             | Self::OutOfMemory
             | Self::DiskFull { .. }
+            | Self::Unreadable { .. }
             | Self::CrossShard
             | Self::WrongType
             | Self::TooLarge
@@ -209,6 +222,7 @@ impl Refusal {
             | Self::NoLease { .. }
             | Self::OutOfMemory
             | Self::DiskFull { .. }
+            | Self::Unreadable { .. }
             | Self::CrossShard
             | Self::Drift { .. }
             | Self::OtherDatacenter => false,
@@ -227,6 +241,7 @@ impl Refusal {
             Self::NoLease { .. } => "no_lease",
             Self::OutOfMemory => "out_of_memory",
             Self::DiskFull { .. } => "disk_full",
+            Self::Unreadable { .. } => "unreadable",
             Self::CrossShard => "cross_shard",
             Self::WrongType => "wrong_type",
             Self::TooLarge => "too_large",
@@ -268,6 +283,10 @@ impl Refusal {
             Self::OutOfMemory => to.u8(5),
             Self::DiskFull { node } => {
                 to.u8(6);
+                to.node(node);
+            }
+            Self::Unreadable { node } => {
+                to.u8(16);
                 to.node(node);
             }
             Self::CrossShard => to.u8(7),
@@ -314,6 +333,7 @@ impl Refusal {
             13 => Self::Forgotten { shard: from.shard()?, forgotten_to: from.number()? },
             14 => Self::NotKept { limit: from.fixed32()? },
             15 => Self::OtherRequest,
+            16 => Self::Unreadable { node: from.node()? },
             found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
         })
     }

@@ -377,7 +377,17 @@ impl Shard {
         }
         let end = entries.last().map_or(has_to, |entry| entry.identity.position);
         let part = ask.part_from.filter(|_| end == self.committed_to);
-        let part = part.map(|from| self.keys.part(from, self.options.part_bytes));
+        let part = part.map(|from| self.keys.part(from, self.options.part_bytes)).transpose();
+        let part = match part {
+            Ok(part) => part,
+            Err(lacking) => {
+                // It is answered when all that it needs was loaded.
+                self.load_for_copy(&lacking, out);
+                self.copying.held = Some(ask);
+                return;
+            }
+        };
+        self.cold.end_copy();
         let history = ask.window_from.map(|from| self.chunk_before(from)).unwrap_or_default();
         let (committed_to, durable_to) = (self.committed_to, self.durable_position());
         let behind = has_to;
