@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use sim::{
-    plan::{Checkpoints, Control, Cutback, Plan},
+    plan::{Checkpoints, Control, Cutback, Memory, Plan},
     profiles::Profile,
     run, script,
     trace::Trace,
@@ -63,6 +63,9 @@ struct Choice {
     /// Whether nodes take checkpoints: drawn, off, on.
     #[arg(long, global = true, default_value = "drawn")]
     checkpoints: String,
+    /// Whether nodes that take checkpoints keep some values on disk only: drawn, off, on.
+    #[arg(long, global = true, default_value = "drawn")]
+    memory: String,
     /// Leave out these faults, by number.
     #[arg(long, global = true, value_delimiter = ',')]
     without_faults: Vec<usize>,
@@ -200,6 +203,12 @@ impl Choice {
         };
         let mut plan = Plan::drawn(seed, profile, control);
         plan.draw_checkpoints(checkpoints);
+        plan.draw_memory(match self.memory.as_str() {
+            "drawn" | "" => Memory::Drawn,
+            "off" => Memory::Off,
+            "on" => Memory::On,
+            other => bail!("there is no memory `{other}`; there are drawn, off, on"),
+        });
         #[cfg(feature = "mutations")]
         let plan = match &self.mutation {
             None => plan,
@@ -232,6 +241,7 @@ impl Choice {
         add("profile", self.profile.clone());
         add("control", Some(self.control.clone()).filter(|control| !control.is_empty()));
         add("checkpoints", Some(self.checkpoints.clone()).filter(|word| !word.is_empty()));
+        add("memory", Some(self.memory.clone()).filter(|word| !word.is_empty()));
         add("without-faults", list(&self.without_faults));
         add("without-clients", list(&self.without_clients));
         add("operations", self.operations.map(|most| most.to_string()));
@@ -258,13 +268,15 @@ fn replay(choice: &Choice, seed: u64) -> anyhow::Result<ExitCode> {
 fn tell(seed: u64, outcome: &run::Outcome) {
     let tally = &outcome.tally;
     let counts = format!(
-        "{} operations ({} served), {} faults, {} epochs, {} checkpoints, {} messages, {} records, \
-         {} virtual seconds",
+        "{} operations ({} served), {} faults, {} epochs, {} checkpoints, {} values \
+         forgotten ({} loaded), {} messages, {} records, {} virtual seconds",
         tally.operations,
         tally.served,
         tally.faults,
         tally.epochs,
         tally.checkpoints,
+        tally.forgotten,
+        tally.loads,
         tally.messages,
         tally.records,
         tally.virtual_time / sim::moment::SECOND
@@ -316,9 +328,14 @@ fn known(choice: &Choice) -> anyhow::Result<ExitCode> {
         let extent =
             work::Extent { first: seed, count: 1, minutes: None, jobs: 1, keeps_going: false };
         // What a seed means changes when there is more to draw; without managers it changes less.
-        for (control, checkpoints) in [("fixed", "off"), ("managed", "off"), ("managed", "on")] {
-            let (control, checkpoints) = (control.to_owned(), checkpoints.to_owned());
-            let choice = Choice { control, checkpoints, ..choice.clone() };
+        for (control, checkpoints, memory) in [
+            ("fixed", "off", "off"),
+            ("managed", "off", "off"),
+            ("managed", "on", "off"),
+            ("managed", "on", "on"),
+        ] {
+            let [control, checkpoints, memory] = [control, checkpoints, memory].map(str::to_owned);
+            let choice = Choice { control, checkpoints, memory, ..choice.clone() };
             let code = work::fresh(&choice, &extent)?;
             if code != ExitCode::SUCCESS {
                 return Ok(code);

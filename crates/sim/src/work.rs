@@ -219,6 +219,7 @@ pub(crate) fn first_failure(
         mutation: Some(row.name.to_owned()),
         control: row.control.to_owned(),
         checkpoints: row.checkpoints.to_owned(),
+        memory: row.memory.to_owned(),
         ..Choice::default()
     };
     let mut extent =

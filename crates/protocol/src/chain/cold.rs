@@ -297,6 +297,13 @@ impl Shard {
         self.keys.evict(limits, |hash| cold.must_keep(hash), is_unchecked)
     }
 
+    /// Whether a request waits here for a value, or behind one that does.
+    #[must_use]
+    pub fn has_parked(&self, id: RequestId) -> bool {
+        let queue = self.cold.parked.get(&(id.node, id.session));
+        queue.and_then(VecDeque::back).is_some_and(|last| last.id == id)
+    }
+
     /// Requests that wait for values that are on disk only.
     #[must_use]
     pub const fn parked_count(&self) -> usize {

@@ -13,6 +13,10 @@
 //! - *reads*: of any shards, at any replicas. One that may have been evaluated before a version
 //!   that an earlier one returned became visible is read again, when it is the first.
 //!
+//! What a replica on this node has *parked*, until a value was read from its disk, is evaluated
+//! later than what is handed over behind it. Of reads any number may be parked: the first makes the
+//! course one of reads. Behind anything else nothing is handed over.
+//!
 //! A write never overtakes the answer of a read, whose version it depends on. It overtakes an
 //! open write only if it depends on it: in the same shard the head sees to that, in another shard
 //! the session, which then must know its stamp.
@@ -123,7 +127,7 @@ impl Session {
 
     /// Whether a request may be handed over while others are open.
     pub(super) fn flows(&self, view: &View<'_>, shard: ShardId, kind: Kind) -> bool {
-        if self.holds_back() {
+        if self.holds_back() || 0 < self.tally.parked {
             return false;
         }
         if self.options.mutations.has(Mutation::NoWaitInPipelines) {

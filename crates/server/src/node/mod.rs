@@ -358,6 +358,7 @@ impl Node {
         let id = request.id;
         self.handle(shard, &mut replica, Input::Request(request), work);
         let stamp = replica.shard.stamped_in_log_order(before);
+        let is_parked = 0 < replica.shard.parked_count() && replica.shard.has_parked(id);
         self.follow_log(shard, &mut replica, work);
         if let Some((answered, reply)) = work.replies.last()
             && *answered == id
@@ -375,6 +376,7 @@ impl Node {
                 Handover::Stamped(stamp)
             }
             Some(_) => Handover::Answered,
+            None if is_parked => Handover::Parked,
             None => Handover::UnderWay,
         }
     }
