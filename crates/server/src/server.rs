@@ -135,6 +135,8 @@ pub struct RunningServer {
     clients: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
     checkpoints: std::thread::JoinHandle<()>,
+    /// The threads that keep memory within its limit.
+    cold: Vec<std::thread::JoinHandle<()>>,
     agreement: Option<Arc<Agreement>>,
 }
 
@@ -184,6 +186,11 @@ impl Server {
                 path: node.config.storage.folder.clone().unwrap_or_default(),
                 source,
             })?;
+        let cold = crate::node::cold::start(&node).map_err(|source| StartError::Io {
+            what: "start the threads that read values for",
+            path: node.config.storage.folder.clone().unwrap_or_default(),
+            source,
+        })?;
         if let Some(agreement) = &agreement {
             tasks.push(tokio::spawn(control::live(Arc::clone(&node), Arc::clone(agreement))));
         }
@@ -209,6 +216,7 @@ impl Server {
             clients,
             tasks,
             checkpoints,
+            cold,
             agreement,
         })
     }
@@ -338,9 +346,11 @@ impl RunningServer {
 
     async fn end(self) {
         self.node.sessions.kill_all();
-        let Self { node, clients, tasks, checkpoints, agreement, .. } = self;
+        let Self { node, clients, tasks, checkpoints, cold, agreement, .. } = self;
         // Waits for the batch that is being written; a panic was reported when it happened.
         drop(tokio::task::spawn_blocking(move || checkpoints.join()).await);
+        let join_all = move || cold.into_iter().try_for_each(std::thread::JoinHandle::join);
+        drop(tokio::task::spawn_blocking(join_all).await);
         for task in tasks.iter().chain([&clients]) {
             task.abort();
         }

@@ -24,8 +24,8 @@ mod faults;
 /// What a node tells of itself.
 mod status;
 pub use chains::{ChainStatus, ControlStatus};
-pub use status::{DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
-pub(crate) use status::{metrics_of, status_of};
+pub use status::{ColdStatus, DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
+pub(crate) use status::{cold_of, metrics_of, status_of};
 
 /// What every request can reach.
 #[derive(Clone, Debug)]

@@ -29,6 +29,7 @@ use antecede_storage::{Positions, RealDisk, SharedLog};
 use parking_lot::Mutex;
 
 use super::free::FreeSpace;
+use super::cold::ColdValues;
 use super::memory::Memory;
 
 /// Bytes that may wait to be written; past it the process ends.
@@ -331,6 +332,7 @@ impl NodeLog {
 pub(crate) struct Appender<'a> {
     pub(crate) log: &'a NodeLog,
     pub(crate) memory: &'a Memory,
+    pub(crate) cold: &'a ColdValues,
     pub(crate) now: Now,
 }
 
@@ -356,6 +358,6 @@ impl Storage for Appender<'_> {
     }
 
     fn has_memory(&self) -> bool {
-        self.memory.has_room()
+        self.cold.has_memory(self.memory)
     }
 }

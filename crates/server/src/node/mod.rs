@@ -33,6 +33,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use self::checkpoint::Checkpoints;
+use self::cold::ColdValues;
 use self::current::Current;
 use self::log::{Appender, NodeLog};
 use self::mailbox::Sessions;
@@ -47,6 +48,8 @@ use crate::telemetry::Telemetry;
 
 /// What lets the log be cut.
 pub(crate) mod checkpoint;
+/// Values that are on disk only.
+pub(crate) mod cold;
 /// The configuration and the lease.
 pub(crate) mod current;
 /// What is left on the disk.
@@ -136,6 +139,7 @@ pub(crate) struct Node {
     replicas: Box<[Option<Mutex<Replica>>]>,
     pub(crate) log: NodeLog,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) cold: ColdValues,
     pub(crate) memory: Memory,
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
@@ -253,6 +257,7 @@ impl Node {
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
         self.checkpoints.stop();
+        self.cold.stop();
     }
 
     /// How long a client may be silent; zero: for ever.
@@ -330,7 +335,7 @@ impl Node {
     }
 
     const fn appender(&self, now: Now) -> Appender<'_> {
-        Appender { log: &self.log, memory: &self.memory, now }
+        Appender { log: &self.log, memory: &self.memory, cold: &self.cold, now }
     }
 
     /// Hands an input to the replica of a shard; without one here it is dropped.
@@ -399,6 +404,9 @@ impl Node {
         {
             self.timers.set(shard, replica.wake_at, at);
             replica.wake_at = Some(at);
+        }
+        if !work.out.loads.is_empty() {
+            self.cold.ask(work.out.loads.drain(..));
         }
         self.hold_back_above_ceiling(replica, work);
         if !replica.held.is_empty() {
