@@ -103,6 +103,11 @@ impl Checkpoints {
         self.wake.notify_all();
     }
 
+    /// Lets the thread look at once whether a checkpoint is wanted.
+    pub(crate) fn nudge(&self) {
+        self.wake.notify_all();
+    }
+
     /// Waits; true when it is time to stop.
     fn pause(&self, time: Duration) -> bool {
         let mut is_stopping = self.waiting.lock();
@@ -211,6 +216,7 @@ impl Node {
             }
         }
         loop {
+            store.hurry(self.memory.is_short());
             match store.write(batch) {
                 Ok(()) => break,
                 Err(error @ CheckpointError::DiskFull { .. }) => {
@@ -238,6 +244,7 @@ impl Node {
                 replica.lock().shard.checkpoint_is_durable();
             }
         }
+        self.cold.nudge();
         Ok(())
     }
 

@@ -20,7 +20,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use antecede_model::clock::Steady;
+use antecede_model::{clock::Steady, ids::LogIndex};
 use antecede_protocol::{
     chain::{Input, Loaded},
     checkpointed::StepLimits,
@@ -30,7 +30,6 @@ use antecede_storage::checkpoint::CheckpointStore;
 use parking_lot::{Condvar, Mutex};
 use tracing::{error, info, warn};
 
-use super::memory::Memory;
 use super::{Node, Work};
 use crate::clock;
 
@@ -42,10 +41,12 @@ const LOADERS: usize = 2;
 const LOADS_AT_ONCE: usize = 16;
 /// How often memory is looked at while there is a limit.
 const LOOK_EVERY: Duration = Duration::from_millis(10);
-/// How long nothing is tried when nothing could go.
+/// How long nothing is tried when too little could go, unless a checkpoint has come further.
 const REST: Duration = Duration::from_millis(200);
 /// What one step may cost: about half a millisecond.
 const STEP: StepLimits = StepLimits { looks: 4096, bytes: 128 << 10 };
+/// Loads of a thread between two looks at the memory in use.
+const LOADS_PER_LOOK: usize = 64;
 /// Steps between two looks at the memory in use.
 const STEPS_PER_LOOK: usize = 32;
 
@@ -97,29 +98,17 @@ impl ColdValues {
         self.wake.notify_one();
     }
 
+    /// A checkpoint has come further: more can go.
+    pub(crate) fn nudge(&self) {
+        self.end_rest.notify_all();
+    }
+
     /// Ends the waits of all threads.
     pub(crate) fn stop(&self) {
         self.queue.lock().is_stopping = true;
         self.wake.notify_all();
         *self.resting.lock() = true;
         self.end_rest.notify_all();
-    }
-
-    /// Whether values can still go to the disk.
-    fn can_free(&self) -> bool {
-        self.is_possible && !self.is_stuck.load(Ordering::Relaxed)
-    }
-
-    /// Whether writes that may grow the data are taken: also beyond the limit for a while, if
-    /// values can still go to the disk.
-    pub(crate) fn has_memory(&self, memory: &Memory) -> bool {
-        memory.has_room() || self.can_free() && !memory.is_exhausted()
-    }
-
-    /// For how long a client that has just written should wait, so that values can go to the disk
-    /// as fast as new ones come.
-    pub(crate) fn pause(&self, memory: &Memory) -> Option<Duration> {
-        if self.can_free() { memory.pause() } else { None }
     }
 
     /// Waits for something to read; false when it is time to stop.
@@ -170,8 +159,14 @@ impl Node {
     fn load_values(&self) {
         let mut work = Work::begin();
         let mut loads = Vec::new();
+        let mut count = 0;
         while self.cold.take(&mut loads) {
             work.restart();
+            count += loads.len();
+            if LOADS_PER_LOOK <= count {
+                count = 0;
+                self.wait_for_room();
+            }
             for (load, since) in loads.drain(..) {
                 let records = self.read_stored(load);
                 let waited = clock::steady().0.saturating_sub(since.0);
@@ -180,7 +175,23 @@ impl Node {
                 let loaded = Loaded { hash, number, records: records.as_deref() };
                 self.input(shard, Input::Loaded(loaded), &mut work);
             }
-            self.finish(&mut work);
+            self.send_off(&mut work);
+            if work.has_appended() {
+                // Loads must not wait for the disk of the log.
+                work.appended_to = LogIndex::default();
+                self.log.request_flush();
+            }
+        }
+    }
+
+    /// What is loaded must not outrun what goes.
+    fn wait_for_room(&self) {
+        self.memory.sample();
+        if self.memory.is_short() {
+            self.cold.nudge();
+        }
+        if !self.memory.has_room() {
+            self.cold.rest(LOOK_EVERY);
         }
     }
 
@@ -215,12 +226,21 @@ impl Node {
                 self.cold.is_stuck.store(false, Ordering::Relaxed);
                 continue;
             }
-            if 0 < self.evict() {
+            let evicted = self.evict();
+            if !self.memory.is_short() {
+                continue;
+            }
+            pause = REST;
+            if 0 < evicted {
                 self.cold.is_stuck.store(false, Ordering::Relaxed);
                 continue;
             }
             // What was written since the last checkpoint can go once the next one has it.
-            let is_stuck = !self.checkpoints.is_under_way() && !self.wants_room();
+            let is_wanted = self.wants_room();
+            if is_wanted {
+                self.checkpoints.nudge();
+            }
+            let is_stuck = !self.checkpoints.is_under_way() && !is_wanted;
             self.cold.is_stuck.store(is_stuck, Ordering::Relaxed);
             if is_stuck != was_stuck {
                 was_stuck = is_stuck;
@@ -231,7 +251,6 @@ impl Node {
                     info!(node = %self.id, used, limit, "values wait for a checkpoint to be on disk only");
                 }
             }
-            pause = REST;
         }
     }
 
@@ -262,6 +281,24 @@ impl Node {
         }
         self.memory.sample();
         evicted
+    }
+
+    /// Whether values can still go to the disk.
+    fn can_free(&self) -> bool {
+        let is_stuck = || self.cold.is_stuck.load(Ordering::Relaxed);
+        self.cold.is_possible && (!is_stuck() || self.wants_room())
+    }
+
+    /// Whether writes that may grow the data are taken: also beyond the limit for a while, if
+    /// values can still go to the disk.
+    pub(super) fn has_memory(&self) -> bool {
+        self.memory.has_room() || self.can_free() && !self.memory.is_exhausted()
+    }
+
+    /// For how long a client that has just written should wait, so that values can go to the disk
+    /// as fast as new ones come.
+    pub(crate) fn pause_for_memory(&self) -> Option<Duration> {
+        self.memory.pause().filter(|_| self.can_free())
     }
 
     /// Whether enough was written since the last checkpoint began for the next one to free memory.

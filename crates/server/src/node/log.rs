@@ -29,8 +29,7 @@ use antecede_storage::{Positions, RealDisk, SharedLog};
 use parking_lot::Mutex;
 
 use super::free::FreeSpace;
-use super::cold::ColdValues;
-use super::memory::Memory;
+use super::Node;
 
 /// Bytes that may wait to be written; past it the process ends.
 pub(crate) const PENDING_BYTES_MAX: usize = 1 << 30;
@@ -331,8 +330,7 @@ impl NodeLog {
 /// The log in the hands of one replica's machine, for one input.
 pub(crate) struct Appender<'a> {
     pub(crate) log: &'a NodeLog,
-    pub(crate) memory: &'a Memory,
-    pub(crate) cold: &'a ColdValues,
+    pub(crate) node: &'a Node,
     pub(crate) now: Now,
 }
 
@@ -358,6 +356,6 @@ impl Storage for Appender<'_> {
     }
 
     fn has_memory(&self) -> bool {
-        self.cold.has_memory(self.memory)
+        self.node.has_memory()
     }
 }

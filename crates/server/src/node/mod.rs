@@ -335,7 +335,7 @@ impl Node {
     }
 
     const fn appender(&self, now: Now) -> Appender<'_> {
-        Appender { log: &self.log, memory: &self.memory, cold: &self.cold, now }
+        Appender { log: &self.log, node: self, now }
     }
 
     /// Hands an input to the replica of a shard; without one here it is dropped.

@@ -124,6 +124,11 @@ impl<D: Disk> RealCheckpoints<D> {
         Ok(Self { disk, options, handle, writing, _lock: lock })
     }
 
+    /// Whether what is written is waited for: then it is written as fast as the disk takes it.
+    pub fn hurry(&self, is_hurried: bool) {
+        self.current().faults.is_hurried.store(is_hurried, Ordering::Relaxed);
+    }
+
     fn current(&self) -> Arc<Handle> {
         Arc::clone(&self.handle.read())
     }

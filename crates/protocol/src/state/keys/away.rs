@@ -45,13 +45,13 @@ impl Away {
 
     /// Keeps the sums in step with one record.
     pub(super) fn count(&mut self, before: Option<Stored<'_>>, after: Option<Stored<'_>>) {
-        for stored in before.into_iter().filter(|stored| stored.is_away()) {
+        if let Some(Stored::Away { length }) = before {
             self.count -= 1;
-            self.bytes -= stored.length();
+            self.bytes -= length;
         }
-        for stored in after.into_iter().filter(|stored| stored.is_away()) {
+        if let Some(Stored::Away { length }) = after {
             self.count += 1;
-            self.bytes += stored.length();
+            self.bytes += length;
         }
     }
 
