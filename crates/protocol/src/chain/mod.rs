@@ -50,8 +50,8 @@ use antecede_model::{
 };
 
 use self::{
-    checkpoint::Checkpoints, cold::Cold, copy::Copying, read::Reads, request::PendingReply, room::Shortage,
-    settle::Settling, window::Window,
+    checkpoint::Checkpoints, cold::Cold, copy::Copying, read::Reads, request::PendingReply,
+    room::Shortage, settle::Settling, window::Window,
 };
 use crate::{
     entry::Entry,

@@ -120,7 +120,8 @@ impl<V> KeyState<V> {
                 Merged { is_changed: false, dropped: has_value.then_some((winner, found)) }
             }
             found => {
-                let is_visible = self.look(self.value.as_ref().map(|_| Stored::Here(&[]))).is_visible();
+                let is_visible =
+                    self.look(self.value.as_ref().map(|_| Stored::Here(&[]))).is_visible();
                 let loser = found.filter(|_| !has_seen && is_visible);
                 self.version = Some(winner);
                 self.value = None;

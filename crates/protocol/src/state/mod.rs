@@ -25,7 +25,8 @@ mod record;
 mod testing;
 
 pub use execute::{
-    Executed, Lacking, NewChange, NewEffect, Observed, Shown, execute, execute_batch, hide_effect, read,
+    Executed, Lacking, NewChange, NewEffect, Observed, Shown, execute, execute_batch, hide_effect,
+    read,
 };
 pub use keys::{Conflict, Evicted, Keys, NotThere};
 pub use look::{Look, Stored};

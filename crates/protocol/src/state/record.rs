@@ -130,13 +130,7 @@ pub(super) fn read(record: &[u8]) -> Look<'_> {
         let length = u32::from_le_bytes(*rest.first_chunk().expect("records are whole"));
         Some(Stored::Away { length: usize::try_from(length).expect("it was in memory once") })
     };
-    Look {
-        version: Some(version),
-        held,
-        hidden,
-        ttls,
-        visible_at: Timestamp(visible_at),
-    }
+    Look { version: Some(version), held, hidden, ttls, visible_at: Timestamp(visible_at) }
 }
 
 /// The writes to a time to live, as they lie in a record.

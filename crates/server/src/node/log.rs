@@ -28,8 +28,8 @@ use antecede_protocol::{
 use antecede_storage::{Positions, RealDisk, SharedLog};
 use parking_lot::Mutex;
 
-use super::free::FreeSpace;
 use super::Node;
+use super::free::FreeSpace;
 
 /// Bytes that may wait to be written; past it the process ends.
 pub(crate) const PENDING_BYTES_MAX: usize = 1 << 30;

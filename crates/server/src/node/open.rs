@@ -38,11 +38,11 @@ use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 
 use super::checkpoint::Checkpoints;
+use super::cold::{AWAY_BYTES_MIN, ColdValues};
 use super::current::Current;
 use super::free::FreeSpace;
 use super::log::{NodeLog, PENDING_BYTES_MAX};
 use super::mailbox::Sessions;
-use super::cold::{AWAY_BYTES_MIN, ColdValues};
 use super::memory::{Memory, MemoryFigure};
 use super::timers::Timers;
 use super::{Node, Replica, Work};

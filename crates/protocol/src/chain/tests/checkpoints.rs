@@ -199,7 +199,9 @@ impl Run {
         let loaded = Loaded { hash: load.hash, number: load.number, records };
         self.deployment.tell(node, load.shard, Input::Loaded(loaded));
         self.deployment.settle();
-        assert!(!self.deployment.events.iter().any(|event| matches!(event, Event::LoadFailed { .. })));
+        assert!(
+            !self.deployment.events.iter().any(|event| matches!(event, Event::LoadFailed { .. }))
+        );
     }
 
     /// Takes a step that is written later.

@@ -242,8 +242,7 @@ fn what_was_used_is_taken_later_than_what_was_not() {
 #[test]
 fn too_many_that_wait_are_refused() {
     let mut run = cold();
-    let numbers: Vec<u64> =
-        (0..5_000).map(|_| ask_as(&mut run, 1, "k1", Action::Get)).collect();
+    let numbers: Vec<u64> = (0..5_000).map(|_| ask_as(&mut run, 1, "k1", Action::Get)).collect();
     let last = numbers.last().copied().unwrap();
     let refusal = Refusal::Busy { shard: SHARD, held: 4_096, limit: 4_096 };
     assert_eq!(reply(&run, last), Some(Response::Refused(refusal)));

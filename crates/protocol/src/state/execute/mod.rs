@@ -392,9 +392,7 @@ impl<'k, 'a> Draft<'k, 'a> {
                 Response::Bytes(range(self.value.bytes().unwrap_or_default(), start, end).to_vec())
             }
             Action::Exists => Response::Integer(i64::from(self.is_there())),
-            Action::Type => {
-                Response::Word(if self.is_there() { Word::String } else { Word::None })
-            }
+            Action::Type => Response::Word(if self.is_there() { Word::String } else { Word::None }),
             Action::Expiry(form) => Response::Integer(self.expiry(form)),
             Action::Describe(description) => describe(key, self.value.bytes(), description),
             Action::Observe => Response::Observed(self.keys.sighting(&self.look, self.wall_millis)),

@@ -61,9 +61,7 @@ impl Away {
     }
 
     fn is_saved(&self, hash: u64) -> bool {
-        self.unsaved.is_none_or(|(from, next)| {
-            hash < from || next.is_some_and(|next| next <= hash)
-        })
+        self.unsaved.is_none_or(|(from, next)| hash < from || next.is_some_and(|next| next <= hash))
     }
 }
 

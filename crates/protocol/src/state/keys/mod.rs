@@ -242,12 +242,7 @@ impl Keys {
     ///
     /// # Errors
     /// [`DecodeError`] when the bytes are none, or of another hash.
-    pub fn load(
-        &mut self,
-        hash: u64,
-        bytes: &[u8],
-        takes_values: bool,
-    ) -> Result<(), DecodeError> {
+    pub fn load(&mut self, hash: u64, bytes: &[u8], takes_values: bool) -> Result<(), DecodeError> {
         for record in read_records(bytes)? {
             let found = self.hash(record::key(record));
             if found != hash {

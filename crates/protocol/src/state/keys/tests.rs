@@ -531,7 +531,10 @@ fn a_part_ends_between_hashes_and_holds_one_key_at_least() {
     }
     let part = keys.part(0, 1).unwrap();
     assert_eq!((part.records.len(), part.next), (2, Some(8)), "keys of one hash stay together");
-    assert_eq!(keys.part(8, 0).unwrap(), Part { from: 8, next: None, records: part_of(&keys, b"c") });
+    assert_eq!(
+        keys.part(8, 0).unwrap(),
+        Part { from: 8, next: None, records: part_of(&keys, b"c") }
+    );
     assert_eq!(keys.part(10, 100).unwrap(), Part { from: 10, next: None, records: vec![] });
 }
 
