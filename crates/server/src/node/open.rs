@@ -221,7 +221,6 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let configuration = Arc::new(config.configuration(deployment));
     let recovered = recover(&config, &configuration, deployment)?;
     let boot = next_boot(folder)?;
-    let is_in_memory = folder.is_none();
     let slot: Arc<OnceLock<Weak<Node>>> = Arc::default();
     let options = SharedOptions {
         fsync: config.storage.fsync,
@@ -240,7 +239,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     })?;
     let free = FreeSpace::of(folder, config.storage.reserve_bytes);
     let found = (recovered.floor, recovered.bytes);
-    let log = NodeLog::new(shared, is_in_memory, config.max_clock_drift, found, free);
+    let log = NodeLog::new(shared, folder.is_none(), config.max_clock_drift, found, free);
     let id = config.node;
     let memory = Memory::new(parts.memory_figure, config.limits.memory_bytes_max);
     let telemetry = Telemetry::new(&config);

@@ -11,6 +11,8 @@
 //! Assumes: what is told is written in order, and `saved` comes when all of it is durable.
 //! Ensures: a value is put back only into the record that it was taken from: of the same version.
 
+use antecede_model::codec::DecodeError;
+
 use super::{Keys, Standing};
 use crate::{
     checkpointed::{StepLimits, read_records},
@@ -56,7 +58,7 @@ impl Away {
     }
 
     /// A record without its value, if that may go.
-    pub(super) fn without_value(&self, record: &[u8]) -> Option<Box<[u8]>> {
+    fn without_value(&self, record: &[u8]) -> Option<Box<[u8]>> {
         self.bytes_min.and_then(|bytes_min| record::without_value(record, bytes_min))
     }
 
@@ -85,6 +87,28 @@ impl Keys {
     pub fn allow_away(&mut self, bytes_min: usize) {
         self.away.bytes_min = Some(bytes_min);
         self.index.remember_touched();
+    }
+
+    /// Takes the records of one hash from a checkpoint; they do not count as changed. Values may be
+    /// left there.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes are none, or of another hash.
+    pub fn load(&mut self, hash: u64, bytes: &[u8], takes_values: bool) -> Result<(), DecodeError> {
+        for record in read_records(bytes)? {
+            let found = self.hash(record::key(record));
+            if found != hash {
+                let what = "a hash in a checkpoint";
+                return Err(DecodeError::OverLimit { what, found, limit: hash });
+            }
+            if let Err(at) = self.index.find(hash, record::key(record)) {
+                let without = if takes_values { None } else { self.away.without_value(record) };
+                let record = without.unwrap_or_else(|| record.into());
+                self.count_new(hash, &record);
+                self.index.insert_unchanged(at, hash, record);
+            }
+        }
+        Ok(())
     }
 
     /// How many values are on disk only.

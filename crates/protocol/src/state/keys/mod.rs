@@ -26,8 +26,8 @@ use std::{
 };
 
 use antecede_model::{
-    clock::Timestamp, codec::DecodeError, ids::Position, key::hash_of, operation::Deadline,
-    sighting::Sighting, version::Version,
+    clock::Timestamp, ids::Position, key::hash_of, operation::Deadline, sighting::Sighting,
+    version::Version,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
@@ -43,7 +43,7 @@ use super::{
     record,
 };
 use crate::{
-    checkpointed::{Changes, Floors, StepLimits, read_records, write_records},
+    checkpointed::{Changes, Floors, StepLimits, write_records},
     copied::{Part, Start},
     entry::{Body, Change, Effect, Entry},
 };
@@ -235,28 +235,6 @@ impl Keys {
     /// Remembers from now on what was collected, for [`Keys::take_changes`].
     pub fn remember_removed(&mut self) {
         self.removed.get_or_insert_default();
-    }
-
-    /// Takes the records of one hash from a checkpoint; they do not count as changed. Values may be
-    /// left there.
-    ///
-    /// # Errors
-    /// [`DecodeError`] when the bytes are none, or of another hash.
-    pub fn load(&mut self, hash: u64, bytes: &[u8], takes_values: bool) -> Result<(), DecodeError> {
-        for record in read_records(bytes)? {
-            let found = self.hash(record::key(record));
-            if found != hash {
-                let what = "a hash in a checkpoint";
-                return Err(DecodeError::OverLimit { what, found, limit: hash });
-            }
-            if let Err(at) = self.index.find(hash, record::key(record)) {
-                let without = if takes_values { None } else { self.away.without_value(record) };
-                let record = without.unwrap_or_else(|| record.into());
-                self.count_new(hash, &record);
-                self.index.insert_unchanged(at, hash, record);
-            }
-        }
-        Ok(())
     }
 
     /// All keys were loaded.
