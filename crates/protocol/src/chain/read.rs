@@ -162,8 +162,7 @@ impl Shard {
                 Ok(shown) => shown,
                 Err(lacking) => {
                     let (id, carried) = (read.id, &read.carried);
-                    let request =
-                        LocalRequest { id, operation: &operation, carried, retry: None };
+                    let request = LocalRequest { id, operation: &operation, carried, retry: None };
                     self.park(&request, &lacking, out);
                     continue;
                 }

@@ -511,19 +511,6 @@ impl Session {
         file(self, part);
     }
 
-    /// A part is evaluated later than the order of its course says. A read that is the only open
-    /// part becomes the first of a course that can do with that; else all wait for it.
-    fn note_parked(&mut self, part: &mut Part, operation: &ShardOperation<'_>) {
-        let is_among_reads = self.course == Some(Course::Reads);
-        if self.course == Some(Course::Log) && part.kind == Kind::Read && self.parts.is_empty() {
-            self.course = Some(Course::Reads);
-        } else if is_among_reads && part.kind == Kind::Read {
-            part.bytes.get_or_insert_with(|| encoded(operation));
-        } else {
-            part.is_parked = true;
-        }
-    }
-
     /// Sends a part again that waits at a place in the queue.
     fn send_again(&mut self, at: usize, view: &View<'_>, requests: &mut dyn Requests) {
         let node = self.node;

@@ -25,13 +25,13 @@
 
 use antecede_model::{
     ids::{NodeId, ShardId},
-    operation::Operation,
+    operation::{Operation, ShardOperation},
 };
 
 use super::{
     OUTSTANDING_MAX, Session, View,
     command::Command,
-    part::{Course, Kind},
+    part::{Course, Kind, Part, encoded},
 };
 use crate::{message::Place, mutation::Mutation};
 
@@ -143,6 +143,19 @@ impl Session {
             }
             Some(Course::Head(of)) => of == shard && (is_read || self.tally.reads == 0),
             Some(Course::Reads) => is_read,
+        }
+    }
+
+    /// A part is evaluated later than the order of its course says. A read that is the only open
+    /// part becomes the first of a course that can do with that; else all wait for it.
+    pub(super) fn note_parked(&mut self, part: &mut Part, operation: &ShardOperation<'_>) {
+        let is_among_reads = self.course == Some(Course::Reads);
+        if self.course == Some(Course::Log) && part.kind == Kind::Read && self.parts.is_empty() {
+            self.course = Some(Course::Reads);
+        } else if is_among_reads && part.kind == Kind::Read {
+            part.bytes.get_or_insert_with(|| encoded(operation));
+        } else {
+            part.is_parked = true;
         }
     }
 
