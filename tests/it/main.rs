@@ -25,6 +25,8 @@ mod full_disk;
 mod hostile;
 /// Nothing to do, so nothing is done.
 mod idle;
+/// More data than memory.
+mod larger_than_memory;
 /// Nodes are lost where managers decide, and everything goes on.
 mod lost_nodes;
 /// What a write costs between datacenters.

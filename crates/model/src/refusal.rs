@@ -15,7 +15,8 @@ use crate::{
 pub enum Refusal {
     /// The chain cannot take more writes now.
     #[error(
-        "shard {shard} holds {held} uncommitted entries, the limit is {limit}; retry after a pause"
+        "shard {shard} holds {held} uncommitted entries or waiting requests, the limit is {limit}; \
+         retry after a pause"
     )]
     Busy {
         /// The shard.
@@ -96,6 +97,15 @@ pub enum Refusal {
         /// Whose disk.
         node: NodeId,
     },
+    /// The value is on disk only, and what is there is not what was written.
+    #[error(
+        "the value cannot be read from the disk of node {node}: its checkpoint is damaged; ask \
+         another node of this datacenter, and repair that one"
+    )]
+    Unreadable {
+        /// Whose disk.
+        node: NodeId,
+    },
     /// The keys of an atomic command lie in several shards.
     #[error(
         "keys of an atomic command lie in different shards; give them one {{hash tag}}, or send \
@@ -168,6 +178,7 @@ impl Refusal {
             Self::Gone => "CLUSTERDOWN",
             Self::OutOfMemory => "OOM",
             Self::DiskFull { .. } => "DISKFULL",
+            Self::Unreadable { .. } => "UNREADABLE",
             Self::CrossShard => "CROSSSLOT",
             Self::WrongType => "WRONGTYPE",
             Self::TooLarge | Self::OtherRequest => "ERR",
@@ -191,6 +202,7 @@ impl Refusal {
             | Self::Gone
             | Self::OutOfMemory
             | Self::DiskFull { .. }
+            | Self::Unreadable { .. }
             | Self::CrossShard
             | Self::WrongType
             | Self::TooLarge
@@ -218,6 +230,7 @@ impl Refusal {
             | Self::NoLease { .. }
             | Self::OutOfMemory
             | Self::DiskFull { .. }
+            | Self::Unreadable { .. }
             | Self::CrossShard
             | Self::WrongType
             | Self::TooLarge
@@ -249,6 +262,7 @@ impl Refusal {
             | Self::NoLease { .. }
             | Self::OutOfMemory
             | Self::DiskFull { .. }
+            | Self::Unreadable { .. }
             | Self::CrossShard
             | Self::Drift { .. }
             | Self::OtherDatacenter => false,
@@ -271,6 +285,7 @@ impl Refusal {
             Self::Gone => "gone",
             Self::OutOfMemory => "out_of_memory",
             Self::DiskFull { .. } => "disk_full",
+            Self::Unreadable { .. } => "unreadable",
             Self::CrossShard => "cross_shard",
             Self::WrongType => "wrong_type",
             Self::TooLarge => "too_large",
@@ -321,6 +336,10 @@ impl Refusal {
                 to.u8(6);
                 to.node(node);
             }
+            Self::Unreadable { node } => {
+                to.u8(20);
+                to.node(node);
+            }
             Self::CrossShard => to.u8(7),
             Self::WrongType => to.u8(8),
             Self::TooLarge => to.u8(9),
@@ -369,6 +388,7 @@ impl Refusal {
             17 => Self::Leaving,
             18 => Self::Gone,
             19 => Self::Lost { datacenter: from.datacenter()? },
+            20 => Self::Unreadable { node: from.node()? },
             found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
         })
     }

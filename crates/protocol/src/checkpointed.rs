@@ -156,6 +156,61 @@ pub struct CheckpointStep {
     pub is_last: bool,
 }
 
+/// A value of a record that has changed otherwise is not in the checkpoint where it should be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "the checkpoint lacks a value that is on disk only, of a key with the hash {hash:016x}; stop \
+     this node, empty its folder, and let it copy everything from its chains"
+)]
+pub struct ValueLostError {
+    /// The hash of the key.
+    pub hash: u64,
+}
+
+impl CheckpointStep {
+    /// Puts the values that are on disk only into records of which something else has changed:
+    /// `stored` tells what the checkpoint has of a hash. Call it before the step is written.
+    ///
+    /// # Errors
+    /// What `stored` says, or [`ValueLostError`] when that is not what it should be.
+    pub fn complete<E: From<ValueLostError>>(
+        &mut self,
+        mut stored: impl FnMut(u64) -> Result<Option<Vec<u8>>, E>,
+    ) -> Result<(), E> {
+        for (hash, records) in &mut self.changes {
+            let Some(bytes) = records.as_deref().filter(|bytes| has_away(bytes)) else { continue };
+            let found = stored(*hash)?.unwrap_or_default();
+            *records = completed(bytes, &found).ok_or(ValueLostError { hash: *hash })?;
+        }
+        Ok(())
+    }
+}
+
+/// The records in bytes that were written by [`write_records`].
+fn written_records(bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
+    let mut from = Reader::new(bytes);
+    std::iter::from_fn(move || from.bytes().ok())
+}
+
+fn has_away(bytes: &[u8]) -> bool {
+    written_records(bytes).any(state::is_away)
+}
+
+/// The same records, with values where they are away; `None` if one is not there.
+fn completed(bytes: &[u8], found: &[u8]) -> Option<Option<Vec<u8>>> {
+    let found = read_records(found).ok()?;
+    let mut whole = Vec::new();
+    for record in written_records(bytes) {
+        if state::is_away(record) {
+            let value = |found: &&[u8]| state::with_value_of(record, found);
+            whole.push(found.iter().find_map(value)?);
+        } else {
+            whole.push(record.into());
+        }
+    }
+    Some(write_records(whole.iter().map(|record| &**record)))
+}
+
 /// Writes the records of the keys of one hash.
 #[must_use]
 pub fn write_records<'a>(records: impl Iterator<Item = &'a [u8]>) -> Option<Vec<u8>> {

@@ -96,4 +96,11 @@ pub enum Event {
         /// How many.
         count: u32,
     },
+    /// A value that is on disk only could not be read: the checkpoint is damaged.
+    LoadFailed {
+        /// The shard.
+        shard: ShardId,
+        /// The hash of its key.
+        hash: u64,
+    },
 }

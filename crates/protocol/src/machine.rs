@@ -10,7 +10,7 @@
 
 use antecede_model::{
     clock::{Now, Steady, Timestamp},
-    ids::{Boot, LogIndex, NodeId, RequestId},
+    ids::{Boot, LogIndex, NodeId, RequestId, ShardId},
 };
 
 use crate::{
@@ -68,6 +68,18 @@ pub struct Envelope {
     pub message: Message,
 }
 
+/// A value that is on disk only and is wanted: the shell reads the records of the hash from the
+/// shard's checkpoint and answers with `Input::Loaded`, whatever comes of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The shard.
+    pub shard: ShardId,
+    /// The hash.
+    pub hash: u64,
+    /// Which load it is.
+    pub number: u64,
+}
+
 /// What a machine wants done. Reused from batch to batch.
 #[derive(Debug, Default)]
 pub struct Outputs {
@@ -75,6 +87,8 @@ pub struct Outputs {
     pub early: Vec<(NodeId, Message)>,
     /// Answers to requests, for sessions on this node and elsewhere.
     pub replies: Vec<(RequestId, Reply)>,
+    /// What must be read from the checkpoint.
+    pub loads: Vec<Load>,
     /// What happened.
     pub events: Vec<Event>,
     /// When the machine wants to be woken at the latest, if at all.

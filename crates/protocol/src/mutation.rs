@@ -79,6 +79,10 @@ pub enum Mutation {
     AnswerAside,
     /// A manager does not listen to nodes that cannot reach others.
     KeepUnreached,
+    /// Values are taken out of memory that no durable checkpoint holds.
+    EvictUnsaved,
+    /// What is read from a checkpoint takes the place of what is in memory, newer or not.
+    LoadOverNewer,
     /// A manager gives up on a node before its right to serve has run out.
     ExpireBeforeLease,
     /// A node that leaves says so while it still answers.

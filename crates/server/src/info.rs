@@ -177,6 +177,12 @@ fn memory(node: &Node, text: &mut String) {
     line(text, "maxmemory", node.memory.limit());
     line(text, "maxmemory_human", human(node.memory.limit()));
     line(text, "maxmemory_policy", "noeviction");
+    let cold = crate::admin::cold_of(node);
+    line(text, "values_on_disk", cold.values);
+    line(text, "values_on_disk_bytes", cold.bytes);
+    line(text, "values_evicted", cold.evicted);
+    line(text, "values_loaded", cold.loads);
+    line(text, "values_failed_to_load", cold.failed_loads);
 }
 
 fn persistence(node: &Node, text: &mut String) {

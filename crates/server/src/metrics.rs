@@ -217,6 +217,23 @@ pub const METRICS: &[Metric] = &[
         "milliseconds",
         "How long the last checkpoint took",
     ),
+    gauge("antecede_values_on_disk", &[], "values", "Values that are on disk only"),
+    gauge("antecede_values_on_disk_bytes", &[], "bytes", "Bytes of values that are on disk only"),
+    gauge("antecede_parked_requests", &[], "requests", "Requests that wait for such values"),
+    counter(
+        "antecede_evicted_values_total",
+        &[],
+        "values",
+        "Values that were taken out of memory and are on disk only since",
+    ),
+    counter("antecede_loads_total", &[], "values", "Values that were read back from the disk"),
+    counter(
+        "antecede_failed_loads_total",
+        &[],
+        "values",
+        "Values that could not be read back, since the checkpoint is damaged",
+    ),
+    histogram("antecede_load_seconds", &[], "How long a value was waited for"),
     gauge("antecede_log_pending_bytes", &[], "bytes", "Bytes that wait to be written to the log"),
     gauge(
         "antecede_disk_full",

@@ -134,7 +134,8 @@ pub struct RunningServer {
     shaper: LinkShaper,
     clients: JoinHandle<()>,
     tasks: Vec<JoinHandle<()>>,
-    checkpoints: std::thread::JoinHandle<()>,
+    /// Those that work on the disk of the checkpoints.
+    threads: Vec<std::thread::JoinHandle<()>>,
     agreement: Option<Arc<Agreement>>,
 }
 
@@ -173,15 +174,7 @@ impl Server {
         }
         tasks.push(tokio::spawn(peer::keep_all(Arc::clone(&node))));
         node.start_replicas();
-        let of_checkpoints = Arc::clone(&node);
-        let checkpoints = std::thread::Builder::new()
-            .name("checkpoint".to_owned())
-            .spawn(move || crate::node::checkpoint::run(&of_checkpoints))
-            .map_err(|source| StartError::Io {
-                what: "start the thread of checkpoints for",
-                path: node.config.storage.folder.clone().unwrap_or_default(),
-                source,
-            })?;
+        let threads = spawn_threads(&node)?;
         if let Some(agreement) = &agreement {
             tasks.push(tokio::spawn(control::live(Arc::clone(&node), Arc::clone(agreement))));
         }
@@ -207,7 +200,7 @@ impl Server {
             shaper,
             clients,
             tasks,
-            checkpoints,
+            threads,
             agreement,
         })
     }
@@ -337,9 +330,10 @@ impl RunningServer {
 
     async fn end(self) {
         self.node.sessions.kill_all();
-        let Self { node, clients, tasks, checkpoints, agreement, .. } = self;
+        let Self { node, clients, tasks, threads, agreement, .. } = self;
         // Waits for the batch that is being written; a panic was reported when it happened.
-        drop(tokio::task::spawn_blocking(move || checkpoints.join()).await);
+        let join_all = move || threads.into_iter().try_for_each(std::thread::JoinHandle::join);
+        drop(tokio::task::spawn_blocking(join_all).await);
         for task in tasks.iter().chain([&clients]) {
             task.abort();
         }
@@ -393,6 +387,22 @@ async fn tick(node: Arc<Node>) {
             node.telemetry.run_upkeep();
         }
     }
+}
+
+/// Starts the threads that write checkpoints, read from them, and keep memory within its limit.
+fn spawn_threads(node: &Arc<Node>) -> Result<Vec<std::thread::JoinHandle<()>>, StartError> {
+    let start = || {
+        let mut threads = crate::node::cold::start(node)?;
+        let of_checkpoints = Arc::clone(node);
+        let builder = std::thread::Builder::new().name("checkpoint".to_owned());
+        threads.push(builder.spawn(move || crate::node::checkpoint::run(&of_checkpoints))?);
+        Ok(threads)
+    };
+    start().map_err(|source| StartError::Io {
+        what: "start the threads of checkpoints for",
+        path: node.config.storage.folder.clone().unwrap_or_default(),
+        source,
+    })
 }
 
 /// Measures memory, and what is left on the disk.

@@ -31,8 +31,8 @@ const VISIBILITY_STEP: f64 = 0.0005;
 /// Coarse buckets beyond, in seconds.
 const VISIBILITY_COARSE: [f64; 12] =
     [0.25, 0.3, 0.4, 0.5, 0.75, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0];
-/// How long a flush of the log takes, in seconds.
-const FLUSH_BUCKETS: [f64; 14] = [
+/// How long a flush of the log, or the load of a value, takes, in seconds.
+const DISK_BUCKETS: [f64; 14] = [
     0.000_02, 0.000_05, 0.000_1, 0.000_2, 0.000_3, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.05, 0.1,
     0.5, 2.0,
 ];
@@ -76,6 +76,10 @@ pub(crate) struct Telemetry {
     pub(crate) written_bytes: Counter,
     pub(crate) checkpoints: Counter,
     pub(crate) checkpoint_keys: Counter,
+    pub(crate) evicted: Counter,
+    pub(crate) loads: Counter,
+    pub(crate) failed_loads: Counter,
+    pub(crate) load_seconds: Histogram,
     pub(crate) flush_seconds: Histogram,
     committed: BTreeMap<DatacenterId, Counter>,
     visibility: BTreeMap<DatacenterId, Histogram>,
@@ -107,9 +111,11 @@ fn visibility_buckets() -> Vec<f64> {
 fn recorder() -> PrometheusRecorder {
     let visibility = Matcher::Full("antecede_visibility_seconds".to_owned());
     let flush = Matcher::Full("antecede_log_flush_seconds".to_owned());
+    let load = Matcher::Full("antecede_load_seconds".to_owned());
     PrometheusBuilder::new()
         .set_buckets_for_metric(visibility, &visibility_buckets())
-        .and_then(|builder| builder.set_buckets_for_metric(flush, &FLUSH_BUCKETS))
+        .and_then(|builder| builder.set_buckets_for_metric(flush, &DISK_BUCKETS))
+        .and_then(|builder| builder.set_buckets_for_metric(load, &DISK_BUCKETS))
         .unwrap_or_default()
         .build_recorder()
 }
@@ -139,6 +145,11 @@ impl Telemetry {
             checkpoints: counter("antecede_checkpoints_total"),
             checkpoint_keys: counter("antecede_checkpoint_keys_total"),
             written_bytes: counter("antecede_client_written_bytes_total"),
+            evicted: counter("antecede_evicted_values_total"),
+            loads: counter("antecede_loads_total"),
+            failed_loads: counter("antecede_failed_loads_total"),
+            load_seconds: recorder
+                .register_histogram(&key("antecede_load_seconds", None), &METADATA),
             flush_seconds: recorder
                 .register_histogram(&key("antecede_log_flush_seconds", None), &METADATA),
             committed: committed.collect(),
@@ -284,6 +295,10 @@ impl Telemetry {
             Event::BodiesDropped { shard, count } => {
                 self.dropped_bodies.increment(u64::from(*count));
                 debug!(node = %here, %shard, count, "bodies of blocked writes were dropped");
+            }
+            Event::LoadFailed { shard, hash } => {
+                node.cold.tally.failed_loads.fetch_add(1, Ordering::Relaxed);
+                error!(node = %here, %shard, hash, "a value that is on disk only cannot be read: stop this node, empty its folder, and start it again: it copies everything from its chains");
             }
         }
     }

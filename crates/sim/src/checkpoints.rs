@@ -8,14 +8,10 @@
 //! says.
 //! Limits: which records were cut off is remembered, so that the whole log can be judged.
 
-use antecede_model::{
-    ids::{LogIndex, ShardId},
-    operation::Deadline,
-};
+use antecede_model::ids::{LogIndex, ShardId};
 use antecede_protocol::{
     chain::Shard,
-    checkpointed::{CheckpointMeta, StepLimits},
-    entry::Seen,
+    checkpointed::{CheckpointMeta, StepLimits, ValueLostError},
     mutation::Mutation,
 };
 use antecede_storage::checkpoint::{CheckpointBatch, CheckpointStore};
@@ -45,14 +41,22 @@ pub struct Batch {
 
 impl Node {
     /// Collects what the replicas have to write, from one of them on.
-    fn collect(&mut self, first: usize, steps: u64) -> Option<Batch> {
+    ///
+    /// # Errors
+    /// What is missing.
+    fn collect(&mut self, first: usize, steps: u64) -> Result<Option<Batch>, String> {
         let mut changes = CheckpointBatch::new();
         let (mut place, mut left) = (first, self.shards.len());
         for _ in 0..steps {
             let shard = ShardId(u16::try_from(place).expect("few shards"));
             let step = self.shards[place].as_mut().and_then(|it| it.take_checkpoint(LIMITS));
             let is_last = step.as_ref().is_none_or(|step| step.is_last);
-            if let Some(step) = step {
+            if let Some(mut step) = step {
+                let stored = |hash: u64| {
+                    let found = self.checkpoints.get(shard, &hash.to_be_bytes());
+                    Ok::<_, ValueLostError>(found.expect("simulated disks do not fail here"))
+                };
+                step.complete(stored).map_err(|error| error.to_string())?;
                 if step.is_reset {
                     changes.reset(shard);
                 }
@@ -78,7 +82,7 @@ impl Node {
             }
         }
         let log_to = LogIndex(self.log.appended_to());
-        (!changes.is_empty()).then_some(Batch { changes, log_to, is_begun: false })
+        Ok((!changes.is_empty()).then_some(Batch { changes, log_to, is_begun: false }))
     }
 
     /// Cuts the log where no replica needs it.
@@ -99,9 +103,10 @@ impl Node {
         let meta = CheckpointMeta::read(&meta).map_err(|error| error.to_string())?;
         replica.recover_checkpoint(meta);
         let mut damage = None;
+        let takes_all = !self.forgets();
         let scanned = self.checkpoints.scan(shard, None, &mut |hash, records| {
             let hash = hash.try_into().map_or(0, u64::from_be_bytes);
-            if let Err(error) = replica.recover_records(hash, records) {
+            if let Err(error) = replica.recover_records(hash, records, takes_all || hash & 2 == 0) {
                 damage = Some(error.to_string());
             }
             std::ops::ControlFlow::Continue(())
@@ -137,7 +142,13 @@ impl World {
             let first = self.checkpoint_chance.below(node.shards.len() as u64);
             let first = usize::try_from(first).expect("few shards");
             let steps = self.checkpoint_chance.between(1, STEPS_MAX);
-            node.batch = node.collect(first, steps);
+            match node.collect(first, steps) {
+                Ok(batch) => node.batch = batch,
+                Err(what) => {
+                    let what = format!("{} cannot take a checkpoint: {what}", node.id);
+                    self.fail(Failure::new("durable", what));
+                }
+            }
             return;
         };
         if !batch.is_begun {
@@ -177,21 +188,13 @@ impl World {
             let place = usize::from(key.shard.0);
             let found = node.shards.get(place)?.as_ref()?;
             let wanted = whole.get(place)?.as_ref()?;
-            let (found, wanted) = (newest(found, &key.name), newest(wanted, &key.name));
+            let found = node.newest(key.shard, found, &key.name);
+            let wanted = node.newest(key.shard, wanted, &key.name);
             let (id, name) = (node.id, &key.name);
             let what = || format!("{id} has {found:?} for {name}, its whole log says {wanted:?}");
             (found != wanted).then(what)
         })
     }
-}
-
-/// A value with its deadline, and the versions that it is made of.
-type Found = (Vec<u8>, Option<Deadline>, Seen);
-
-/// The newest value that a replica has of a key.
-fn newest(replica: &Shard, key: &str) -> Option<Found> {
-    let look = replica.keys().newest(key.as_bytes());
-    look.value().map(|value| (value.to_vec(), look.deadline(), look.seen()))
 }
 
 /// Often, so that a run has many.

@@ -154,6 +154,9 @@ impl Requests for Handing<'_> {
         if self.node.out.replies.iter().any(|(id, _)| *id == request.id) {
             return Handover::Answered;
         }
+        if self.node.has_parked(shard, request.id) {
+            return Handover::Parked;
+        }
         match before.and_then(|before| self.node.stamped_behind(shard, before)) {
             Some(stamp) => Handover::Stamped(stamp),
             None => Handover::UnderWay,

@@ -39,6 +39,8 @@ pub mod members;
 
 /// What nodes write down so that their logs can be cut.
 pub mod checkpoints;
+/// Values that are on disk only.
+pub mod cold;
 
 /// How nodes leave their chains before they stop.
 pub mod leave;

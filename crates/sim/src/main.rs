@@ -13,7 +13,7 @@ use std::{
 use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand};
 use sim::{
-    plan::{Checkpoints, Control, Cutback, Members, Plan},
+    plan::{Checkpoints, Control, Cutback, Members, Memory, Plan},
     profiles::Profile,
     run, script,
     trace::Trace,
@@ -66,6 +66,9 @@ struct Choice {
     /// Whether datacenters are added, removed or lost: drawn, off, on.
     #[arg(long, global = true, default_value = "drawn")]
     members: String,
+    /// Whether nodes that take checkpoints keep some values on disk only: drawn, off, on.
+    #[arg(long, global = true, default_value = "drawn")]
+    memory: String,
     /// Leave out these faults, by number.
     #[arg(long, global = true, value_delimiter = ',')]
     without_faults: Vec<usize>,
@@ -210,6 +213,12 @@ impl Choice {
         let mut plan = Plan::drawn(seed, profile, control);
         plan.draw_checkpoints(checkpoints);
         plan.draw_members(members);
+        plan.draw_memory(match self.memory.as_str() {
+            "drawn" | "" => Memory::Drawn,
+            "off" => Memory::Off,
+            "on" => Memory::On,
+            other => bail!("there is no memory `{other}`; there are drawn, off, on"),
+        });
         #[cfg(feature = "mutations")]
         let plan = match &self.mutation {
             None => plan,
@@ -243,6 +252,7 @@ impl Choice {
         add("control", Some(self.control.clone()).filter(|control| !control.is_empty()));
         add("checkpoints", Some(self.checkpoints.clone()).filter(|word| !word.is_empty()));
         add("members", Some(self.members.clone()).filter(|word| !word.is_empty()));
+        add("memory", Some(self.memory.clone()).filter(|word| !word.is_empty()));
         add("without-faults", list(&self.without_faults));
         add("without-clients", list(&self.without_clients));
         add("operations", self.operations.map(|most| most.to_string()));
@@ -269,13 +279,15 @@ fn replay(choice: &Choice, seed: u64) -> anyhow::Result<ExitCode> {
 fn tell(seed: u64, outcome: &run::Outcome) {
     let tally = &outcome.tally;
     let counts = format!(
-        "{} operations ({} served), {} faults, {} epochs, {} checkpoints, {} messages, {} records, \
-         {} virtual seconds",
+        "{} operations ({} served), {} faults, {} epochs, {} checkpoints, {} values \
+         forgotten ({} loaded), {} messages, {} records, {} virtual seconds",
         tally.operations,
         tally.served,
         tally.faults,
         tally.epochs,
         tally.checkpoints,
+        tally.forgotten,
+        tally.loads,
         tally.messages,
         tally.records,
         tally.virtual_time / sim::moment::SECOND
@@ -334,9 +346,10 @@ fn known(choice: &Choice) -> anyhow::Result<ExitCode> {
             ("managed", "on", "on"),
         ];
         for (control, checkpoints, members) in choices {
-            let (control, checkpoints) = (control.to_owned(), checkpoints.to_owned());
-            let members = members.to_owned();
-            let choice = Choice { control, checkpoints, members, ..choice.clone() };
+            let memory = checkpoints.to_owned();
+            let [control, checkpoints, members] =
+                [control, checkpoints, members].map(str::to_owned);
+            let choice = Choice { control, checkpoints, members, memory, ..choice.clone() };
             let code = work::fresh(&choice, &extent)?;
             if code != ExitCode::SUCCESS {
                 return Ok(code);

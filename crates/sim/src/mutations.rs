@@ -22,49 +22,32 @@ pub struct Row {
     pub checkpoints: &'static str,
     /// Whether datacenters are added, removed or lost.
     pub members: &'static str,
+    /// Whether they keep values on disk only.
+    pub memory: &'static str,
     /// Seeds within which it must be caught.
     pub seeds: u64,
 }
 
 const fn row(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
-    Row {
-        name,
-        mutation,
-        profile,
-        control: "fixed",
-        checkpoints: "off",
-        members: "off",
-        seeds: 200,
-    }
+    let (control, checkpoints, members, memory) = ("fixed", "off", "off", "off");
+    Row { name, mutation, profile, control, checkpoints, members, memory, seeds: 200 }
 }
 
 const fn leases(name: &'static str, mutation: Mutation) -> Row {
     let profile = Profile::Mixed;
-    Row {
-        name,
-        mutation,
-        profile,
-        control: "leases",
-        checkpoints: "off",
-        members: "off",
-        seeds: 200,
-    }
+    Row { control: "leases", ..row(name, mutation, profile) }
 }
 
 const fn managed(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
-    Row {
-        name,
-        mutation,
-        profile,
-        control: "managed",
-        checkpoints: "off",
-        members: "off",
-        seeds: 200,
-    }
+    Row { control: "managed", ..row(name, mutation, profile) }
 }
 
 const fn with_checkpoints(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
-    Row { name, mutation, profile, control: "fixed", checkpoints: "on", members: "off", seeds: 200 }
+    Row { checkpoints: "on", ..row(name, mutation, profile) }
+}
+
+const fn cold(name: &'static str, mutation: Mutation, profile: Profile) -> Row {
+    Row { memory: "on", ..with_checkpoints(name, mutation, profile) }
 }
 
 const fn with_members(name: &'static str, mutation: Mutation) -> Row {
@@ -124,6 +107,8 @@ pub const TABLE: &[Row] = &[
     with_members("copy-before-acknowledged", Mutation::CopyBeforeAcknowledged),
     with_members("write-while-leaving", Mutation::WriteWhileLeaving),
     with_members("keep-lost-to-oneself", Mutation::KeepLostToOneself),
+    cold("evict-unsaved", Mutation::EvictUnsaved, Profile::Mixed),
+    cold("load-over-newer", Mutation::LoadOverNewer, Profile::Mixed),
     leases("unknown-is-expired", Mutation::UnknownIsExpired),
     leases("expire-before-lease", Mutation::ExpireBeforeLease),
     leases("leave-with-lease", Mutation::LeaveWithLease),

@@ -370,6 +370,18 @@ impl Node {
         self.log.room = room;
     }
 
+    /// Whether its values may be on disk only.
+    #[must_use]
+    pub const fn forgets(&self) -> bool {
+        self.options.away_bytes_min.is_some()
+    }
+
+    /// The secret that orders its keys.
+    #[must_use]
+    pub const fn hash_secret(&self) -> u64 {
+        self.options.hash_secret
+    }
+
     /// Whether its disk has no room for new writes.
     #[must_use]
     pub fn is_short(&self) -> bool {

@@ -15,7 +15,7 @@ use antecede_protocol::{mutation::Mutations, retries::KEPT_MAX};
 
 use crate::{
     chance::Chance,
-    checkpoints,
+    checkpoints, cold,
     faults::{self, Fault},
     members::{self, MemberChange},
     moment::{MICRO, MILLI, Moment, SECOND},
@@ -97,6 +97,18 @@ pub enum Checkpoints {
     On,
 }
 
+/// Whether nodes that take checkpoints forget values.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// The seed says it.
+    #[default]
+    Drawn,
+    /// None do.
+    Off,
+    /// All do.
+    On,
+}
+
 /// The deployment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shape {
@@ -121,6 +133,11 @@ pub struct Shape {
     /// Mean time between two steps of a node's checkpoints, in nanoseconds; zero where none are
     /// taken.
     pub checkpoint_every: u64,
+    /// Mean time between two moments at which a node forgets values that are on disk, in
+    /// nanoseconds; zero where all stay in memory.
+    pub forget_every: u64,
+    /// Mean time of each half of a load, in nanoseconds.
+    pub load_time: u64,
 }
 
 /// What the network and the disks are like.
@@ -223,6 +240,7 @@ impl Plan {
         plan.faults = faults::draw(&mut chance, &plan);
         plan.draw_control(control);
         plan.draw_checkpoints(Checkpoints::Drawn);
+        plan.draw_memory(Memory::Drawn);
         plan.draw_disks();
         plan.draw_ids();
         plan.draw_lines();
@@ -277,6 +295,21 @@ impl Plan {
         };
         let has_disks = self.shape.durability != Durability::Memory;
         self.shape.checkpoint_every = if is_wanted && has_disks { every } else { 0 };
+    }
+
+    /// Draws whether values may be on disk only, wherever checkpoints are taken.
+    pub fn draw_memory(&mut self, wanted: Memory) {
+        let mut chance = Chance::new(self.seed, streams::MEMORY);
+        let is_drawn = chance.per_mille(600);
+        let every = chance.pick(&cold::EVERY);
+        self.shape.load_time = chance.pick(&cold::LOAD_TIMES);
+        let is_wanted = match wanted {
+            Memory::Drawn => is_drawn,
+            Memory::Off => false,
+            Memory::On => true,
+        };
+        let has_checkpoints = 0 < self.shape.checkpoint_every;
+        self.shape.forget_every = if is_wanted && has_checkpoints { every } else { 0 };
     }
 
     /// Draws disks without room, for some seeds, from a stream of their own.
@@ -410,6 +443,10 @@ pub mod streams {
     pub const MEMBERS: u64 = 12;
     /// What happens to the agreement on them.
     pub const MEMBERS_AT_WORK: u64 = 13;
+    /// Whether values are forgotten.
+    pub const MEMORY: u64 = 14;
+    /// When and which, and how long it takes to load them.
+    pub const MEMORY_AT_WORK: u64 = 15;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
     /// What the first client draws for its request ids; each has its own.
@@ -437,6 +474,8 @@ impl Shape {
             part_pause_millis: 0,
             retries_max: KEPT_MAX,
             checkpoint_every: 0,
+            forget_every: 0,
+            load_time: 0,
             kept_bytes_max: 0,
         }
     }

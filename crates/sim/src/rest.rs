@@ -29,8 +29,14 @@ use crate::{
 /// The largest stamp of a write of each origin.
 type Newest = BTreeMap<DatacenterId, Timestamp>;
 
-/// The session in whose name the world reads what replicas hold.
-pub(crate) const PROBE: SessionId = SessionId(u64::MAX);
+/// The first of the sessions in whose name the world reads what replicas hold: one for each key, so
+/// that none waits for the value of another.
+const PROBES: SessionId = SessionId(1 << 63);
+
+/// Whether the world reads in the name of a session.
+pub(crate) const fn is_probe(session: SessionId) -> bool {
+    PROBES.0 <= session.0
+}
 
 /// How often it is looked whether everything has come to rest.
 const LOOK_EVERY: u64 = 500 * MILLI;
@@ -159,7 +165,8 @@ impl World {
             let operation =
                 ShardOperation::One(Operation { key: facts.name.as_bytes(), action: Action::Get });
             let number = self.rest.first + place as u64;
-            let id = RequestId { node, session: PROBE, number };
+            let session = SessionId(PROBES.0 + place as u64);
+            let id = RequestId { node, session, number };
             let request =
                 LocalRequest { id, operation: &operation, carried: &carried, retry: None };
             let at = self.place_of(node);

@@ -22,7 +22,7 @@ use crate::{
     network::{Class, Fate},
     parcel::Parcel,
     plan::Durability,
-    rest::PROBE,
+    rest::is_probe,
     world::{Arrival, Happening, Place, World},
 };
 
@@ -37,6 +37,7 @@ impl World {
             }
             self.absorb_events(number);
             self.absorb_wakes(number);
+            self.absorb_loads(number);
             if has_appended && self.crash_if_due(number, Trigger::Append) {
                 return;
             }
@@ -184,6 +185,10 @@ impl World {
                 let what = format!("{id} says {event:?}");
                 self.fail(Failure::new("chain_prefix", what));
             }
+            Event::LoadFailed { .. } => {
+                let what = format!("{id} says {event:?}");
+                self.fail(Failure::new("durable", what));
+            }
             Event::Waiting { .. }
             | Event::Conflict { .. }
             | Event::Settled { .. }
@@ -325,7 +330,7 @@ impl World {
     }
 
     fn reply(&mut self, number: usize, request: RequestId, reply: Reply) {
-        if request.session == PROBE {
+        if is_probe(request.session) {
             return self.rest.answer(request.number, &reply.response);
         }
         if self.trace.is_on() {

@@ -220,6 +220,7 @@ pub(crate) fn first_failure(
         control: row.control.to_owned(),
         checkpoints: row.checkpoints.to_owned(),
         members: row.members.to_owned(),
+        memory: row.memory.to_owned(),
         ..Choice::default()
     };
     let mut extent =

@@ -84,6 +84,10 @@ pub(crate) enum Happening {
     SyncEvery(Place),
     /// A node goes on with its checkpoint.
     Checkpoint(Place),
+    /// A node forgets values.
+    Forget(Place),
+    /// A node reads a value, or hears of it.
+    Load(Place, Box<crate::cold::Underway>),
     /// A node exchanges its cuts.
     Cuts(Place),
     /// The sessions of a node learn that a link is lost.
@@ -163,6 +167,10 @@ pub struct Tally {
     pub epochs: u64,
     /// Batches of checkpoints that became durable.
     pub checkpoints: u64,
+    /// Values that were taken out of memory.
+    pub forgotten: u64,
+    /// Values that were read back.
+    pub loads: u64,
     /// Whether some register could not be decided.
     pub undecided: u64,
 }
@@ -184,6 +192,8 @@ pub struct World {
     pub(crate) chance: Chance,
     /// For what checkpoints draw, so that the rest of a seed is drawn as without.
     pub(crate) checkpoint_chance: Chance,
+    /// For what is forgotten, and how long loads take.
+    pub(crate) memory_chance: Chance,
     pub(crate) failure: Option<Failure>,
     pub(crate) configuration: Arc<Configuration>,
     /// Who decides, in each datacenter; none where the configuration is fixed.
@@ -232,6 +242,7 @@ impl World {
             part_pause: Duration::from_millis(shape.part_pause_millis),
             retries_max: shape.retries_max,
             has_checkpoints: 0 < shape.checkpoint_every,
+            away_bytes_min: (0 < shape.forget_every).then_some(crate::cold::AWAY_BYTES_MIN),
             mutations,
         };
         let session_options = SessionOptions {
@@ -263,6 +274,7 @@ impl World {
             trace,
             chance,
             checkpoint_chance: Chance::new(plan.seed, streams::CHECKPOINTS_AT_WORK),
+            memory_chance: Chance::new(plan.seed, streams::MEMORY_AT_WORK),
             failure: None,
             configuration,
             control: BTreeMap::new(),
@@ -415,6 +427,8 @@ impl World {
             Happening::Sync(place) => self.sync(place),
             Happening::SyncEvery(place) => self.sync_every(place),
             Happening::Checkpoint(place) => self.checkpoint(place),
+            Happening::Forget(place) => self.forget(place),
+            Happening::Load(place, underway) => self.load(place, *underway),
             Happening::Cuts(place) => self.exchange_cuts(place),
             Happening::LinkLost(place, of) => self.link_lost(place, of),
             Happening::Turn(client) => self.turn(client),
@@ -449,6 +463,8 @@ impl World {
             | Happening::Sync(place)
             | Happening::SyncEvery(place)
             | Happening::Checkpoint(place)
+            | Happening::Forget(place)
+            | Happening::Load(place, _)
             | Happening::Cuts(place)
             | Happening::LinkLost(place, _)
             | Happening::Configure(place, _)
@@ -575,6 +591,7 @@ impl World {
         }
         self.compare_recovered(number, &recovered.by_whole_log);
         self.checkpoint_later(number);
+        self.forget_later(number);
         if !self.control.is_empty() {
             self.queue.add(self.now.after(1_000), Happening::Beat(place));
         }

@@ -192,6 +192,7 @@ impl Shard {
 
     /// All steps that were taken are durable.
     pub fn checkpoint_is_durable(&mut self) {
+        self.keys.saved();
         if let Some(stored) = self.checkpoints.submitted.take() {
             self.checkpoints.stored = stored;
         }
@@ -227,12 +228,18 @@ impl Shard {
         };
     }
 
-    /// Takes the records of one hash from the checkpoint.
+    /// Takes the records of one hash from the checkpoint; their values, too, or as far as they may
+    /// be on disk only they stay there.
     ///
     /// # Errors
     /// [`DecodeError`] when the bytes are none.
-    pub fn recover_records(&mut self, hash: u64, records: &[u8]) -> Result<(), DecodeError> {
-        self.keys.load(hash, records)
+    pub fn recover_records(
+        &mut self,
+        hash: u64,
+        records: &[u8],
+        takes_values: bool,
+    ) -> Result<(), DecodeError> {
+        self.keys.load(hash, records, takes_values)
     }
 
     /// Takes a record about this shard back from the node's log after a restart; in the order of

@@ -80,6 +80,8 @@ pub(super) struct Copying {
     vouches_behind: Option<Position>,
     /// At the tail: a question that is answered when there is something new.
     held: Option<CopyAsk>,
+    /// At the tail: a question of another datacenter, which waits for values to be loaded.
+    pub(super) held_seed: Option<(NodeId, CopyAsk)>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +111,7 @@ impl Copying {
         self.answered = None;
         self.part = None;
         self.again_at = None;
+        self.held_seed = None;
         self.forget_joiner();
     }
 
@@ -393,22 +396,34 @@ impl Shard {
             self.copying.held = Some(ask);
             return;
         }
-        let copied = self.copied_after(&ask, has_to, entries);
-        out.early(joiner.node, self.message(Body::Copied(copied)));
+        match self.copied_after(&ask, has_to, entries, out) {
+            Some(copied) => out.early(joiner.node, self.message(Body::Copied(copied))),
+            None => self.copying.held = Some(ask),
+        }
     }
 
-    /// The answer to a question of a replica that has all up to a position, and gets these entries.
+    /// The answer to a question of a replica that has all up to a position, and gets these entries;
+    /// none before all values that it needs are loaded.
     pub(super) fn copied_after(
-        &self,
+        &mut self,
         ask: &CopyAsk,
         has_to: Position,
         entries: Vec<Entry>,
-    ) -> Copied {
+        out: &mut Outputs,
+    ) -> Option<Copied> {
         let end = entries.last().map_or(has_to, |entry| entry.identity.position);
         let part = ask.part_from.filter(|_| end == self.committed_to);
-        let part = part.map(|from| self.keys.part(from, self.options.part_bytes));
+        let part = part.map(|from| self.keys.part(from, self.options.part_bytes)).transpose();
+        let part = match part {
+            Ok(part) => part,
+            Err(lacking) => {
+                self.load_for_copy(&lacking, out);
+                return None;
+            }
+        };
+        self.cold.end_copy();
         let history = ask.window_from.map(|from| self.chunk_before(from)).unwrap_or_default();
-        Copied {
+        Some(Copied {
             number: ask.number,
             behind: has_to,
             committed_to: self.committed_to,
@@ -416,7 +431,7 @@ impl Shard {
             history,
             entries,
             part,
-        }
+        })
     }
 
     /// What the log has come to here, apart from the keys.

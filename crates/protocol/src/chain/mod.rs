@@ -12,6 +12,8 @@
 
 /// Checkpoints, and recovery from one.
 mod checkpoint;
+/// Requests that wait for values that are on disk only.
+mod cold;
 /// Entries on their way down the chain, commits on their way up.
 mod commit;
 /// Copies of what a replica lacks that was away.
@@ -51,8 +53,8 @@ use antecede_model::{
 };
 
 use self::{
-    checkpoint::Checkpoints, copy::Copying, read::Reads, request::PendingReply, room::Shortage,
-    settle::Settling, window::Window,
+    checkpoint::Checkpoints, cold::Cold, copy::Copying, read::Reads, request::PendingReply,
+    room::Shortage, settle::Settling, window::Window,
 };
 use crate::{
     entry::Entry,
@@ -101,6 +103,19 @@ pub enum Input<'a> {
     Configuration(Arc<Configuration>),
     /// The time that the replica asked to be woken at has come.
     Wake,
+    /// What was read from the checkpoint for a `Load`.
+    Loaded(Loaded<'a>),
+}
+
+/// What became of a load.
+#[derive(Clone, Copy, Debug)]
+pub struct Loaded<'a> {
+    /// The hash.
+    pub hash: u64,
+    /// Which load it was.
+    pub number: u64,
+    /// The records of the hash, if there are any that are not damaged.
+    pub records: Option<&'a [u8]>,
 }
 
 /// The cuts as a node knows them.
@@ -136,6 +151,9 @@ pub struct ShardOptions {
     pub retries_max: usize,
     /// Whether checkpoints are taken, for which removed keys must be remembered.
     pub has_checkpoints: bool,
+    /// Values of at least so many bytes may be on disk only, once a checkpoint has them; none where
+    /// all stay in memory.
+    pub away_bytes_min: Option<usize>,
     /// A deliberate bug, for the simulator's tests only.
     pub mutations: Mutations,
 }
@@ -256,6 +274,7 @@ pub struct Shard {
     settling: Settling,
     copying: Copying,
     checkpoints: Checkpoints,
+    cold: Cold,
     /// The last entry of each session, which its next one depends on, until it is stable.
     follows: BTreeMap<(NodeId, SessionId), Timestamp>,
     pub(crate) cuts: Cuts,
@@ -325,6 +344,7 @@ impl Shard {
             settling: Settling::default(),
             copying: Copying::default(),
             checkpoints: Checkpoints::default(),
+            cold: Cold::default(),
             follows: BTreeMap::new(),
             cuts,
             outboxes: BTreeMap::new(),
@@ -390,6 +410,7 @@ impl Shard {
                 self.on_configuration(here, configuration, storage, out);
             }
             Input::Wake => self.on_wake(here, storage, out),
+            Input::Loaded(loaded) => self.on_loaded(here, &loaded, storage, out),
         }
         self.check_invariants();
     }
@@ -572,7 +593,7 @@ impl Shard {
                 self.on_fetch(from, membership, &stamps, out);
             }
             Body::CopyAsk(ask) if from.datacenter != self.node.datacenter => {
-                self.on_seed_ask(here, from, &ask, out);
+                self.on_seed_ask(here, from, ask, out);
             }
             Body::CopyAsk(ask) => self.on_copy_ask(here, (from, boot), ask, out),
             Body::HandOn { membership, origin, entries } => {
@@ -658,6 +679,10 @@ impl Shard {
         if self.options.has_checkpoints {
             self.keys.remember_removed();
         }
+        if let Some(bytes_min) = self.options.away_bytes_min {
+            self.keys.allow_away(bytes_min);
+        }
+        self.cold.forget_loads();
     }
 
     /// A message about this shard.

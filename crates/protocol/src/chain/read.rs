@@ -22,7 +22,7 @@ use antecede_model::{
 use super::{RETRY_AFTER, Shard, after};
 use crate::{
     machine::{Here, Outputs, Storage},
-    message::{Body, Carried, Reply},
+    message::{Body, Carried, LocalRequest, Reply},
     mutation::Mutation,
     state,
 };
@@ -83,7 +83,13 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let wall = here.now.wall.millis();
-        let shown = state::read(&self.keys, operation, at, wall);
+        let shown = match state::read(&self.keys, operation, at, wall) {
+            Ok(shown) => shown,
+            Err(lacking) => {
+                let request = LocalRequest { id, operation, carried, retry: None };
+                return self.park(&request, &lacking, out);
+            }
+        };
         if !shown.needs_hide {
             out.reply(id, self.reply_of(shown));
         } else if self.neighbours.is_head() {
@@ -152,7 +158,15 @@ impl Shard {
             let operation = ShardOperation::read(&mut Reader::new(&read.operation))
                 .expect("these bytes were written here");
             let wall = here.now.wall.millis();
-            let shown = state::read(&self.keys, &operation, committed_to, wall);
+            let shown = match state::read(&self.keys, &operation, committed_to, wall) {
+                Ok(shown) => shown,
+                Err(lacking) => {
+                    let (id, carried) = (read.id, &read.carried);
+                    let request = LocalRequest { id, operation: &operation, carried, retry: None };
+                    self.park(&request, &lacking, out);
+                    continue;
+                }
+            };
             if shown.needs_hide {
                 self.hand_to_head(read.id, &operation, &read.carried, out);
                 continue;

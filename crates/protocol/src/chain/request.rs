@@ -61,7 +61,21 @@ impl Shard {
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
-        let LocalRequest { id, operation, carried, retry } = request;
+        if self.waits_behind_parked(&request, out) {
+            return;
+        }
+        self.take_up(here, &request, storage, out);
+    }
+
+    /// Evaluates a request if this replica may.
+    pub(super) fn take_up(
+        &mut self,
+        here: &Here,
+        request: &LocalRequest<'_>,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
+        let LocalRequest { id, operation, carried, retry } = *request;
         if let Some(refusal) = self.refuses_all {
             self.refuse(id, refusal, out);
         } else if !self.neighbours.is_member {
@@ -260,7 +274,16 @@ impl Shard {
             | ShardOperation::Random { .. }
             | ShardOperation::Replicated { .. } => return,
         };
-        self.reply_to_executed(here, (id, retry, operation), carried, executed, (storage, out));
+        match executed {
+            Ok(executed) => {
+                let (asked, to) = ((id, retry, operation), (storage, out));
+                self.reply_to_executed(here, asked, carried, executed, to);
+            }
+            Err(lacking) => {
+                let request = LocalRequest { id, operation, carried, retry };
+                self.park(&request, &lacking, out);
+            }
+        }
     }
 
     /// Answers a request whose id is known, or must not be executed; false for a new one.
@@ -523,10 +546,10 @@ impl Shard {
         self.follows.retain(|_, stamp| !stable.covers(own, *stamp));
     }
 
-    /// Whether somebody waits for a commit to be answered.
+    /// Whether somebody waits for a commit, or for a value, to be answered.
     #[must_use]
     pub fn has_open_replies(&self) -> bool {
-        !self.pending.is_empty()
+        !self.pending.is_empty() || self.cold.has_parked()
     }
 
     /// After a change of epoch nobody knows here what became of what was not committed.

@@ -59,11 +59,24 @@ impl Shard {
     }
 
     /// At the tail of the donor: answers a replica of another datacenter that is being added.
-    pub(super) fn on_seed_ask(&self, here: &Here, from: NodeId, ask: &CopyAsk, out: &mut Outputs) {
+    pub(super) fn on_seed_ask(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        ask: CopyAsk,
+        out: &mut Outputs,
+    ) {
         let is_due = self.configuration.donor_of(from.datacenter) == Some(self.here_datacenter());
         if !is_due || !self.neighbours.is_tail() || !self.is_settled() || !self.may_answer(here) {
             return; // It asks again.
         }
+        self.copying.held_seed = Some((from, ask));
+        self.answer_seed(out);
+    }
+
+    /// Answers the question of a replica of another datacenter, if all that it needs is in memory.
+    pub(super) fn answer_seed(&mut self, out: &mut Outputs) {
+        let Some((from, ask)) = self.copying.held_seed.take() else { return };
         let number = ask.number;
         let has_to = ask.last.map_or(Position(0), |identity| identity.position);
         if !self.window.continues(ask.last) || self.committed_to < has_to {
@@ -73,8 +86,10 @@ impl Shard {
         }
         let mut entries = self.chunk_after(has_to);
         entries.retain(|entry| entry.identity.position <= self.committed_to);
-        let copied = self.copied_after(ask, has_to, entries);
-        out.early(from, self.message(Body::Copied(copied)));
+        match self.copied_after(&ask, has_to, entries, out) {
+            Some(copied) => out.early(from, self.message(Body::Copied(copied))),
+            None => self.copying.held_seed = Some((from, ask)),
+        }
     }
 
     /// Whether a seed has all that it was to copy. Then nothing more is taken: its log ends where

@@ -455,6 +455,7 @@ impl Shard {
             self.give_up_replies(out);
         }
         self.give_up_handed_on(out);
+        self.give_up_parked(out);
         self.copying.begin_again();
         if !self.neighbours.is_member {
             self.settling = Settling::default();

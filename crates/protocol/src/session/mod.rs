@@ -105,6 +105,10 @@ pub enum Handover {
     Stamped(Timestamp),
     /// There is no link to that node: the request went nowhere.
     NoLink,
+    /// A replica on this node evaluates it later, when a value was read from the disk: what is handed
+    /// over behind it may be evaluated first, but for requests to the same shard; the answer will be
+    /// told.
+    Parked,
     /// A replica on this node has answered it; the answer will be told.
     Answered,
     /// A replica on this node has refused it before it was evaluated; no answer will be told.
@@ -433,6 +437,7 @@ impl Session {
             mark: self.past.mark(),
             stamp: None,
             retried: Retried::of(retry),
+            is_parked: false,
         };
         self.hand_over(part, operation, view, requests, Self::push_part);
     }
@@ -455,6 +460,7 @@ impl Session {
             part.number = self.next_number();
             part.attempts = part.attempts.saturating_add(1);
             part.gone_at = None;
+            part.is_parked = false;
             part.mark = self.past.mark();
             let id = self.request_id(part.number);
             let carried = self.past.carry(part.kind != Kind::Read, part.place, view.stable);
@@ -468,6 +474,10 @@ impl Session {
                     if part.kind == Kind::Read && self.course == Some(Course::Reads) {
                         part.bytes.get_or_insert_with(|| encoded(operation));
                     }
+                }
+                Handover::Parked => {
+                    part.state = State::UnderWay;
+                    self.note_parked(&mut part, operation);
                 }
                 // A read may make the head log that a key has expired, which is no write of ours.
                 Handover::Stamped(_) if part.kind == Kind::Read => part.state = State::UnderWay,
@@ -751,6 +761,7 @@ impl Session {
         assert_eq!(tally.reads, self.tally.reads, "open reads are counted");
         assert_eq!(tally.dirty_reads, self.tally.dirty_reads, "open dirty reads are counted");
         assert_eq!(tally.writes, self.tally.writes, "open writes are counted");
+        assert_eq!(tally.parked, self.tally.parked, "open parked parts are counted");
         let unnamed = |tally: &Tally| tally.unnamed.map(|(_, count)| count);
         assert_eq!(unnamed(&tally), unnamed(&self.tally), "open writes without a name are counted");
         assert!(self.parts.front().is_none_or(Part::is_open), "answers leave at once");

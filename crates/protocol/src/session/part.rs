@@ -86,6 +86,8 @@ pub(super) struct Part {
     pub(super) stamp: Option<Timestamp>,
     /// Its request id, if the client gave one.
     pub(super) retried: Option<Box<Retried>>,
+    /// Whether it is evaluated later than what may be handed over behind it.
+    pub(super) is_parked: bool,
 }
 
 impl Part {
@@ -107,6 +109,7 @@ impl Part {
             mark: Mark::default(),
             stamp: None,
             retried: None,
+            is_parked: false,
         }
     }
 
@@ -194,12 +197,15 @@ pub(super) struct Tally {
     pub(super) dirty_reads: u32,
     /// Writes.
     pub(super) writes: u32,
+    /// Those among all that are parked.
+    pub(super) parked: u32,
     /// Writes whose stamp is not known; all in one shard.
     pub(super) unnamed: Option<(ShardId, u32)>,
 }
 
 impl Tally {
     pub(super) fn add(&mut self, part: &Part) {
+        self.parked += u32::from(part.is_parked);
         if part.is_like_a_read() {
             self.reads += 1;
             self.dirty_reads += u32::from(part.place == Place::Head);
@@ -213,6 +219,7 @@ impl Tally {
     }
 
     pub(super) fn remove(&mut self, part: &Part) {
+        self.parked -= u32::from(part.is_parked);
         if part.is_like_a_read() {
             self.reads -= 1;
             self.dirty_reads -= u32::from(part.place == Place::Head);

@@ -13,6 +13,10 @@
 //! - *reads*: of any shards, at any replicas. One that may have been evaluated before a version
 //!   that an earlier one returned became visible is read again, when it is the first.
 //!
+//! What a replica on this node has *parked*, until a value was read from its disk, is evaluated
+//! later than what is handed over behind it. Of reads any number may be parked: the first makes the
+//! course one of reads. Behind anything else nothing is handed over.
+//!
 //! A write never overtakes the answer of a read, whose version it depends on. It overtakes an
 //! open write only if it depends on it: in the same shard the head sees to that, in another shard
 //! the session, which then must know its stamp.
@@ -21,13 +25,13 @@
 
 use antecede_model::{
     ids::{NodeId, ShardId},
-    operation::Operation,
+    operation::{Operation, ShardOperation},
 };
 
 use super::{
     OUTSTANDING_MAX, Session, View,
     command::Command,
-    part::{Course, Kind},
+    part::{Course, Kind, Part, encoded},
 };
 use crate::{message::Place, mutation::Mutation};
 
@@ -123,7 +127,7 @@ impl Session {
 
     /// Whether a request may be handed over while others are open.
     pub(super) fn flows(&self, view: &View<'_>, shard: ShardId, kind: Kind) -> bool {
-        if self.holds_back() {
+        if self.holds_back() || 0 < self.tally.parked {
             return false;
         }
         if self.options.mutations.has(Mutation::NoWaitInPipelines) {
@@ -139,6 +143,19 @@ impl Session {
             }
             Some(Course::Head(of)) => of == shard && (is_read || self.tally.reads == 0),
             Some(Course::Reads) => is_read,
+        }
+    }
+
+    /// A part is evaluated later than the order of its course says. A read that is the only open
+    /// part becomes the first of a course that can do with that; else all wait for it.
+    pub(super) fn note_parked(&mut self, part: &mut Part, operation: &ShardOperation<'_>) {
+        let is_among_reads = self.course == Some(Course::Reads);
+        if self.course == Some(Course::Log) && part.kind == Kind::Read && self.parts.is_empty() {
+            self.course = Some(Course::Reads);
+        } else if is_among_reads && part.kind == Kind::Read {
+            part.bytes.get_or_insert_with(|| encoded(operation));
+        } else {
+            part.is_parked = true;
         }
     }
 

@@ -311,7 +311,7 @@ impl Session {
         let carried = self.past.carry(false, Place::Tail, view.stable);
         let request = LocalRequest { id, operation: &operation, carried, retry: None };
         match requests.request(tail, wait.shard, request) {
-            Handover::UnderWay | Handover::Answered | Handover::Stamped(_) => {
+            Handover::UnderWay | Handover::Parked | Handover::Answered | Handover::Stamped(_) => {
                 wait.asked = Some((number, tail));
             }
             Handover::NoLink | Handover::Refused(_) => {} // It is asked again.

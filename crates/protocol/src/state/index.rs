@@ -8,9 +8,16 @@
 //! Each slot remembers whether its record was changed since it was last looked at by
 //! `take_changed`, in the bit that hashes leave free.
 //!
+//! Where values may be put on disk only, the table also remembers, by bucket, which records were
+//! looked at since the last sweep (a clock: Corbato, *A Paging Experiment with the Multics System*,
+//! 1969). A mark may stand for a neighbour's record, and is forgotten when the table grows: it only
+//! decides what goes first.
+//!
 //! Assumes: hashes are even.
 //! Invariant: slots are ordered by hash; between the bucket of a hash and its slot none is vacant.
 //! Limits: growth copies the whole table at once, about 1 ms for 100,000 keys.
+
+use std::cell::Cell;
 
 use super::record;
 
@@ -60,10 +67,40 @@ pub(super) struct Changed {
     pub(super) next: Option<u64>,
 }
 
+/// What a sweep may cost, and of which records it may take the value.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Sweep {
+    /// Where it begins.
+    pub(super) from: u64,
+    /// Slots that are looked at, about.
+    pub(super) looks: usize,
+    /// Bytes that are freed, about.
+    pub(super) bytes: usize,
+    /// The shortest value that is taken.
+    pub(super) value_bytes_min: usize,
+    /// Whether records that have changed are taken, too: a bug.
+    pub(super) takes_changed: bool,
+}
+
+/// What a sweep came to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Swept {
+    /// Where to go on; none at the end of the table.
+    pub(super) next: Option<u64>,
+    /// Records whose value was taken.
+    pub(super) count: usize,
+    /// Bytes of records that were freed.
+    pub(super) freed: usize,
+    /// Bytes of their values.
+    pub(super) value_bytes: usize,
+}
+
 /// The table.
 #[derive(Debug, Default)]
 pub(super) struct Index {
     slots: Vec<Slot>,
+    /// One bit for each bucket: whether its records were looked at. None where nobody wants to know.
+    touched: Option<Vec<Cell<u64>>>,
     /// How many slots hashes point to; the rest is room to overflow into.
     buckets: usize,
     /// How many slots are not vacant.
@@ -72,8 +109,9 @@ pub(super) struct Index {
 
 impl Index {
     /// Bytes of the table, without the records.
-    pub(super) const fn table_bytes(&self) -> usize {
-        self.slots.capacity() * SLOT_BYTES
+    pub(super) fn table_bytes(&self) -> usize {
+        let touched = self.touched.as_ref().map_or(0, |touched| touched.capacity() * 8);
+        self.slots.capacity() * SLOT_BYTES + touched
     }
 
     fn bucket(&self, hash: u64) -> usize {
@@ -154,6 +192,87 @@ impl Index {
                 self.rebuild(slot_count);
             }
         }
+    }
+
+    /// Replaces a record by one of the same key; whether it counts as changed stays as it is.
+    pub(super) fn put_back(&mut self, at: usize, record: Box<[u8]>) {
+        self.slots[at].record = record;
+    }
+
+    /// Remembers from now on which records are looked at.
+    pub(super) fn remember_touched(&mut self) {
+        self.touched = Some(Vec::new());
+        self.forget_touched();
+    }
+
+    /// After a change of size all count as looked at.
+    fn forget_touched(&mut self) {
+        let words = self.buckets.div_ceil(64);
+        if let Some(touched) = &mut self.touched {
+            touched.clear();
+            touched.resize(words, Cell::new(u64::MAX));
+        }
+    }
+
+    /// A record of this hash was looked at.
+    pub(super) fn touch(&self, hash: u64) {
+        let Some(touched) = &self.touched else { return };
+        let bucket = self.bucket(hash);
+        let mask = 1 << (bucket % 64);
+        if let Some(word) = touched.get(bucket / 64)
+            && word.get() & mask == 0
+        {
+            word.set(word.get() | mask);
+        }
+    }
+
+    /// Whether records of a bucket were looked at since this was asked last.
+    fn take_touched(&self, bucket: usize) -> bool {
+        let word = self.touched.as_ref().and_then(|touched| touched.get(bucket / 64));
+        let Some(word) = word else { return false };
+        let mask = 1 << (bucket % 64);
+        word.replace(word.get() & !mask) & mask != 0
+    }
+
+    /// Takes the values of records that have not changed and were not looked at since the sweep
+    /// came by the last time, but for those of hashes that must keep theirs.
+    pub(super) fn sweep(&mut self, sweep: &Sweep, must_keep: impl Fn(u64) -> bool) -> Swept {
+        let mut swept = Swept::default();
+        let (mut last, mut last_hash) = (None, None);
+        let mut was_touched = false;
+        for (looked_at, at) in (self.bucket(sweep.from)..self.slots.len()).enumerate() {
+            let slot = &self.slots[at];
+            let hash = slot.hash();
+            if slot.is_vacant() || hash < sweep.from {
+                continue;
+            }
+            let is_enough = sweep.looks <= looked_at || sweep.bytes <= swept.freed;
+            if is_enough && last_hash.is_some_and(|last| last != hash) {
+                swept.next = Some(hash);
+                break;
+            }
+            last_hash = Some(hash);
+            let bucket = self.bucket(hash);
+            if last != Some(bucket) {
+                (last, was_touched) = (Some(bucket), self.take_touched(bucket));
+            }
+            let is_fixed = was_touched
+                || slot.record.len() <= sweep.value_bytes_min
+                || slot.is_changed() && !sweep.takes_changed
+                || must_keep(hash);
+            if is_fixed {
+                continue;
+            }
+            if let Some(record) = record::without_value(&slot.record, sweep.value_bytes_min)
+                && record.len() < slot.record.len()
+            {
+                swept.count += 1;
+                swept.freed += slot.record.len() - record.len();
+                swept.value_bytes += record::value_length(&record);
+                self.slots[at].record = record;
+            }
+        }
+        swept
     }
 
     /// Hashes and records in order, from a hash on.
@@ -245,6 +364,7 @@ impl Index {
         }
         let missing = self.slots.len()..slot_count;
         self.slots.extend(missing.map(|_| Slot::default()));
+        self.forget_touched();
     }
 
     fn add_overflow(&mut self) {
@@ -305,13 +425,13 @@ mod tests {
     use proptest::{collection::vec, prelude::*};
 
     use super::{
-        super::{merge::KeyState, testing::version},
+        super::{look::Stored, merge::KeyState, testing::version},
         *,
     };
 
     fn record_of(key: &[u8], value: &[u8]) -> Box<[u8]> {
         let state = KeyState { version: Some(version(1, 1)), ..KeyState::<()>::default() };
-        record::write(Vec::new(), key, &state, Some(value))
+        record::write(Vec::new(), key, &state, Some(Stored::Here(value)))
     }
 
     impl Index {

@@ -3,6 +3,9 @@
 //! A look borrows from where the state is kept, a packed record or a dirty state above it, so that
 //! looking costs no allocation.
 //!
+//! The bytes of a value may be on disk only: then its length and all the rest is still here, and
+//! who needs the bytes has them loaded first.
+//!
 //! A key is *visible* if it has a value that is not hidden. Whether a deadline has passed is asked
 //! apart, with the time as an argument: until a hiding is logged, an expired key is still visible.
 
@@ -44,13 +47,51 @@ impl<'a> Ttls<'a> {
     }
 }
 
+/// A value that a key has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored<'a> {
+    /// Its bytes are in memory.
+    Here(&'a [u8]),
+    /// Its bytes are on disk only.
+    Away {
+        /// How many.
+        length: usize,
+    },
+}
+
+impl<'a> Stored<'a> {
+    /// The number of bytes.
+    #[must_use]
+    pub const fn length(self) -> usize {
+        match self {
+            Self::Here(bytes) => bytes.len(),
+            Self::Away { length } => length,
+        }
+    }
+
+    /// The bytes, if they are in memory.
+    #[must_use]
+    pub const fn bytes(self) -> Option<&'a [u8]> {
+        match self {
+            Self::Here(bytes) => Some(bytes),
+            Self::Away { .. } => None,
+        }
+    }
+
+    /// Whether the bytes are on disk only.
+    #[must_use]
+    pub const fn is_away(self) -> bool {
+        matches!(self, Self::Away { .. })
+    }
+}
+
 /// The state of one key at one place in the log. The default is a key that never had a version.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Look<'a> {
     /// Of the value or tombstone.
     pub(super) version: Option<Version>,
     /// The value, also if it is hidden; `None` for a tombstone.
-    pub(super) held: Option<&'a [u8]>,
+    pub(super) held: Option<Stored<'a>>,
     /// The largest weak delete of that value.
     pub(super) hidden: Option<Version>,
     /// Its time to live.
@@ -62,7 +103,7 @@ pub struct Look<'a> {
 impl<'a> Look<'a> {
     /// The visible value; a deadline that has passed is not looked at.
     #[must_use]
-    pub fn value(&self) -> Option<&'a [u8]> {
+    pub fn value(&self) -> Option<Stored<'a>> {
         self.held.filter(|_| self.hidden.is_none() || !self.ttls.is_empty())
     }
 

@@ -14,7 +14,7 @@
 use antecede_model::{clock::Timestamp, version::Version};
 use smallvec::SmallVec;
 
-use super::look::{Look, NEVER, TtlWrite, Ttls};
+use super::look::{Look, NEVER, Stored, TtlWrite, Ttls};
 use crate::entry::Change;
 
 /// The state of one key; `V` tells where its value is found.
@@ -67,7 +67,7 @@ impl<V> KeyState<V> {
     }
 
     /// The state with its value at hand.
-    pub(super) fn look<'a>(&'a self, held: Option<&'a [u8]>) -> Look<'a> {
+    pub(super) fn look<'a>(&'a self, held: Option<Stored<'a>>) -> Look<'a> {
         Look {
             version: self.version,
             held,
@@ -120,7 +120,8 @@ impl<V> KeyState<V> {
                 Merged { is_changed: false, dropped: has_value.then_some((winner, found)) }
             }
             found => {
-                let is_visible = self.look(self.value.as_ref().map(|_| &[][..])).is_visible();
+                let is_visible =
+                    self.look(self.value.as_ref().map(|_| Stored::Here(&[]))).is_visible();
                 let loser = found.filter(|_| !has_seen && is_visible);
                 self.version = Some(winner);
                 self.value = None;
@@ -255,7 +256,7 @@ mod tests {
             }
             let here: Vec<_> = known[origin].iter().map(|at: &usize| &all[*at]).collect();
             let state = state_of(&here);
-            let look = state.look(state.value.map(|()| &b""[..]));
+            let look = state.look(state.value.map(|()| Stored::Here(b"")));
             let kind = match kind {
                 0 => Kind::Set(None),
                 1 => Kind::Set(Some(deadline)),
@@ -299,7 +300,8 @@ mod tests {
         let state = state_of(effects);
         let winner = effects.iter().find(|made| Some(made.version) == state.version)?;
         let value = winner.value();
-        Some(record::write(Vec::new(), KEY, &state, state.value.map(|()| &value[..])))
+        let value = state.value.map(|()| Stored::Here(&value));
+        Some(record::write(Vec::new(), KEY, &state, value))
     }
 
     /// Calls `each` with every order that respects `seen`, until `left` is used up.
@@ -422,8 +424,8 @@ mod tests {
                 let change = if next == hiding { Change::Hide } else { ttl };
                 apply(&mut state, next, &[value], change);
             }
-            let look = state.look(Some(b"a"));
-            assert_eq!((look.value(), look.deadline()), (Some(&b"a"[..]), Some(90)));
+            let look = state.look(Some(Stored::Here(b"a")));
+            assert_eq!((look.value(), look.deadline()), (Some(Stored::Here(b"a")), Some(90)));
             assert_eq!(look.seen().as_slice(), [value, longer, hiding]);
         }
     }
@@ -435,7 +437,7 @@ mod tests {
         for (state, seen) in states.iter_mut().zip([&[value][..], &[value, value][..]]) {
             apply(state, value, &[], set(b"a", Some(10)));
             apply(state, version(2, 1), seen, Change::Hide);
-            assert!(!state.look(Some(b"a")).is_visible());
+            assert!(!state.look(Some(Stored::Here(b"a"))).is_visible());
         }
     }
 
@@ -448,7 +450,7 @@ mod tests {
         let ttl = Change::Ttl { deadline: Some(10) };
         assert!(!apply(&mut state, version(4, 1), &[first], ttl).is_changed);
         assert!(!apply(&mut state, version(5, 1), &[first], Change::Hide).is_changed);
-        let look = state.look(Some(b"b"));
+        let look = state.look(Some(Stored::Here(b"b")));
         assert!(look.is_visible());
         assert_eq!((look.deadline(), look.visible_at()), (None, second.timestamp));
     }

@@ -25,10 +25,11 @@ mod record;
 mod testing;
 
 pub use execute::{
-    Executed, NewChange, NewEffect, Observed, Shown, execute, execute_batch, hide_effect, read,
+    Executed, Lacking, NewChange, NewEffect, Observed, Shown, execute, execute_batch, hide_effect,
+    read,
 };
-pub use keys::{Conflict, Keys};
-pub use look::Look;
+pub use keys::{Conflict, Evicted, Keys, NotThere};
+pub use look::{Look, Stored};
 
 /// Checks bytes that another node, or the disk, gave as the record of a key.
 ///
@@ -36,6 +37,17 @@ pub use look::Look;
 /// [`DecodeError`](antecede_model::codec::DecodeError) when they are none.
 pub fn check_record(record: &[u8]) -> Result<(), antecede_model::codec::DecodeError> {
     record::check(record)
+}
+
+/// Whether the value of a record is on disk only.
+pub(crate) fn is_away(record: &[u8]) -> bool {
+    record::is_away(record)
+}
+
+/// A record whose value is on disk only, with the value that another record of its key holds;
+/// `None` if that is not the same value.
+pub(crate) fn with_value_of(away: &[u8], whole: &[u8]) -> Option<Box<[u8]>> {
+    record::with_value_of(away, whole)
 }
 
 /// The key of a record.

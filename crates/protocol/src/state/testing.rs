@@ -4,12 +4,13 @@ use antecede_model::{
     clock::Timestamp,
     context::Dependencies,
     ids::{Boot, DatacenterId, Epoch, Lineage, Position},
-    operation::{Action, Operation},
+    operation::{Action, Operation, ShardOperation},
     response::Response,
+    sighting::Sighting,
     version::Version,
 };
 
-use super::{Executed, Keys, execute};
+use super::{Executed, Keys, Look, Shown};
 use crate::entry::{Body, Change, Effect, Entry, Identity};
 
 pub(super) fn version(timestamp: u64, origin: u16) -> Version {
@@ -36,6 +37,40 @@ pub(super) fn entry(position: u64, version: Version, effects: &[Effect<'_>]) -> 
         body: Body::Write(body.into()),
         kept: None,
     }
+}
+
+/// Executes where all values are in memory.
+pub(super) fn execute<'a>(
+    keys: &Keys,
+    operation: &Operation<'a>,
+    wall_millis: u64,
+) -> Executed<'a> {
+    super::execute(keys, operation, wall_millis).unwrap()
+}
+
+/// Executes where all values are in memory.
+pub(super) fn execute_batch<'a>(
+    keys: &Keys,
+    watched: &[(&'a [u8], Sighting)],
+    operations: &[Operation<'a>],
+    wall_millis: u64,
+) -> Executed<'a> {
+    super::execute_batch(keys, watched, operations, wall_millis).unwrap()
+}
+
+/// Reads where all values are in memory.
+pub(super) fn read(
+    keys: &Keys,
+    operation: &ShardOperation<'_>,
+    to: Position,
+    wall_millis: u64,
+) -> Shown {
+    super::read(keys, operation, to, wall_millis).unwrap()
+}
+
+/// The bytes of a visible value, which are in memory.
+pub(super) fn bytes_of<'a>(look: &Look<'a>) -> Option<&'a [u8]> {
+    look.value().map(|value| value.bytes().unwrap())
 }
 
 /// A new value.
@@ -67,7 +102,8 @@ impl Replica {
         key: &[u8],
         action: Action<'_>,
     ) -> (Response, usize) {
-        let executed = execute(&self.keys, &Operation { key, action }, self.wall_millis);
+        let operation = Operation { key, action };
+        let executed = execute(&self.keys, &operation, self.wall_millis);
         let log = self.entry_of(&executed);
         self.commit(log.as_ref());
         (executed.response, executed.effects.len())

@@ -295,7 +295,7 @@ fn part() -> Part {
         let entry = Entry { body: entry::Body::Write(bytes.into()), ..entry(at, &[]) };
         keys.commit(&entry, &mut Vec::new());
     }
-    keys.part(0, usize::MAX)
+    keys.part(0, usize::MAX).expect("all values are in memory")
 }
 
 fn copies() -> Vec<Body> {

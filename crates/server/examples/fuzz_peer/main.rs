@@ -286,7 +286,7 @@ fn check_part(part: &Part) -> Result<(), String> {
     if !keys.install(&from_the_first) || keys.frontier() != part.next {
         return Err(format!("a part is not the first of a copy: {part:?}"));
     }
-    let again = keys.part(0, usize::MAX);
+    let again = keys.part(0, usize::MAX).expect("all values are in memory");
     let count = keys.live_count() + keys.tombstone_count();
     if again.records.len() != count || !again.records.iter().all(|one| part.records.contains(one)) {
         return Err(format!("a part became another: {part:?}, then {again:?}"));

@@ -27,8 +27,8 @@ mod status;
 /// Which datacenters there are.
 mod topology;
 pub use chains::{ChainStatus, ControlStatus};
-pub use status::{DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
-pub(crate) use status::{metrics_of, status_of};
+pub use status::{ColdStatus, DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
+pub(crate) use status::{cold_of, metrics_of, status_of};
 pub use topology::{Topology, TopologyGone, TopologyMember, TopologyStatus};
 
 /// What every request can reach.

@@ -58,6 +58,8 @@ pub struct Status {
     pub used_memory_bytes: u64,
     /// The limit; 0: none.
     pub max_memory_bytes: u64,
+    /// Values that are on disk only.
+    pub cold: ColdStatus,
     /// The log.
     pub log: LogStatus,
     /// The datacenter's chains.
@@ -68,6 +70,43 @@ pub struct Status {
     pub links: Vec<LinkStatus>,
     /// How far behind other datacenters this one is.
     pub lag: Vec<DatacenterLag>,
+}
+
+/// Values of a node that are on disk only.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct ColdStatus {
+    /// How many there are.
+    pub values: usize,
+    /// Their bytes.
+    pub bytes: usize,
+    /// Requests that wait for one.
+    pub parked: usize,
+    /// Values that were taken out of memory since the node started.
+    pub evicted: u64,
+    /// Values that were read back since then.
+    pub loads: u64,
+    /// Values that could not be read, since the checkpoint is damaged.
+    pub failed_loads: u64,
+}
+
+/// Adds up over all replicas.
+pub(crate) fn cold_of(node: &Node) -> ColdStatus {
+    let look = |replica: &antecede_protocol::chain::Shard| {
+        let keys = replica.keys();
+        (keys.away_count(), keys.away_bytes(), replica.parked_count())
+    };
+    let all = node.shards().filter_map(|shard| node.look(shard, look));
+    let (values, bytes, parked) =
+        all.fold((0, 0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1, sum.2 + one.2));
+    let tally = &node.cold.tally;
+    ColdStatus {
+        values,
+        bytes,
+        parked,
+        evicted: count_of(&tally.evicted),
+        loads: count_of(&tally.loads),
+        failed_loads: count_of(&tally.failed_loads),
+    }
 }
 
 /// A node's log.
@@ -201,6 +240,7 @@ pub(crate) fn status_of(node: &Node) -> Status {
         connections: node.registry.count(),
         used_memory_bytes: node.memory.used(),
         max_memory_bytes: node.memory.limit(),
+        cold: cold_of(node),
         log: LogStatus {
             in_memory: node.log.is_in_memory(),
             disk_full: node.log.is_short(),
@@ -315,6 +355,12 @@ fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatu
     if node.checkpoints.is_disk_full() {
         reasons.push("the disk is full, the log is not cut".to_owned());
     }
+    let failed_loads = count_of(&node.cold.tally.failed_loads);
+    if 0 < failed_loads {
+        reasons.push(format!(
+            "{failed_loads} values could not be read: the checkpoint is damaged, copy it anew"
+        ));
+    }
     if 0 < node.unsettled() {
         reasons.push(format!("{} shards are settling", node.unsettled()));
     }
@@ -355,6 +401,13 @@ pub(crate) fn metrics_of(node: &Node) -> String {
     set("antecede_log_appended_to", status.log.appended_to);
     set("antecede_log_written_to", status.log.written_to);
     set("antecede_log_synced_to", status.log.synced_to);
+    let cold = &status.cold;
+    set("antecede_values_on_disk", cold.values as u64);
+    set("antecede_values_on_disk_bytes", cold.bytes as u64);
+    set("antecede_parked_requests", cold.parked as u64);
+    telemetry.evicted.absolute(cold.evicted);
+    telemetry.loads.absolute(cold.loads);
+    telemetry.failed_loads.absolute(cold.failed_loads);
     set("antecede_log_pending_bytes", status.log.pending_bytes);
     set("antecede_disk_full", u64::from(status.log.disk_full));
     set("antecede_log_cut_to", status.log.cut_to);

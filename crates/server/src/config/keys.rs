@@ -381,7 +381,9 @@ pub const KEYS: &[Key] = &[
         Kind::Size,
         Some("0"),
         "",
-        "Memory of the process beyond which writes that may grow the data are refused; 0: no limit.",
+        "Memory of the process. With storage.folder, values that were not used lately are on disk only\n\
+         before it is reached; writes that may grow the data are refused beyond it when nothing is left\n\
+         that could go there, and without storage.folder at once. 0: no limit.",
     ),
     key(
         "limits.connections",

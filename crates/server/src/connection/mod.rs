@@ -268,6 +268,7 @@ impl Task {
         conversation.wake_if_due();
         let has_room = !conversation.is_output_full();
         let mut progress = if has_room { conversation.run() } else { Progress::More };
+        conversation.has_written |= conversation.work.has_appended();
         node.send_off(&mut conversation.work);
         if node.must_flush(&conversation.work) {
             // Others that are ready run first, and their records go with the same flush.
@@ -294,6 +295,10 @@ impl Task {
         self.write(writer)?;
         if PENDING_BYTES_SLOW < node.log.pending_bytes() || node.is_sync_late() {
             tokio::time::sleep(SLOW_PAUSE).await;
+        }
+        let has_written = std::mem::take(&mut self.conversation.has_written);
+        if has_written && let Some(pause) = node.pause_for_memory() {
+            tokio::time::sleep(pause).await;
         }
         Ok(progress)
     }

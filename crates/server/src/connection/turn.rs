@@ -78,6 +78,8 @@ pub(crate) struct Conversation {
     pub(crate) may_have_changed: bool,
     /// Somebody wants the connection to end.
     pub(crate) is_killed: bool,
+    /// Whether a write was evaluated in this turn, or answered.
+    pub(crate) has_written: bool,
     id: SessionId,
     parser: FrameParser,
     backlog: Backlog,
@@ -150,6 +152,7 @@ impl Conversation {
             unwritten_bytes: 0,
             may_have_changed: false,
             is_killed: false,
+            has_written: false,
             id,
             parser: FrameParser::default(),
             backlog: Backlog::default(),
@@ -198,6 +201,7 @@ impl Conversation {
     pub(crate) fn on_mail(&mut self, mail: &mut Mail) -> bool {
         let has_news = !mail.replies.is_empty() || !mail.lost.is_empty() || mail.is_poked;
         for (request, reply) in mail.replies.drain(..) {
+            self.has_written |= reply.wrote.is_some();
             self.tell(SessionInput::Reply(request, reply));
         }
         for node in mail.lost.drain(..) {

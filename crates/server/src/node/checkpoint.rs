@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use antecede_model::ids::ShardId;
-use antecede_protocol::checkpointed::{CheckpointStep, StepLimits};
+use antecede_protocol::checkpointed::{CheckpointStep, StepLimits, ValueLostError};
 use antecede_storage::{
     LogIndex, RealDisk,
     checkpoint::{CheckpointBatch, CheckpointError, CheckpointStore, RealCheckpoints},
@@ -32,6 +32,8 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Bytes of a batch, about: many keys, since a batch costs at least a page for each.
 const BATCH_BYTES: usize = 64 << 20;
+/// Bytes of a batch where memory is short.
+const BATCH_BYTES_MIN: usize = 1 << 20;
 /// The log may grow by this part of the data before the next checkpoint, if that is more than the
 /// setting: what is written again should be in proportion to what is there.
 const PART_OF_DATA: u64 = 4;
@@ -45,6 +47,7 @@ pub(crate) struct Checkpoints {
     store: Option<RealCheckpoints<RealDisk>>,
     /// Bytes of the log that were appended when the last one began.
     began_at: AtomicU64,
+    is_under_way: AtomicBool,
     /// Whether the last batch found no room.
     is_disk_full: AtomicBool,
     /// What is told of them.
@@ -73,6 +76,22 @@ impl Checkpoints {
         Self { store, ..Self::default() }
     }
 
+    /// Where values are read from.
+    pub(crate) const fn store(&self) -> Option<&RealCheckpoints<RealDisk>> {
+        self.store.as_ref()
+    }
+
+    /// Bytes by which the log has grown since the last one began.
+    pub(crate) fn grown(&self, node: &Node) -> u64 {
+        let began_at = self.began_at.load(Ordering::Relaxed);
+        node.log.total_bytes().saturating_sub(began_at)
+    }
+
+    /// Whether one is being taken.
+    pub(crate) fn is_under_way(&self) -> bool {
+        self.is_under_way.load(Ordering::Relaxed)
+    }
+
     /// Whether the disk has no room for the batch that is to be written.
     pub(crate) fn is_disk_full(&self) -> bool {
         self.is_disk_full.load(Ordering::Relaxed)
@@ -81,6 +100,11 @@ impl Checkpoints {
     /// Ends the thread's wait.
     pub(crate) fn stop(&self) {
         *self.waiting.lock() = true;
+        self.wake.notify_all();
+    }
+
+    /// Lets the thread look at once whether a checkpoint is wanted.
+    pub(crate) fn nudge(&self) {
         self.wake.notify_all();
     }
 
@@ -101,7 +125,13 @@ pub(crate) fn run(node: &Arc<Node>) {
         warn!(node = %node.id, %error, "checkpoints are taken at the usual priority");
     }
     while !node.checkpoints.pause(LOOK_EVERY) {
-        if node.wants_checkpoint() && node.take_checkpoint(store).is_err() {
+        if !node.wants_checkpoint() {
+            continue;
+        }
+        node.checkpoints.is_under_way.store(true, Ordering::Relaxed);
+        let taken = node.take_checkpoint(store);
+        node.checkpoints.is_under_way.store(false, Ordering::Relaxed);
+        if taken.is_err() {
             return; // It is time to stop.
         }
     }
@@ -113,8 +143,10 @@ struct Stopping;
 impl Node {
     /// Whether the log has grown enough.
     fn wants_checkpoint(&self) -> bool {
-        let began_at = self.checkpoints.began_at.load(Ordering::Relaxed);
-        let grown = self.log.total_bytes().saturating_sub(began_at);
+        if self.wants_room() {
+            return true;
+        }
+        let grown = self.checkpoints.grown(self);
         let setting = self.config.storage.checkpoint_bytes;
         if grown < setting {
             return false;
@@ -129,13 +161,15 @@ impl Node {
         let began = clock::steady();
         self.checkpoints.began_at.store(self.log.total_bytes(), Ordering::Relaxed);
         let mut batch = CheckpointBatch::new();
+        let batch_bytes = self.batch_bytes();
         let mut keys = 0;
         for shard in self.shards() {
-            while let Some(step) = self.step(shard) {
+            while let Some(mut step) = self.step(shard) {
+                complete(store, shard, &mut step);
                 let is_last = step.is_last;
                 keys += step.changes.len() as u64;
                 add(&mut batch, shard, step);
-                if BATCH_BYTES <= batch.bytes() {
+                if batch_bytes <= batch.bytes() {
                     self.write(store, &mut batch)?;
                 }
                 if is_last {
@@ -153,6 +187,12 @@ impl Node {
         tally.last_millis.store(millis, Ordering::Relaxed);
         info!(node = %self.id, keys, millis, "checkpoint written");
         Ok(())
+    }
+
+    /// Bytes of a batch, about: less where there is a memory limit.
+    fn batch_bytes(&self) -> usize {
+        let limit = usize::try_from(self.memory.limit()).unwrap_or(usize::MAX);
+        if limit == 0 { BATCH_BYTES } else { (limit / 8).clamp(BATCH_BYTES_MIN, BATCH_BYTES) }
     }
 
     fn step(&self, shard: ShardId) -> Option<CheckpointStep> {
@@ -176,6 +216,7 @@ impl Node {
             }
         }
         loop {
+            store.hurry(self.memory.is_short());
             match store.write(batch) {
                 Ok(()) => break,
                 Err(error @ CheckpointError::DiskFull { .. }) => {
@@ -203,6 +244,7 @@ impl Node {
                 replica.lock().shard.checkpoint_is_durable();
             }
         }
+        self.cold.nudge();
         Ok(())
     }
 
@@ -221,6 +263,28 @@ impl Node {
             self.checkpoints.tally.cut_to.store(to, Ordering::Relaxed);
         }
     }
+}
+
+/// Puts values into what is written that are on disk only; without them the process ends.
+fn complete(store: &RealCheckpoints<RealDisk>, shard: ShardId, step: &mut CheckpointStep) {
+    let stored = |hash: u64| Ok::<_, LostError>(store.get(shard, &hash.to_be_bytes())?);
+    if let Err(failure) = step.complete(stored) {
+        let cause = std::error::Error::source(&failure).map(ToString::to_string);
+        error!(%shard, error = %failure, cause, "the checkpoint has failed: this process ends");
+        // What would be written is not what was acknowledged.
+        std::process::abort();
+    }
+}
+
+/// A value that is to be written again cannot be read.
+#[derive(Debug, thiserror::Error)]
+enum LostError {
+    /// It is not there.
+    #[error(transparent)]
+    Lost(#[from] ValueLostError),
+    /// What is there is damaged, or the disk fails.
+    #[error(transparent)]
+    Store(#[from] CheckpointError),
 }
 
 /// Adds a step of a shard to a batch.

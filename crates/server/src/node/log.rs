@@ -28,8 +28,8 @@ use antecede_protocol::{
 use antecede_storage::{Positions, RealDisk, SharedLog};
 use parking_lot::Mutex;
 
+use super::Node;
 use super::free::FreeSpace;
-use super::memory::Memory;
 
 /// Bytes that may wait to be written; past it the process ends.
 pub(crate) const PENDING_BYTES_MAX: usize = 1 << 30;
@@ -330,7 +330,7 @@ impl NodeLog {
 /// The log in the hands of one replica's machine, for one input.
 pub(crate) struct Appender<'a> {
     pub(crate) log: &'a NodeLog,
-    pub(crate) memory: &'a Memory,
+    pub(crate) node: &'a Node,
     pub(crate) now: Now,
 }
 
@@ -356,6 +356,6 @@ impl Storage for Appender<'_> {
     }
 
     fn has_memory(&self) -> bool {
-        self.memory.has_room()
+        self.node.has_memory()
     }
 }

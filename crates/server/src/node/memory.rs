@@ -2,10 +2,17 @@
 //!
 //! The figure comes from a function that the program gives (an allocator knows best); without one
 //! it is the resident size that the system tells.
+//!
+//! ```text
+//!  0 ............ 5/8 ..... 3/4 ......... 7/8 ......... limit ..... 5/4
+//!                  down      short         writers       writes      writes are refused even if
+//!                                          wait          are refused values could go to the disk
+//! ```
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 /// Tells how many bytes of memory are in use.
 pub type MemoryFigure = Arc<dyn Fn() -> u64 + Send + Sync>;
@@ -64,6 +71,41 @@ impl Memory {
         let limit = self.limit();
         limit == 0 || self.used() < limit
     }
+
+    /// Whether so many eighths of the limit are in use.
+    fn is_beyond(&self, eighths: u64) -> bool {
+        let limit = self.limit();
+        limit != 0 && limit / 8 * eighths <= self.used()
+    }
+
+    /// Whether values should go to the disk.
+    pub(crate) fn is_short(&self) -> bool {
+        self.is_beyond(6)
+    }
+
+    /// Whether enough values have gone to the disk.
+    pub(crate) fn is_down(&self) -> bool {
+        !self.is_beyond(5)
+    }
+
+    /// Whether nothing more is taken, though values could go to the disk.
+    pub(crate) fn is_exhausted(&self) -> bool {
+        self.is_beyond(10)
+    }
+
+    /// How long who writes should wait, if at all: the longer the less is left below the limit.
+    pub(crate) fn pause(&self) -> Option<Duration> {
+        let (limit, used) = (self.limit(), self.used());
+        let left = limit.saturating_sub(used);
+        let eighth = limit / 8;
+        if limit == 0 || eighth <= left {
+            return None;
+        }
+        let share = (eighth - left).saturating_mul(64) / eighth.max(1);
+        // From next to nothing to a quarter of a second.
+        let millis = (share * share / 16).max(1);
+        Some(Duration::from_millis(millis))
+    }
 }
 
 /// The resident size of this process; 0 where the system does not tell.
@@ -81,6 +123,30 @@ mod tests {
     #[test]
     fn the_system_tells_a_resident_size() {
         assert!(1 << 20 < resident_bytes());
+    }
+
+    #[test]
+    fn writers_wait_the_longer_the_less_is_left() {
+        let memory = Memory::new(Some(Arc::new(|| 1_000)), 0);
+        assert_eq!(memory.pause(), None, "there is no limit");
+        let pause_at = |limit| {
+            memory.set_limit(limit);
+            memory.pause().map(|pause| pause.as_millis())
+        };
+        assert_eq!(pause_at(2_000), None);
+        assert_eq!(pause_at(1_143), None);
+        assert_eq!(pause_at(1_130), Some(1));
+        assert_eq!(pause_at(1_000), Some(256));
+        assert_eq!(pause_at(900), Some(256));
+        let is = |limit| {
+            memory.set_limit(limit);
+            (memory.is_down(), memory.is_short(), memory.is_exhausted())
+        };
+        assert_eq!(is(0), (true, false, false));
+        assert_eq!(is(1_608), (true, false, false));
+        assert_eq!(is(1_400), (false, false, false));
+        assert_eq!(is(1_328), (false, true, false));
+        assert_eq!(is(800), (false, true, true));
     }
 
     #[test]

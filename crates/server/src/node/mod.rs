@@ -34,6 +34,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use self::checkpoint::Checkpoints;
+use self::cold::ColdValues;
 use self::current::Current;
 use self::log::{Appender, NodeLog};
 use self::mailbox::Sessions;
@@ -48,6 +49,8 @@ use crate::telemetry::Telemetry;
 
 /// What lets the log be cut.
 pub(crate) mod checkpoint;
+/// Values that are on disk only.
+pub(crate) mod cold;
 /// The configuration and the lease.
 pub(crate) mod current;
 /// What is left on the disk.
@@ -139,6 +142,7 @@ pub(crate) struct Node {
     replicas: Box<[Option<Mutex<Replica>>]>,
     pub(crate) log: NodeLog,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) cold: ColdValues,
     pub(crate) memory: Memory,
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
@@ -264,6 +268,7 @@ impl Node {
     pub(crate) fn stop(&self) {
         self.stopping.send_replace(true);
         self.checkpoints.stop();
+        self.cold.stop();
     }
 
     /// How long a client may be silent; zero: for ever.
@@ -344,7 +349,7 @@ impl Node {
     }
 
     const fn appender(&self, now: Now) -> Appender<'_> {
-        Appender { log: &self.log, memory: &self.memory, now }
+        Appender { log: &self.log, node: self, now }
     }
 
     /// Hands an input to the replica of a shard; without one here it is dropped.
@@ -372,6 +377,7 @@ impl Node {
         let id = request.id;
         self.handle(shard, &mut replica, Input::Request(request), work);
         let stamp = replica.shard.stamped_in_log_order(before);
+        let is_parked = 0 < replica.shard.parked_count() && replica.shard.has_parked(id);
         self.follow_log(shard, &mut replica, work);
         if let Some((answered, reply)) = work.replies.last()
             && *answered == id
@@ -389,6 +395,7 @@ impl Node {
                 Handover::Stamped(stamp)
             }
             Some(_) => Handover::Answered,
+            None if is_parked => Handover::Parked,
             None => Handover::UnderWay,
         }
     }
@@ -411,6 +418,9 @@ impl Node {
         {
             self.timers.set(shard, replica.wake_at, at);
             replica.wake_at = Some(at);
+        }
+        if !work.out.loads.is_empty() {
+            self.cold.ask(work.out.loads.drain(..));
         }
         self.hold_back_above_ceiling(replica, work);
         if !replica.held.is_empty() {

@@ -38,6 +38,7 @@ use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 
 use super::checkpoint::Checkpoints;
+use super::cold::{AWAY_BYTES_MIN, ColdValues};
 use super::current::Current;
 use super::free::FreeSpace;
 use super::log::{NodeLog, PENDING_BYTES_MAX};
@@ -220,7 +221,6 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let configuration = Arc::new(first_configuration(&config, deployment)?);
     let recovered = recover(&config, &configuration, deployment)?;
     let boot = next_boot(folder)?;
-    let is_in_memory = folder.is_none();
     let slot: Arc<OnceLock<Weak<Node>>> = Arc::default();
     let options = SharedOptions {
         fsync: config.storage.fsync,
@@ -239,7 +239,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     })?;
     let free = FreeSpace::of(folder, config.storage.reserve_bytes);
     let found = (recovered.floor, recovered.bytes);
-    let log = NodeLog::new(shared, is_in_memory, config.max_clock_drift, found, free);
+    let log = NodeLog::new(shared, folder.is_none(), config.max_clock_drift, found, free);
     let memory = Memory::new(parts.memory_figure, config.limits.memory_bytes_max);
     let telemetry = Telemetry::new(&config);
     let links = Links::new(&config, deployment, boot, &parts.shaper);
@@ -258,6 +258,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
             .map(|shard| shard.map(|shard| Mutex::new(Replica::new(shard))))
             .collect(),
         log,
+        cold: ColdValues::new(recovered.checkpoints.is_some()),
         checkpoints: Checkpoints::new(recovered.checkpoints),
         memory,
         sessions: Sessions::starting_at(clock::wall()),
@@ -373,7 +374,8 @@ fn recover(
     let disk = RealDisk::open(&path).map_err(|source| io_error("open", &path, source))?;
     let identity = Identity { deployment: deployment.0, node: config.node.to_bits() };
     let began = clock::steady();
-    let (checkpoints, loaded) = load(folder, identity, &mut replicas)?;
+    let limit = config.limits.memory_bytes_max;
+    let (checkpoints, loaded) = load(folder, identity, limit, &mut replicas)?;
     tell_loading(config.node, loaded, began);
     let mut floor = Timestamp::ZERO;
     let mut wrong = None;
@@ -404,16 +406,18 @@ fn recover(
 }
 
 /// Opens the checkpoints, and gives each replica what there is of it; tells how many keys that is.
+/// Once half of the memory limit is filled, values stay on disk: the log may bring more.
 fn load(
     folder: &Path,
     identity: Identity,
+    memory_limit: u64,
     replicas: &mut [Option<Shard>],
 ) -> Result<(RealCheckpoints<RealDisk>, u64), StartError> {
     let path = folder.join("checkpoint");
     let disk = RealDisk::open(&path).map_err(|source| io_error("open", &path, source))?;
-    let options = CheckpointOptions::usual(Arc::new(clock::LogClock));
+    let options = CheckpointOptions::usual(Arc::new(clock::LogClock)).within(memory_limit);
     let store = RealCheckpoints::open(disk, options, identity)?;
-    let mut loaded = 0;
+    let (mut loaded, mut bytes) = (0, 0);
     let mut gone = CheckpointBatch::new();
     let wrong = |shard| move |source| StartError::Checkpoint { shard, source };
     let shards = store.shards().map_err(wrong(ShardId(0)))?;
@@ -429,7 +433,9 @@ fn load(
         let scanned = store.scan(shard, None, &mut |hash, records| {
             loaded += 1;
             let hash = hash.first_chunk().map_or(0, |bytes| u64::from_be_bytes(*bytes));
-            match replica.recover_records(hash, records) {
+            bytes += records.len() as u64;
+            let takes_values = memory_limit == 0 || bytes < memory_limit / 2;
+            match replica.recover_records(hash, records, takes_values) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(source) => {
                     damage = Some(damaged(source));
@@ -474,6 +480,7 @@ fn replicas(
         part_pause: antecede_protocol::copied::PART_PAUSE,
         retries_max: antecede_protocol::retries::KEPT_MAX,
         has_checkpoints: config.storage.folder.is_some(),
+        away_bytes_min: config.storage.folder.is_some().then_some(AWAY_BYTES_MIN),
         max_clock_drift: config.max_clock_drift,
         hash_secret: secret_of(deployment),
         mutations: Mutations::NONE,

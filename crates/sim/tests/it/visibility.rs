@@ -27,6 +27,8 @@ fn plan() -> Plan {
         part_pause_millis: 0,
         retries_max: antecede_protocol::retries::KEPT_MAX,
         checkpoint_every: 0,
+        forget_every: 0,
+        load_time: 0,
     };
     plan.weather.late_per_mille = 0;
     plan.weather.lost_per_mille = 0;

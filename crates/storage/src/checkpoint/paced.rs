@@ -3,7 +3,8 @@
 //! A checkpoint shares its disk with the log, and a sync of the log may have to wait for whatever
 //! the system holds of other files. So each `Pace::step_bytes` that are written here are synced at
 //! once, and no more are written in a second than the setting allows. Only writes are slowed down,
-//! on the thread that writes the checkpoint; reads never wait here.
+//! on the thread that writes the checkpoint; reads never wait here. When somebody waits for the
+//! batch, it is written as fast as the disk takes it, with fewer syncs.
 //!
 //! The engine stops for good after the first error of its file. What that error was is kept here,
 //! because it decides between a full disk, which heals, and a failed one.
@@ -19,6 +20,9 @@ use redb::StorageBackend;
 
 use crate::clock::Clock;
 use crate::disk::Disk;
+
+/// Steps that are synced at once when there is no time to lose.
+const HURRIED_STEPS: u64 = 8;
 
 /// How fast a checkpoint is written.
 #[derive(Clone, Debug)]
@@ -37,6 +41,8 @@ pub(crate) struct Faults {
     first: Mutex<Option<Arc<io::Error>>>,
     /// Whether writes keep to the pace: those of a batch do, those of opening and closing do not.
     pub(crate) is_paced: AtomicBool,
+    /// Whether a batch is waited for, and no time may be lost.
+    pub(crate) is_hurried: AtomicBool,
 }
 
 impl Faults {
@@ -91,12 +97,14 @@ impl<D: Disk> PacedFile<D> {
         }
         let mut written = self.written.lock();
         written.unsynced_bytes += u64::try_from(bytes).expect("a size fits u64");
-        if written.unsynced_bytes < self.pace.step_bytes {
+        let is_hurried = self.faults.is_hurried.load(Ordering::Relaxed);
+        let steps = if is_hurried { HURRIED_STEPS } else { 1 };
+        if written.unsynced_bytes < self.pace.step_bytes.saturating_mul(steps) {
             return Ok(());
         }
         let step = std::mem::take(&mut written.unsynced_bytes);
         self.disk.sync(&self.file)?;
-        let Some(rate) = self.pace.bytes_per_second else {
+        let Some(rate) = self.pace.bytes_per_second.filter(|_| !is_hurried) else {
             return Ok(());
         };
         let cost = Duration::from_micros(step.saturating_mul(1_000_000) / rate.max(1));

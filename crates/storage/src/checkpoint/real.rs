@@ -64,9 +64,22 @@ impl CheckpointOptions {
     #[must_use]
     pub fn usual(clock: Arc<dyn Clock>) -> Self {
         let pace = Pace { step_bytes: 1 << 20, bytes_per_second: Some(64 << 20), clock };
-        Self { cache_bytes: 64 << 20, pace }
+        Self { cache_bytes: CACHE_BYTES, pace }
+    }
+
+    /// The same with a cache that takes an eighth of a memory limit at most; 0 is none.
+    #[must_use]
+    pub fn within(self, memory_limit: u64) -> Self {
+        let eighth = usize::try_from(memory_limit / 8).unwrap_or(usize::MAX);
+        let cache_bytes = self.cache_bytes.min(eighth.max(CACHE_BYTES_MIN));
+        if memory_limit == 0 { self } else { Self { cache_bytes, ..self } }
     }
 }
+
+/// What the engine's cache usually takes.
+const CACHE_BYTES: usize = 64 << 20;
+/// What it takes where memory is short.
+const CACHE_BYTES_MIN: usize = 1 << 20;
 
 /// The checkpoints of one node, in a folder of their own.
 #[derive(Debug)]
@@ -109,6 +122,11 @@ impl<D: Disk> RealCheckpoints<D> {
         handle.check_head(identity)?;
         let (handle, writing) = (RwLock::new(Arc::new(handle)), Mutex::new(()));
         Ok(Self { disk, options, handle, writing, _lock: lock })
+    }
+
+    /// Whether what is written is waited for: then it is written as fast as the disk takes it.
+    pub fn hurry(&self, is_hurried: bool) {
+        self.current().faults.is_hurried.store(is_hurried, Ordering::Relaxed);
     }
 
     fn current(&self) -> Arc<Handle> {

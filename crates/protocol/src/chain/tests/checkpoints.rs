@@ -4,11 +4,13 @@ use antecede_model::operation::ExpireCondition;
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::checkpointed::{CheckpointMeta, CheckpointStep, RecoveryError, StepLimits};
+use crate::checkpointed::{
+    CheckpointMeta, CheckpointStep, RecoveryError, StepLimits, ValueLostError,
+};
 
 /// What is done to a node of two datacenters.
 #[derive(Clone, Copy, Debug)]
-enum Deed {
+pub(super) enum Deed {
     Put {
         datacenter: u16,
         key: u8,
@@ -27,8 +29,21 @@ enum Deed {
     },
     CutOff,
     Heal,
+    Append {
+        key: u8,
+        value: u8,
+    },
+    Get {
+        key: u8,
+    },
+    /// A step of a checkpoint is taken, and not on disk yet.
+    Take,
     /// A step of a checkpoint is written.
     Step,
+    /// Values are taken out of memory.
+    Evict,
+    /// The oldest load is answered.
+    Load,
     /// The node stops, and comes back from its checkpoint and what its log still has.
     Restart,
 }
@@ -42,22 +57,29 @@ fn any_deed() -> impl Strategy<Value = Deed> {
         2 => (50_u64..900).prop_map(|millis| Deed::Pass { millis }),
         1 => Just(Deed::CutOff),
         1 => Just(Deed::Heal),
+        2 => (0_u8..5, any::<u8>()).prop_map(|(key, value)| Deed::Append { key, value }),
+        3 => (0_u8..5).prop_map(|key| Deed::Get { key }),
+        2 => Just(Deed::Take),
         6 => Just(Deed::Step),
+        4 => Just(Deed::Evict),
+        3 => Just(Deed::Load),
         1 => Just(Deed::Restart),
     ]
 }
 
 /// What is on disk of one shard.
 #[derive(Debug, Default)]
-struct Stored {
-    meta: Option<CheckpointMeta>,
-    records: BTreeMap<u64, Vec<u8>>,
+pub(super) struct Stored {
+    pub(super) meta: Option<CheckpointMeta>,
+    pub(super) records: BTreeMap<u64, Vec<u8>>,
     /// Records of the log before this one were cut off.
     log_from: LogIndex,
 }
 
 impl Stored {
-    fn take(&mut self, step: CheckpointStep) {
+    fn take(&mut self, mut step: CheckpointStep) {
+        let stored = |hash| Ok::<_, ValueLostError>(self.records.get(&hash).cloned());
+        step.complete(stored).unwrap();
         if step.is_reset {
             (self.meta, self.records) = (None, BTreeMap::new());
         }
@@ -73,21 +95,30 @@ impl Stored {
     }
 }
 
-const SHARD: ShardId = ShardId(0);
+pub(super) const SHARD: ShardId = ShardId(0);
 
-struct Run {
-    deployment: Deployment,
-    node: NodeId,
-    stored: Stored,
+pub(super) struct Run {
+    pub(super) deployment: Deployment,
+    pub(super) node: NodeId,
+    pub(super) stored: Stored,
+    /// Steps that are not on disk yet.
+    taken: Vec<CheckpointStep>,
 }
 
 impl Run {
-    fn new() -> Self {
-        let mut deployment = Deployment::of(2, 1, 1);
+    pub(super) fn new() -> Self {
+        Self::of(Deployment::of(2, 1, 1))
+    }
+
+    /// The first replica of a deployment takes checkpoints, and forgets values.
+    pub(super) fn of(mut deployment: Deployment) -> Self {
         let node = deployment.replica(1, "k", 0);
-        deployment.replica_mut(node).options.has_checkpoints = true;
-        deployment.replica_mut(node).keys.remember_removed();
-        Self { deployment, node, stored: Stored::default() }
+        let replica = deployment.replica_mut(node);
+        replica.options.has_checkpoints = true;
+        replica.keys.remember_removed();
+        replica.options.away_bytes_min = Some(8);
+        replica.keys.allow_away(8);
+        Self { deployment, node, stored: Stored::default(), taken: Vec::new() }
     }
 
     fn act(&mut self, datacenter: u16, key: u8, action: Action<'_>) {
@@ -97,11 +128,17 @@ impl Run {
         self.deployment.settle();
     }
 
-    fn take(&mut self, deed: Deed) {
+    pub(super) fn take(&mut self, deed: Deed) {
         match deed {
             Deed::Put { datacenter, key, value } => {
-                self.act(datacenter, key, set(&value.to_string()));
+                self.act(datacenter, key, set(&format!("a value of {value}")));
             }
+            Deed::Append { key, value } => {
+                self.act(1, key, Action::Append { value: format!(", {value}").as_bytes() });
+            }
+            Deed::Get { key } => self.get(key),
+            Deed::Evict => self.evict(),
+            Deed::Load => self.load(),
             Deed::Expire { key, millis } => {
                 let deadline = self.deployment.millis + millis;
                 let condition = ExpireCondition::Always;
@@ -111,7 +148,11 @@ impl Run {
             Deed::Pass { millis } => self.deployment.pass(millis),
             Deed::CutOff => self.deployment.cut_off(1, 2),
             Deed::Heal => self.deployment.cut.clear(),
-            Deed::Step => self.step(),
+            Deed::Take => self.take_step(),
+            Deed::Step => {
+                self.take_step();
+                self.step();
+            }
             Deed::Restart => {
                 self.compare();
                 self.restart();
@@ -119,13 +160,66 @@ impl Run {
         }
     }
 
-    /// Writes a step, and cuts the log where it may be.
-    fn step(&mut self) {
+    /// Whoever waits for a value is answered with the newest one, so what is there when the request
+    /// comes is the answer only while nobody writes: all loads are answered first.
+    fn get(&mut self, key: u8) {
+        while !self.deployment.loads.is_empty() {
+            self.load();
+        }
+        let key = format!("k{key}");
+        let mut whole = self.read_back(true);
+        whole.commit_recovered(Position(u64::MAX));
+        let look = whole.keys.committed(key.as_bytes());
+        let wall = self.deployment.millis;
+        let is_there = look.value().filter(|_| !look.is_expired(wall));
+        let wanted = is_there.map(|value| value.bytes().unwrap().to_vec());
+        let number = self.deployment.ask(self.node, &key, Action::Get, &Carried::default());
+        while !self.deployment.loads.is_empty() {
+            self.load();
+        }
+        self.deployment.settle();
+        let wanted = wanted.map_or(Response::Nil, Response::Bytes);
+        assert_eq!(self.deployment.replies[&number].response, wanted, "{key}");
+    }
+
+    pub(super) fn evict(&mut self) {
         let replica = self.deployment.replica_mut(self.node);
-        let Some(step) = replica.take_checkpoint(StepLimits { looks: 2, bytes: 40 }) else {
+        for _ in 0..3 {
+            replica.evict(StepLimits { looks: 3, bytes: 40 });
+        }
+        replica.keys.check_counters();
+    }
+
+    /// Answers the oldest load.
+    pub(super) fn load(&mut self) {
+        let Some((node, load)) = self.deployment.loads.pop_front() else { return };
+        assert_eq!(node, self.node, "no other replica forgets values");
+        let records = self.stored.records.get(&load.hash).cloned();
+        let records = records.as_deref();
+        let loaded = Loaded { hash: load.hash, number: load.number, records };
+        self.deployment.tell(node, load.shard, Input::Loaded(loaded));
+        self.deployment.settle();
+        assert!(
+            !self.deployment.events.iter().any(|event| matches!(event, Event::LoadFailed { .. }))
+        );
+    }
+
+    /// Takes a step that is written later.
+    fn take_step(&mut self) {
+        let replica = self.deployment.replica_mut(self.node);
+        let step = replica.take_checkpoint(StepLimits { looks: 2, bytes: 40 });
+        self.taken.extend(step);
+    }
+
+    /// Writes all steps that were taken, and cuts the log where it may be.
+    pub(super) fn step(&mut self) {
+        let replica = self.deployment.replica_mut(self.node);
+        if self.taken.is_empty() {
             return;
-        };
-        self.stored.take(step);
+        }
+        for step in self.taken.drain(..) {
+            self.stored.take(step);
+        }
         replica.checkpoint_is_durable();
         if let Some(from) = replica.needs_log_from() {
             self.stored.log_from = self.stored.log_from.max(from);
@@ -141,7 +235,8 @@ impl Run {
         if let Some(meta) = self.stored.meta.clone().filter(|_| !by_whole_log) {
             replica.recover_checkpoint(meta);
             for (hash, records) in &self.stored.records {
-                replica.recover_records(*hash, records).unwrap();
+                let takes_values = hash % 4 == 0; // Some are left on disk.
+                replica.recover_records(*hash, records, takes_values).unwrap();
             }
         }
         let records = (1..).map(LogIndex).zip(&node.disk.records);
@@ -160,7 +255,8 @@ impl Run {
         for replica in [&mut found, &mut wanted] {
             replica.commit_recovered(Position(u64::MAX));
         }
-        let (of_found, of_wanted) = (visible(&found), visible(&wanted));
+        let stored = &self.stored.records;
+        let (of_found, of_wanted) = (visible(&mut found, stored), visible(&mut wanted, stored));
         assert_eq!(of_found, of_wanted, "keys");
         for (origin, line) in &wanted.lines {
             assert_eq!(found.lines[origin].received, line.received, "received of {origin}");
@@ -175,6 +271,8 @@ impl Run {
     }
 
     fn restart(&mut self) {
+        self.taken.clear();
+        self.deployment.loads.clear();
         let mut replica = self.read_back(false);
         let here = self.deployment.here(self.node);
         let mut out = Outputs::default();
@@ -189,15 +287,22 @@ impl Run {
 }
 
 impl Deployment {
-    fn replica_mut(&mut self, node: NodeId) -> &mut Shard {
+    pub(super) fn replica_mut(&mut self, node: NodeId) -> &mut Shard {
         self.nodes.get_mut(&node).unwrap().shards.get_mut(&SHARD).unwrap()
     }
 }
 
 /// The records of keys that are visible, byte for byte: tombstones may have been collected.
-fn visible(replica: &Shard) -> Vec<Box<[u8]>> {
-    let keys = &replica.keys;
-    let records = keys.part(0, usize::MAX).records.into_iter();
+fn visible(replica: &mut Shard, stored: &BTreeMap<u64, Vec<u8>>) -> Vec<Box<[u8]>> {
+    let keys = &mut replica.keys;
+    keys.check_counters();
+    if let Err(lacking) = keys.part(0, usize::MAX) {
+        for hash in lacking.hashes {
+            keys.put_back(hash, stored.get(&hash).map(Vec::as_slice), false).unwrap();
+        }
+    }
+    assert_eq!((keys.away_count(), keys.away_bytes()), (0, 0));
+    let records = keys.part(0, usize::MAX).unwrap().records.into_iter();
     records.filter(|record| keys.committed(crate::state::key_of(record)).is_visible()).collect()
 }
 

@@ -3,6 +3,8 @@
 
 /// Recovery from checkpoints.
 mod checkpoints;
+/// Values that are on disk only.
+mod cold;
 /// Requests with an id.
 mod retries;
 
@@ -80,6 +82,7 @@ struct Deployment {
     millis: u64,
     asked: u64,
     events: Vec<Event>,
+    loads: VecDeque<(NodeId, crate::machine::Load)>,
 }
 
 fn dc(number: u16) -> DatacenterId {
@@ -103,6 +106,7 @@ impl Deployment {
             millis: 1_000_000,
             asked: 0,
             events: Vec::new(),
+            loads: VecDeque::new(),
         };
         let all: Vec<NodeId> =
             configuration.datacenters.values().flat_map(|dc| dc.nodes.clone()).collect();
@@ -147,6 +151,7 @@ impl Deployment {
             part_pause: Duration::ZERO,
             retries_max: RETRIES,
             has_checkpoints: false,
+            away_bytes_min: None,
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,
             mutations: Mutations::NONE,
@@ -203,6 +208,7 @@ impl Deployment {
             }
         }
         self.events.extend(out.events);
+        self.loads.extend(out.loads.into_iter().map(|load| (node, load)));
     }
 
     /// Delivers and persists until nothing moves any more; time stands still.

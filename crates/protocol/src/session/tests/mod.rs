@@ -4,6 +4,8 @@
 mod hold;
 /// Answers are in order, the pipeline rule, places, retries.
 mod order;
+/// Requests that are evaluated later than others behind them.
+mod parked;
 /// What joins the context and what requests carry of it.
 mod past;
 /// Requests with an id.
@@ -79,6 +81,8 @@ struct Around {
     stamps: Option<u64>,
     /// How many requests a replica on this node refuses without a look.
     refusals: u32,
+    /// How many requests a replica on this node parks.
+    parks: u32,
     here: NodeId,
 }
 
@@ -95,6 +99,10 @@ impl Requests for Around {
         request.operation.write(&mut Writer::new(&mut operation));
         let (id, carried, retry) = (request.id, request.carried.clone(), request.retry.cloned());
         self.asked.push(Asked { to, shard, id, operation, carried, retry });
+        if to == self.here && 0 < self.parks {
+            self.parks -= 1;
+            return Handover::Parked;
+        }
         let Some(stamp) = self.stamps.as_mut().filter(|_| to == self.here) else {
             return Handover::UnderWay;
         };
@@ -149,6 +157,7 @@ impl Scene {
                 unlinked: BTreeSet::new(),
                 stamps: None,
                 refusals: 0,
+                parks: 0,
                 here: node(1),
             },
             configuration,

@@ -9,6 +9,9 @@
 //! (`Executed::needs_hide`). A replica other than the head passes such a request to the head.
 //! This holds for `WATCH`, too: what it finds absent is hidden, so a hiding after it is a change.
 //!
+//! What an action needs of a value that is on disk only is told by `needs_bytes`; an operation that
+//! lacks such a value is not executed at all (`Lacking`): whoever asked has it loaded, and asks again.
+//!
 //! Not as in Redis: `OBJECT ENCODING` goes by the value alone, so what `APPEND` and `SETRANGE` have
 //! made is not `raw` unless it is long. `SET` with a deadline that has passed leaves the value to
 //! expire, which clients cannot tell from its absence.
@@ -30,11 +33,11 @@ use antecede_model::{
     sighting::Sighting,
     version::Version,
 };
-use smallvec::SmallVec;
+use smallvec::{SmallVec, smallvec};
 
 use super::{
     keys::{Keys, memory_of},
-    look::Look,
+    look::{Look, Stored},
 };
 use crate::entry::{Change, Effect, Seen};
 
@@ -42,6 +45,13 @@ use crate::entry::{Change, Effect, Seen};
 const EMBSTR_BYTES_MAX: usize = 44;
 /// The most digits, with a sign, of a number that Redis keeps as one.
 const INT_BYTES_MAX: usize = 20;
+
+/// Values that an operation needs are on disk only; nothing was done.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Lacking {
+    /// The hashes of their keys.
+    pub hashes: SmallVec<[u64; 1]>,
+}
 
 /// Versions that a session has seen by an answer.
 pub type Observed = SmallVec<[Version; 1]>;
@@ -130,37 +140,52 @@ pub struct Shown {
 }
 
 /// Executes an action against the newest state of its key.
-#[must_use]
-pub fn execute<'a>(keys: &Keys, operation: &Operation<'a>, wall_millis: u64) -> Executed<'a> {
+///
+/// # Errors
+/// [`Lacking`] when it needs a value that is on disk only.
+pub fn execute<'a>(
+    keys: &Keys,
+    operation: &Operation<'a>,
+    wall_millis: u64,
+) -> Result<Executed<'a>, Lacking> {
     execute_one(keys, keys.newest(operation.key), operation, wall_millis)
 }
 
 /// Executes several actions against the newest states of their keys, each on what those before it
 /// have left; `Aborted` and no effect if a watched key has changed.
-#[must_use]
+///
+/// # Errors
+/// [`Lacking`] when one of them may need a value that is on disk only.
 pub fn execute_batch<'a>(
     keys: &Keys,
     watched: &[(&'a [u8], Sighting)],
     operations: &[Operation<'a>],
     wall_millis: u64,
-) -> Executed<'a> {
+) -> Result<Executed<'a>, Lacking> {
     execute_all((keys, |key| keys.newest(key)), watched, operations, wall_millis)
 }
 
 /// Answers an operation that only reads with the states up to a position (see [`Keys::at`]);
 /// scans, counts and random keys with what is committed.
 ///
+/// # Errors
+/// [`Lacking`] when it needs a value that is on disk only.
+///
 /// # Panics
 /// If the operation is `WAIT`, which is not about keys.
-#[must_use]
-pub fn read(keys: &Keys, operation: &ShardOperation<'_>, to: Position, wall_millis: u64) -> Shown {
+pub fn read(
+    keys: &Keys,
+    operation: &ShardOperation<'_>,
+    to: Position,
+    wall_millis: u64,
+) -> Result<Shown, Lacking> {
     let response = match operation {
         ShardOperation::One(one) => {
-            return Shown::of(execute_one(keys, keys.at(one.key, to), one, wall_millis));
+            return execute_one(keys, keys.at(one.key, to), one, wall_millis).map(Shown::of);
         }
         ShardOperation::Batch { watched, operations } => {
             let look = |key: &[u8]| keys.at(key, to);
-            return Shown::of(execute_all((keys, look), watched, operations, wall_millis));
+            return execute_all((keys, look), watched, operations, wall_millis).map(Shown::of);
         }
         ShardOperation::Scan(scan) => {
             let (next, keys) = keys.scan(scan.from, scan.count, scan.pattern, wall_millis);
@@ -174,7 +199,37 @@ pub fn read(keys: &Keys, operation: &ShardOperation<'_>, to: Position, wall_mill
         ShardOperation::Random { draw } => bytes_or_nil(keys.random(*draw, wall_millis)),
         ShardOperation::Replicated { .. } => unreachable!("the chain counts datacenters"),
     };
-    Shown { response, observed: Observed::new(), visible_at: Timestamp::ZERO, needs_hide: false }
+    let observed = Observed::new();
+    Ok(Shown { response, observed, visible_at: Timestamp::ZERO, needs_hide: false })
+}
+
+/// Whether an action needs the bytes of the value that it finds, not only to know that there is one.
+const fn needs_bytes(action: &Action<'_>) -> bool {
+    match action {
+        Action::Get
+        | Action::Range { .. }
+        | Action::Describe(_)
+        | Action::GetAndExpire { .. }
+        | Action::GetAndDelete
+        | Action::Append { .. }
+        | Action::SetRange { .. } => true,
+        Action::Set { reply, .. } => matches!(reply, SetReply::Previous),
+        Action::Length
+        | Action::Exists
+        | Action::Type
+        | Action::Expiry(_)
+        | Action::Observe
+        | Action::Delete
+        | Action::Expire { .. }
+        | Action::Persist => false,
+    }
+}
+
+/// Whether an operation needs a value that is on disk only.
+fn lacks(look: &Look<'_>, operation: &Operation<'_>, wall_millis: u64) -> bool {
+    look.value().is_some_and(Stored::is_away)
+        && !look.is_expired(wall_millis)
+        && needs_bytes(&operation.action)
 }
 
 impl Shown {
@@ -197,15 +252,18 @@ fn execute_one<'a>(
     look: Look<'_>,
     operation: &Operation<'a>,
     wall_millis: u64,
-) -> Executed<'a> {
+) -> Result<Executed<'a>, Lacking> {
+    if lacks(&look, operation, wall_millis) {
+        return Err(Lacking { hashes: smallvec![keys.hash(operation.key)] });
+    }
     let mut draft = Draft::of(keys, look, wall_millis);
     let response = draft.run(operation.key, &operation.action);
-    Executed {
+    Ok(Executed {
         response,
         effects: draft.into_effect(operation.key).into_iter().collect(),
         observed: look.observed(),
         visible_at: look.visible_at(),
-    }
+    })
 }
 
 fn execute_all<'a, 'k>(
@@ -213,7 +271,14 @@ fn execute_all<'a, 'k>(
     watched: &[(&'a [u8], Sighting)],
     operations: &[Operation<'a>],
     wall_millis: u64,
-) -> Executed<'a> {
+) -> Result<Executed<'a>, Lacking> {
+    if 0 < keys.away_count() {
+        let lacking = operations.iter().filter(|one| lacks(&look(one.key), one, wall_millis));
+        let hashes: SmallVec<[u64; 1]> = lacking.map(|one| keys.hash(one.key)).collect();
+        if !hashes.is_empty() {
+            return Err(Lacking { hashes });
+        }
+    }
     let mut observed = Observed::new();
     let mut visible_at = Timestamp::ZERO;
     let mut observe = |look: &Look<'_>| {
@@ -243,7 +308,7 @@ fn execute_all<'a, 'k>(
     observed.sort_unstable();
     observed.dedup();
     let effects = drafts.into_iter().filter_map(|(key, draft)| draft.into_effect(key));
-    Executed { response, effects: effects.collect(), observed, visible_at }
+    Ok(Executed { response, effects: effects.collect(), observed, visible_at })
 }
 
 /// A key as it was found, changed by actions.
@@ -263,18 +328,23 @@ enum Value<'k, 'a> {
     /// None.
     Absent,
     /// The one that was found.
-    Found(&'k [u8]),
+    Found(Stored<'k>),
     /// One that an action has written.
     Written(Cow<'a, [u8]>),
 }
 
 impl Value<'_, '_> {
-    fn bytes(&self) -> Option<&[u8]> {
+    fn stored(&self) -> Option<Stored<'_>> {
         match self {
             Self::Absent => None,
-            Self::Found(bytes) => Some(bytes),
-            Self::Written(bytes) => Some(bytes),
+            Self::Found(stored) => Some(*stored),
+            Self::Written(bytes) => Some(Stored::Here(bytes)),
         }
+    }
+
+    /// The value, for an action that needs its bytes.
+    fn bytes(&self) -> Option<&[u8]> {
+        self.stored().map(|stored| stored.bytes().expect("who lacks a value is not executed"))
     }
 }
 
@@ -315,17 +385,16 @@ impl<'k, 'a> Draft<'k, 'a> {
             self.value = Value::Absent;
             self.deadline = None;
         }
-        let value = self.value.bytes();
         match *action {
-            Action::Get => bytes_or_nil(value),
-            Action::Length => Response::Integer(length(value.unwrap_or_default())),
+            Action::Get => bytes_or_nil(self.value.bytes()),
+            Action::Length => Response::Integer(length_of(self.value_length())),
             Action::Range { start, end } => {
-                Response::Bytes(range(value.unwrap_or_default(), start, end).to_vec())
+                Response::Bytes(range(self.value.bytes().unwrap_or_default(), start, end).to_vec())
             }
-            Action::Exists => Response::Integer(i64::from(value.is_some())),
-            Action::Type => Response::Word(value.map_or(Word::None, |_| Word::String)),
+            Action::Exists => Response::Integer(i64::from(self.is_there())),
+            Action::Type => Response::Word(if self.is_there() { Word::String } else { Word::None }),
             Action::Expiry(form) => Response::Integer(self.expiry(form)),
-            Action::Describe(description) => describe(key, value, description),
+            Action::Describe(description) => describe(key, self.value.bytes(), description),
             Action::Observe => Response::Observed(self.keys.sighting(&self.look, self.wall_millis)),
             Action::Set { value, condition, ttl, reply } => self.set(value, condition, ttl, reply),
             Action::Delete => Response::Integer(i64::from(self.delete())),
@@ -335,7 +404,7 @@ impl<'k, 'a> Draft<'k, 'a> {
             Action::Persist => Response::Integer(i64::from(self.persist())),
             Action::GetAndExpire { ttl } => self.get_and_expire(ttl),
             Action::GetAndDelete => {
-                let response = bytes_or_nil(value);
+                let response = bytes_or_nil(self.value.bytes());
                 self.delete();
                 response
             }
@@ -345,7 +414,7 @@ impl<'k, 'a> Draft<'k, 'a> {
     }
 
     fn is_there(&self) -> bool {
-        self.value.bytes().is_some()
+        self.value.stored().is_some()
     }
 
     fn expiry(&self, form: ExpiryForm) -> i64 {
@@ -477,7 +546,7 @@ impl<'k, 'a> Draft<'k, 'a> {
     }
 
     fn value_length(&self) -> usize {
-        self.value.bytes().map_or(0, <[u8]>::len)
+        self.value.stored().map_or(0, Stored::length)
     }
 
     /// The value, empty if there is none, as one that was written and may grow to `total` bytes.

@@ -1,7 +1,7 @@
 //! What actions answer and which effects they leave, action by action and in batches.
 
 use super::{
-    super::testing::{Replica, entry, set, version},
+    super::testing::{Replica, entry, execute, execute_batch, read, set, version},
     *,
 };
 

@@ -10,8 +10,11 @@
 //! there again.
 //! Ensures: the newest state of a key is what its record will hold when all entries that were added
 //! are committed. Conflicts are told once, when the entry is committed.
-//! Invariant: a key with dirty states keeps its record's value until they are committed or cut.
+//! Invariant: a key with dirty states keeps its record's value until they are committed or cut;
+//! that value may be on disk only, as with any key (`away`).
 
+/// Values that are on disk only.
+mod away;
 #[cfg(test)]
 mod tests;
 
@@ -23,21 +26,24 @@ use std::{
 };
 
 use antecede_model::{
-    clock::Timestamp, codec::DecodeError, ids::Position, key::hash_of, operation::Deadline,
-    sighting::Sighting, version::Version,
+    clock::Timestamp, ids::Position, key::hash_of, operation::Deadline, sighting::Sighting,
+    version::Version,
 };
 use rustc_hash::FxHashMap;
 use smallvec::SmallVec;
 
+use self::away::Away;
+pub use self::away::{Evicted, NotThere};
 use super::{
+    execute::Lacking,
     glob,
     index::{Index, SLOT_BYTES},
-    look::Look,
+    look::{Look, Stored},
     merge::{Applying, KeyState, Merged},
     record,
 };
 use crate::{
-    checkpointed::{Changes, Floors, StepLimits, read_records, write_records},
+    checkpointed::{Changes, Floors, StepLimits, write_records},
     copied::{Part, Start},
     entry::{Body, Change, Effect, Entry},
 };
@@ -74,6 +80,8 @@ pub struct Keys {
     /// where nobody looks.
     removed: Option<BTreeSet<u64>>,
     index: Index,
+    /// Values that are on disk only.
+    away: Away,
     /// By the hash of the key. The order of the map is never observed.
     dirty: FxHashMap<u64, SmallVec<[DirtyState; 1]>>,
     dirty_count: usize,
@@ -157,7 +165,7 @@ impl DirtyState {
     fn look<'a>(&'a self, record: Option<&'a [u8]>) -> Look<'a> {
         let held = match &self.state.value {
             None => None,
-            Some(Held::Body(body, place)) => Some(&body[place.clone()]),
+            Some(Held::Body(body, place)) => Some(Stored::Here(&body[place.clone()])),
             Some(Held::Record) => {
                 let found = record.map(record::read).unwrap_or_default();
                 debug_assert_eq!(found.version, self.state.version, "records keep their values");
@@ -179,6 +187,7 @@ impl Keys {
             floors: Floors::default(),
             removed: None,
             index: Index::default(),
+            away: Away::default(),
             dirty: FxHashMap::default(),
             dirty_count: 0,
             deadlines: BTreeSet::new(),
@@ -228,25 +237,6 @@ impl Keys {
         self.removed.get_or_insert_default();
     }
 
-    /// Takes the records of one hash from a checkpoint; they do not count as changed.
-    ///
-    /// # Errors
-    /// [`DecodeError`] when the bytes are none, or of another hash.
-    pub fn load(&mut self, hash: u64, bytes: &[u8]) -> Result<(), DecodeError> {
-        for record in read_records(bytes)? {
-            let found = self.hash(record::key(record));
-            if found != hash {
-                let what = "a hash in a checkpoint";
-                return Err(DecodeError::OverLimit { what, found, limit: hash });
-            }
-            if let Err(at) = self.index.find(hash, record::key(record)) {
-                self.index.insert_unchanged(at, hash, record.into());
-                self.count_new(hash, record);
-            }
-        }
-        Ok(())
-    }
-
     /// All keys were loaded.
     pub fn end_loading(&mut self) {
         self.gone.make_contiguous().sort_by_key(|gone| gone.version);
@@ -254,9 +244,11 @@ impl Keys {
 
     /// The hash to go on with (`None` at the end), and what has changed in keys from a hash on.
     ///
-    /// What is told is the committed state: [`Keys::committed_to`] is the floor of these hashes.
+    /// What is told is the committed state: [`Keys::committed_to`] is the floor of these hashes. A
+    /// record that has changed but for its value, which is on disk only, is told without it.
     pub fn take_changes(&mut self, from: u64, limits: StepLimits) -> (Option<u64>, Changes) {
         let changed = self.index.take_changed(from, limits.looks, limits.bytes);
+        self.away.told(from, changed.next);
         let mut hashes = changed.hashes;
         if let Some(removed) = self.removed.as_mut().filter(|removed| !removed.is_empty()) {
             let mut here = removed.split_off(&from);
@@ -271,9 +263,12 @@ impl Keys {
     }
 
     /// The committed keys from a hash on, about so many bytes of them.
-    #[must_use]
-    pub fn part(&self, from: u64, bytes_max: usize) -> Part {
+    ///
+    /// # Errors
+    /// [`Lacking`] when values are on disk only.
+    pub fn part(&self, from: u64, bytes_max: usize) -> Result<Part, Lacking> {
         let mut part = Part { from, next: None, records: Vec::new() };
+        let mut lacking = Lacking::default();
         let mut bytes = 0;
         let mut last = from;
         for (hash, record) in self.index.starting_at(from) {
@@ -282,10 +277,15 @@ impl Keys {
                 break;
             }
             last = hash;
-            bytes += record.len();
-            part.records.push(record.into());
+            if record::is_away(record) {
+                bytes += record::value_length(record);
+                lacking.hashes.push(hash);
+            } else {
+                bytes += record.len();
+                part.records.push(record.into());
+            }
         }
-        part
+        if lacking.hashes.is_empty() { Ok(part) } else { Err(lacking) }
     }
 
     /// Takes a part of what is copied; false if it is not the next one.
@@ -317,6 +317,7 @@ impl Keys {
         let standing = Standing::of(&look);
         let gone = if standing.is_visible { None } else { look.largest_version() };
         self.record_bytes += record.len();
+        self.away.count(None, look.held);
         self.count(hash, None, Some(standing));
         self.gone.extend(gone.map(|version| Gone { hash, version }));
     }
@@ -437,6 +438,9 @@ impl Keys {
         let needs_record =
             dirty.is_none_or(|dirty| matches!(dirty.state.value, Some(Held::Record)));
         let record = if needs_record { self.index.find(hash, key).ok() } else { None };
+        if record.is_some() {
+            self.index.touch(hash);
+        }
         let record = record.map(|at| self.index.record(at));
         dirty.map_or_else(
             || record.map(record::read).unwrap_or_default(),
@@ -534,8 +538,9 @@ impl Keys {
         let before = Standing::of(&look);
         let value = state.value.and_then(|source| match source {
             Source::Record => look.held,
-            Source::Effect(value) => Some(value),
+            Source::Effect(value) => Some(Stored::Here(value)),
         });
+        self.away.count(look.held, value);
         let now = state.look(value);
         let after = Standing::of(&now);
         let gone = if after.is_visible { None } else { now.largest_version() };
@@ -549,7 +554,8 @@ impl Keys {
             {
                 let mut reused = mem::take(self.index.record_mut(at)).into_vec();
                 reused.clear();
-                *self.index.record_mut(at) = record::write(reused, key, &state, Some(value));
+                let value = Some(Stored::Here(value));
+                *self.index.record_mut(at) = record::write(reused, key, &state, value);
             } else {
                 let record = record::write(Vec::with_capacity(length), key, &state, value);
                 *self.index.record_mut(at) = record;
@@ -558,6 +564,7 @@ impl Keys {
             let record = record::write(Vec::with_capacity(length), key, &state, value);
             self.index.insert(at, hash, record);
         }
+        self.index.touch(hash);
         self.count(hash, found.is_ok().then_some(before), Some(after));
         self.gone.extend(gone.map(|version| Gone { hash, version }));
         merged
@@ -637,7 +644,8 @@ impl Keys {
         };
         let Some(record) = self.index.with_hash(gone.hash).find(is_it) else { return false };
         let length = record.len();
-        let visible_at = record::read(record).visible_at;
+        let Look { visible_at, held, .. } = record::read(record);
+        self.away.count(held, None);
         let Ok(at) = self.index.find(gone.hash, record::key(record)) else { return false };
         self.index.remove(at);
         if let Some(removed) = &mut self.removed {

@@ -8,8 +8,8 @@ use proptest::{collection::vec, option, prelude::*};
 
 use super::{
     super::{
-        execute,
-        testing::{Replica, entry, set, version},
+        execute::hide_effect,
+        testing::{Replica, bytes_of, entry, execute, set, version},
     },
     *,
 };
@@ -30,7 +30,7 @@ impl Keys {
     }
 
     /// Counts again what the counters say.
-    fn check_counters(&self) {
+    pub(crate) fn check_counters(&self) {
         let records: Vec<_> = self.index.starting_at(0).map(|(_, record)| record).collect();
         let standings = records.iter().map(|record| Standing::of(&record::read(record)));
         let visible = standings.clone().filter(|standing| standing.is_visible).count();
@@ -43,6 +43,10 @@ impl Keys {
         assert_eq!(self.deadlines.len(), deadlines.len());
         let dirty: usize = self.dirty.values().map(SmallVec::len).sum();
         assert_eq!(self.dirty_count, dirty);
+        let away: Vec<_> = records.iter().filter(|record| record::is_away(record)).collect();
+        assert_eq!(self.away_count(), away.len());
+        let away_bytes: usize = away.iter().map(|record| record::value_length(record)).sum();
+        assert_eq!(self.away_bytes(), away_bytes);
     }
 }
 
@@ -50,7 +54,7 @@ impl Keys {
 type Facts = (Option<Vec<u8>>, Option<Version>, Option<Deadline>, Seen, Timestamp);
 
 fn facts(look: &Look<'_>) -> Facts {
-    let value = look.value().map(<[u8]>::to_vec);
+    let value = bytes_of(look).map(<[u8]>::to_vec);
     (value, look.version(), look.deadline(), look.seen(), look.visible_at())
 }
 
@@ -184,11 +188,11 @@ fn a_dirty_time_to_live_copies_no_value() {
     assert_eq!(keys.newest(b"k").deadline(), Some(9));
     assert_eq!(keys.committed(b"k").deadline(), None);
     let (newest, committed) = (keys.newest(b"k"), keys.committed(b"k"));
-    assert!(std::ptr::eq(newest.value().unwrap(), committed.value().unwrap()));
+    assert!(std::ptr::eq(bytes_of(&newest).unwrap(), bytes_of(&committed).unwrap()));
     let over = set_of(3, b"k", b"new", None);
     keys.add_dirty(&over);
     let Body::Write(body) = &over.body else { panic!("a write") };
-    assert!(body.as_ptr_range().contains(&keys.newest(b"k").value().unwrap().as_ptr()));
+    assert!(body.as_ptr_range().contains(&bytes_of(&keys.newest(b"k")).unwrap().as_ptr()));
 }
 
 #[test]
@@ -198,7 +202,7 @@ fn a_value_of_the_same_size_takes_the_place_of_the_old_one() {
     let place = keys.record_of(b"k").unwrap().as_ptr();
     keys.commit(&set_of(2, b"k", b"xyz", None), &mut vec![]);
     assert_eq!(keys.record_of(b"k").unwrap().as_ptr(), place);
-    assert_eq!(keys.committed(b"k").value(), Some(&b"xyz"[..]));
+    assert_eq!(bytes_of(&keys.committed(b"k")), Some(&b"xyz"[..]));
 }
 
 #[test]
@@ -237,7 +241,7 @@ fn tombstones_go_when_they_may_and_only_as_they_were() {
     assert_eq!(replica.keys.collect(|_| true, 1), 0, "the tombstone of b was written over");
     assert_eq!(replica.keys.collect(|_| true, 1), 1);
     assert_eq!((replica.keys.live_count(), replica.keys.tombstone_count()), (1, 0));
-    assert_eq!(replica.keys.committed(b"b").value(), Some(&b"again"[..]));
+    assert_eq!(bytes_of(&replica.keys.committed(b"b")), Some(&b"again"[..]));
     replica.keys.check_counters();
 }
 
@@ -268,7 +272,7 @@ fn expired_keys_are_told_earliest_first_until_a_hiding_is_under_way() {
     assert_eq!(keys.ttl_count(), 4);
     assert_eq!(keys.expired(10, 9), Vec::<Box<[u8]>>::new(), "a deadline is the last moment");
     assert_eq!(keys.expired(31, 2), [Box::from(&b"soon"[..]), Box::from(&b"then"[..])]);
-    let hide = execute::hide_effect(b"soon", &keys.newest(b"soon"), 31).unwrap();
+    let hide = hide_effect(b"soon", &keys.newest(b"soon"), 31).unwrap();
     let hide = entry(5, version(5, 1), &[hide.as_effect()]);
     keys.add_dirty(&hide);
     assert_eq!(keys.expired(31, 1), [Box::from(&b"then"[..])]);
@@ -407,7 +411,7 @@ impl Copying {
     fn take_part(&mut self, bytes_max: usize) {
         let Some(copy) = &mut self.copy else { return };
         let Some(from) = copy.frontier() else { return };
-        let part = self.source.part(from, bytes_max);
+        let part = self.source.part(from, bytes_max).unwrap();
         let is_bounded =
             part.records.iter().rev().skip(1).map(|record| record.len()).sum::<usize>()
                 < bytes_max.max(1);
@@ -454,7 +458,7 @@ impl Copying {
             |keys: &Keys| (keys.live_count, keys.gone_count, keys.ttl_count, keys.record_bytes);
         assert_eq!(counts(copy), counts(source));
         assert_eq!(copy.deadlines, source.deadlines);
-        assert_eq!(copy.part(0, usize::MAX), source.part(0, usize::MAX));
+        assert_eq!(copy.part(0, usize::MAX).unwrap(), source.part(0, usize::MAX).unwrap());
         assert_eq!(copy.committed_to(), source.committed_to());
         assert_eq!(copy.shown_to, source.shown_to);
         assert_eq!(copy.expired(1040, usize::MAX), source.expired(1040, usize::MAX));
@@ -525,14 +529,17 @@ fn a_part_ends_between_hashes_and_holds_one_key_at_least() {
             keys.commit_effect(hash, &entry, &effect);
         });
     }
-    let part = keys.part(0, 1);
+    let part = keys.part(0, 1).unwrap();
     assert_eq!((part.records.len(), part.next), (2, Some(8)), "keys of one hash stay together");
-    assert_eq!(keys.part(8, 0), Part { from: 8, next: None, records: part_of(&keys, b"c") });
-    assert_eq!(keys.part(10, 100), Part { from: 10, next: None, records: vec![] });
+    assert_eq!(
+        keys.part(8, 0).unwrap(),
+        Part { from: 8, next: None, records: part_of(&keys, b"c") }
+    );
+    assert_eq!(keys.part(10, 100).unwrap(), Part { from: 10, next: None, records: vec![] });
 }
 
 fn part_of(keys: &Keys, key: &[u8]) -> Vec<Box<[u8]>> {
-    let all = keys.part(0, usize::MAX).records;
+    let all = keys.part(0, usize::MAX).unwrap().records;
     all.into_iter().filter(|record| record::key(record) == key).collect()
 }
 
@@ -542,7 +549,7 @@ fn a_part_does_not_write_over_what_is_newer_nor_bring_keys_of_other_hashes() {
     for (position, key) in (1..).zip([b"a", b"b", b"c"]) {
         keys.commit(&set_of(position, key, b"v", None), &mut vec![]);
     }
-    let whole = keys.part(0, usize::MAX);
+    let whole = keys.part(0, usize::MAX).unwrap();
     let first_hash = keys.hash(record::key(&whole.records[0]));
     let mut copy = Keys::new(1);
     copy.copy_from(&Start::default());
@@ -551,7 +558,7 @@ fn a_part_does_not_write_over_what_is_newer_nor_bring_keys_of_other_hashes() {
     let first: Box<[u8]> = record::key(&whole.records[0]).into();
     copy.commit(&set_of(4, &first, b"newer", None), &mut vec![]);
     assert!(copy.install(&Part { from: first_hash + 1, ..whole }));
-    assert_eq!(copy.committed(&first).value(), Some(&b"newer"[..]));
+    assert_eq!(bytes_of(&copy.committed(&first)), Some(&b"newer"[..]));
     assert_eq!((copy.live_count(), copy.frontier()), (3, None));
     copy.check_counters();
 }
@@ -568,7 +575,7 @@ fn what_is_gone_is_collected_in_the_order_of_versions_after_a_copy() {
     let mut copy = Keys::new(secret);
     copy.copy_from(&Start::default());
     while let Some(from) = copy.frontier() {
-        assert!(copy.install(&replica.keys.part(from, 1)));
+        assert!(copy.install(&replica.keys.part(from, 1).unwrap()));
     }
     for number in 0..COPIED_KEYS {
         let tombstone = copy.committed(&key_of(number)).version().unwrap();
@@ -598,7 +605,7 @@ fn a_key_that_came_and_went_while_it_was_copied_has_changed() {
     source.commit_all(&entries);
     copy.commit_all(&entries);
     assert_eq!(source.collect(|_| true, 9), 1);
-    assert!(copy.install(&source.part(0, usize::MAX)));
+    assert!(copy.install(&source.part(0, usize::MAX).unwrap()));
     assert!(source.has_changed(b"k", &source.newest(b"k"), sighting, 0));
     assert!(copy.has_changed(b"k", &copy.newest(b"k"), sighting, 0));
 }

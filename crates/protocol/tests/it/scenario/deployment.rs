@@ -232,6 +232,7 @@ impl Deployment {
             part_pause: Duration::ZERO,
             retries_max: antecede_protocol::retries::KEPT_MAX,
             has_checkpoints: false,
+            away_bytes_min: None,
             max_clock_drift: Duration::from_millis(500),
             hash_secret: 7,
             mutations: self.mutations,
@@ -528,7 +529,8 @@ impl Deployment {
             | Event::Settled { .. }
             | Event::Seeded { .. }
             | Event::StaleMessage { .. }
-            | Event::BodiesDropped { .. } => return,
+            | Event::BodiesDropped { .. }
+            | Event::LoadFailed { .. } => return,
         };
         for replica in self.nodes[&node].configuration.chain(node.datacenter, name.0) {
             if !self.nodes[replica].disk.has_persisted(name) {

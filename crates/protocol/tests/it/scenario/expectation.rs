@@ -150,6 +150,7 @@ impl Story {
                 return Err(format!("{node} is down"));
             };
             let value = machine.keys().committed(name.as_bytes()).value();
+            let value = value.and_then(antecede_protocol::state::Stored::bytes);
             let found = value.map_or_else(|| "nil".to_owned(), telling::bytes);
             check(found == wanted, || format!("{node} has {found}"))?;
         }

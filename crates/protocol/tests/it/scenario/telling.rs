@@ -398,5 +398,6 @@ pub(super) fn event(event: &Event, node: impl Fn(NodeId) -> String) -> String {
         }
         Event::StaleMessage { from } => format!("refuses {} as stale", node(*from)),
         Event::BodiesDropped { shard, count } => format!("s{shard} drops {count} body"),
+        Event::LoadFailed { shard, hash } => format!("s{shard} cannot load {hash:x}"),
     }
 }
