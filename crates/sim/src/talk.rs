@@ -3,10 +3,12 @@
 
 use antecede_model::{
     clock::Timestamp,
+    dependency::Dependency,
     ids::{DatacenterId, NodeId, RequestId, SessionId, ShardId},
 };
 use antecede_protocol::{
     chain::{Input, Shard},
+    entry::Entry,
     event::Event,
     geo::cuts::CutInput,
     message::{Body, Message, Reply},
@@ -58,13 +60,11 @@ impl World {
             }
             if let Record::Entry { shard, entry, .. } = record
                 && self.is_in_epoch(number, *shard)
+                && self.is_new(number, *shard, entry)
             {
                 let datacenter = self.nodes[number].id.datacenter;
-                // What one that is added has copied became visible before it answers anybody.
-                if self.configuration.is_open(datacenter) {
-                    let result = visible_at::at_append(&self.ledger, datacenter, *shard, entry);
-                    self.hold(result);
-                }
+                let result = visible_at::at_append(&self.ledger, datacenter, *shard, entry);
+                self.hold(result);
             }
         }
         if self.plan.shape.durability == Durability::Memory {
@@ -195,6 +195,15 @@ impl World {
             | Event::StaleMessage { .. }
             | Event::BodiesDropped { .. } => {}
         }
+    }
+
+    /// Whether an entry was given its visible-at in the node's datacenter, and just now: what is
+    /// committed there already was looked at before, or came to a datacenter that is added with
+    /// what another one had.
+    fn is_new(&self, number: usize, shard: ShardId, entry: &Entry) -> bool {
+        let here = self.nodes[number].id.datacenter;
+        let write = Dependency { origin: entry.origin, shard, stamp: entry.stamp };
+        self.configuration.is_open(here) && self.ledger.visible_at(here, write).is_none()
     }
 
     /// A shard of a datacenter that is added has what another one had committed.
