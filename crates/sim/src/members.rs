@@ -105,13 +105,15 @@ pub(crate) enum MembersWrite {
 }
 
 /// The first members, without those that are added later.
-pub(crate) fn first(configuration: &mut Configuration, changes: &[MemberChange]) {
+pub(crate) fn first(by_settings: &Configuration, changes: &[MemberChange]) -> Configuration {
+    let mut configuration = by_settings.clone();
     let mut members = Membership::clone(&configuration.membership);
     for change in changes.iter().filter(|change| change.kind == ChangeKind::Add) {
         members.members.remove(&change.datacenter);
         configuration.datacenters.remove(&change.datacenter);
     }
     configuration.membership = Arc::new(members);
+    configuration
 }
 
 impl World {

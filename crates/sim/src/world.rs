@@ -226,9 +226,7 @@ impl World {
     #[must_use]
     pub fn new(plan: Plan, trace: Trace) -> Self {
         let by_settings = Arc::new(plan.configuration());
-        let mut configuration = Configuration::clone(&by_settings);
-        members::first(&mut configuration, &plan.members);
-        let configuration = Arc::new(configuration);
+        let configuration = Arc::new(members::first(&by_settings, &plan.members));
         let keys = KeyTable::of(&plan.workload, plan.shape.datacenters, configuration.shard_count);
         let mut chance = Chance::new(plan.seed, streams::NODES);
         let shape = plan.shape;
