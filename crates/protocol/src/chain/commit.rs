@@ -336,7 +336,8 @@ impl Shard {
     pub(super) fn commit_to(&mut self, here: &Here, position: Position, out: &mut Outputs) {
         let position = position.min(self.window.end());
         let is_tail = self.neighbours.is_tail();
-        let mut conflicts = Vec::new();
+        let is_asked = is_tail && self.is_asked();
+        let (mut conflicts, mut committed) = (Vec::new(), Vec::new());
         while self.committed_to < position {
             let next = self.committed_to.next();
             let entry = self.window.at(next).expect("what is not committed is held");
@@ -349,6 +350,9 @@ impl Shard {
             if is_tail {
                 out.event(applied_or_committed(self.shard, self.node, here, entry));
             }
+            if is_asked {
+                committed.push((entry.origin, entry.stamp));
+            }
             self.committed_to = next;
         }
         if is_tail {
@@ -359,7 +363,7 @@ impl Shard {
                     loser: conflict.loser,
                 });
             }
-            self.tell_waiters(out);
+            self.tell_waiters(committed, out);
         }
         self.release_replies(out);
         self.count_durable(here, out);

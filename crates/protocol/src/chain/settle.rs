@@ -442,6 +442,8 @@ impl Shard {
             }
             self.advance(here, out); // It may have waited for a replica that copies no more.
             self.probe_outboxes(here, out); // Another datacenter may have other heads now.
+            self.waiters.ask_all_anew(here.now.steady); // Other tails, too.
+            self.ask_dependencies_when_due(here, out);
             return;
         }
         self.epoch = epoch;

@@ -60,8 +60,8 @@ pub struct Inbox {
     received_to: Timestamp,
     blocked: BTreeMap<Timestamp, Blocked>,
     blocked_bytes: usize,
-    /// How many of them are headers only.
-    header_count: usize,
+    /// Those of which only the header was kept.
+    headers: BTreeSet<Timestamp>,
     /// Entries that may enter the chain once their bodies are here again.
     ready: BTreeSet<Timestamp>,
     /// When to ask again.
@@ -75,14 +75,15 @@ impl Inbox {
     fn wanted_bodies(&self, blocked_bytes_max: usize) -> Vec<Timestamp> {
         let mut stamps: Vec<Timestamp> = self.ready.iter().take(FETCH_MAX).copied().collect();
         let mut bytes = self.blocked_bytes;
-        if self.header_count <= stamps.len() {
+        if self.headers.len() <= stamps.len() {
             return stamps;
         }
-        for (stamp, blocked) in &self.blocked {
-            if !blocked.is_header_only || self.ready.contains(stamp) {
+        // At most `FETCH_MAX` of those that are ready stand between them.
+        for stamp in &self.headers {
+            if self.ready.contains(stamp) {
                 continue;
             }
-            bytes += blocked.bytes;
+            bytes += self.blocked.get(stamp).map_or(0, |blocked| blocked.bytes);
             if blocked_bytes_max < bytes || FETCH_MAX <= stamps.len() {
                 break;
             }
@@ -207,6 +208,9 @@ impl Shard {
         for dependency in &missing {
             self.await_dependency(here, *dependency, (origin, entry.stamp), out);
         }
+        for floor in &floors {
+            self.waiters.await_floor(*floor, (origin, entry.stamp));
+        }
         let inbox = self.inboxes.entry(origin).or_default();
         let bytes = entry.body_bytes();
         let is_header_only = self.options.blocked_bytes_max < inbox.blocked_bytes + bytes;
@@ -217,8 +221,10 @@ impl Shard {
         } else {
             inbox.blocked_bytes += bytes;
         }
-        inbox.header_count += usize::from(is_header_only);
         let stamp = entry.stamp;
+        if is_header_only {
+            inbox.headers.insert(stamp);
+        }
         inbox.blocked.insert(stamp, Blocked { entry, is_header_only, bytes, missing, floors });
     }
 
@@ -266,9 +272,15 @@ impl Shard {
     ///
     /// What began here has been applied here before anyone else could hear of it.
     pub(crate) fn is_covered(&self, origin: DatacenterId, stamp: Timestamp) -> bool {
-        origin == self.here_datacenter()
-            || self.cuts.stable.covers(origin, stamp)
-            || self.cuts.applied.covers(origin, stamp)
+        stamp <= self.covered_to(origin)
+    }
+
+    /// Up to where everything of an origin is applied here.
+    pub(crate) fn covered_to(&self, origin: DatacenterId) -> Timestamp {
+        if origin == self.here_datacenter() {
+            return Timestamp::MAX;
+        }
+        self.cuts.stable.at(origin).max(self.cuts.applied.at(origin))
     }
 
     /// A dependency is applied: entries that waited for nothing else go on.
@@ -316,25 +328,22 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let mut ready = Vec::new();
-        for (origin, inbox) in &self.inboxes {
-            for (stamp, blocked) in &inbox.blocked {
-                let is_covered =
-                    blocked.floors.iter().all(|(floor, to)| self.is_covered(*floor, *to));
-                if !blocked.floors.is_empty() && is_covered {
-                    ready.push((*origin, *stamp));
+        for floor in self.waiters.origins_of_floors() {
+            let covered_to = self.covered_to(floor);
+            for (_, to, origin, stamp) in self.waiters.take_floors(floor, covered_to) {
+                let inbox = self.inboxes.get_mut(&origin);
+                let Some(blocked) = inbox.and_then(|it| it.blocked.get_mut(&stamp)) else {
+                    continue;
+                };
+                blocked.floors.retain(|missing| *missing != (floor, to));
+                if blocked.floors.is_empty() && blocked.missing.is_empty() {
+                    ready.push((origin, stamp));
                 }
             }
         }
-        for (origin, stamp) in &ready {
-            let Some(inbox) = self.inboxes.get_mut(origin) else { continue };
-            let Some(blocked) = inbox.blocked.get_mut(stamp) else { continue };
-            blocked.floors.clear();
-            if blocked.missing.is_empty() {
-                self.unblock(here, *origin, *stamp, storage, out);
-            }
-        }
-        if !ready.is_empty() {
-            self.send_entries(here, out);
+        ready.sort_unstable();
+        for (origin, stamp) in ready {
+            self.unblock(here, origin, stamp, storage, out);
         }
     }
 
@@ -367,7 +376,7 @@ impl Shard {
         }
         let blocked = inbox.blocked.remove(&stamp)?;
         inbox.blocked_bytes -= blocked.bytes;
-        if 0 < inbox.header_count {
+        if !inbox.headers.is_empty() {
             self.fetch(here, origin, out); // There is room for bodies again.
         }
         Some(blocked.entry)
@@ -414,7 +423,7 @@ impl Shard {
             }
             entry.previous = blocked.entry.previous;
             has_come_further = true;
-            inbox.header_count -= 1;
+            inbox.headers.remove(&entry.stamp);
             if inbox.ready.remove(&entry.stamp) {
                 inbox.blocked.remove(&entry.stamp);
                 self.enter_chain(here, entry, storage, out);
@@ -431,12 +440,7 @@ impl Shard {
         }
     }
 
-    pub(crate) fn inboxes_when_due(
-        &mut self,
-        here: &Here,
-        storage: &mut dyn Storage,
-        out: &mut Outputs,
-    ) {
+    pub(crate) fn inboxes_when_due(&mut self, here: &Here, out: &mut Outputs) {
         let origins: Vec<DatacenterId> = self.inboxes.keys().copied().collect();
         for origin in origins {
             let Some(inbox) = self.inboxes.get_mut(&origin) else { continue };
@@ -448,7 +452,7 @@ impl Shard {
             inbox.again_at = None;
             self.fetch(here, origin, out);
         }
-        self.ask_dependencies_when_due(here, storage, out);
+        self.ask_dependencies_when_due(here, out);
     }
 
     /// Tells every origin how far this datacenter has come, where that has changed.
@@ -487,7 +491,7 @@ impl Shard {
     #[must_use]
     pub fn has_let_go_of_bodies(&self, origin: DatacenterId) -> bool {
         let inbox = self.inboxes.get(&origin);
-        inbox.is_some_and(|inbox| inbox.blocked.values().any(|blocked| blocked.is_header_only))
+        inbox.is_some_and(|inbox| !inbox.headers.is_empty())
     }
 
     /// How many entries wait here for what they depend on.
