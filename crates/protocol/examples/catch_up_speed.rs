@@ -117,9 +117,9 @@ impl Deployment {
             sent: BTreeMap::new(),
         };
         for id in all {
-            let shards = configuration.shards_of(id).map(|shard| {
-                (shard, Shard::new(shard, id, Arc::clone(&configuration), options))
-            });
+            let shards = configuration
+                .shards_of(id)
+                .map(|shard| (shard, Shard::new(shard, id, Arc::clone(&configuration), options)));
             let mut node = Node {
                 shards: shards.collect(),
                 touched: Vec::new(),
@@ -203,8 +203,7 @@ impl Deployment {
         }
         self.millis += 1;
         let now = Steady(Duration::from_millis(self.millis));
-        let is_time_for_cuts =
-            u128::from(self.millis).is_multiple_of(CUTS_EVERY.as_millis());
+        let is_time_for_cuts = u128::from(self.millis).is_multiple_of(CUTS_EVERY.as_millis());
         let all: Vec<NodeId> = self.nodes.keys().copied().collect();
         for id in all {
             let Some(node) = self.nodes.get_mut(&id) else { continue };

@@ -385,14 +385,19 @@ impl Shard {
             let entry = self.window.at(next).expect("what is not durable is held");
             let line = self.lines.entry(entry.origin).or_default();
             line.durable.record(entry.previous, entry.stamp);
+            let is_above = line.durable.watermark() < entry.stamp;
+            let (origin, stamp) = (entry.origin, entry.stamp);
             self.durable_to = next;
+            if is_above {
+                self.note_above(origin, stamp);
+            }
         }
         self.retries.settle(to);
         if self.neighbours.is_tail() {
             self.send_outboxes(here, out);
         }
         if self.neighbours.is_head() {
-            self.tell_origins(out);
+            self.tell_origins(here, out);
         }
     }
 

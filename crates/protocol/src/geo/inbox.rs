@@ -10,13 +10,16 @@
 //! the log's received set tells which ones are repeats.
 //! Invariant: an entry is in exactly one of the sender's log only, `blocked`, the local log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use antecede_model::{
     clock::{Steady, Timestamp},
     context::Dependencies,
     dependency::Dependency,
-    ids::{DatacenterId, Lineage, NodeId},
+    ids::{DatacenterId, NodeId},
 };
 
 use crate::{
@@ -31,7 +34,16 @@ use crate::{
 /// What `blocked_bytes_max` usually is.
 pub const BLOCKED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Entries that a sender may have on their way beyond what was received.
-pub const CREDIT: u32 = 8_192;
+pub const CREDIT: usize = 8_192;
+/// Entries that a sender may have on their way in any case, so that no link ever stands still:
+/// what all others wait for may come last.
+const CREDIT_MIN: usize = 1_024;
+/// Entries that may come before their sender hears so, as long as nothing was applied.
+const UNHEARD_MAX: usize = 512;
+/// For how long a sender may not hear that entries have come, while nothing is applied.
+const HEAR_WITHIN: Duration = Duration::from_millis(50);
+/// The time between two reports of what was applied.
+const TELL_EVERY: Duration = Duration::from_millis(5);
 /// Single applied stamps that a report names at most.
 const ABOVE_MAX: usize = 256;
 /// Bodies that are asked for in one message.
@@ -66,8 +78,18 @@ pub struct Inbox {
     ready: BTreeSet<Timestamp>,
     /// When to ask again.
     again_at: Option<Steady>,
+    /// What the sender was last told to have been received.
+    told_received: Timestamp,
     /// The watermark that the sender was last told.
     told: Timestamp,
+    /// When it was told last what was applied.
+    told_at: Option<Steady>,
+    /// When to tell it next, if there is something to tell.
+    tell_at: Option<Steady>,
+    /// Entries that have come since.
+    unheard: usize,
+    /// What was applied above the watermark since, as much as one report names.
+    above: Vec<Timestamp>,
 }
 
 impl Inbox {
@@ -116,13 +138,61 @@ impl Shard {
         }
         self.inboxes.entry(origin).or_default().sender = Some(from);
         self.go_on_behind_log(origin);
+        let count = entries.len();
         if is_fetched {
             self.take_bodies(here, origin, entries, storage, out);
         } else {
             self.take_in_order(here, (origin, previous), entries, storage, out);
         }
         self.send_entries(here, out);
-        self.tell_origin(origin, lineage, out);
+        self.tell_of_arrival(here, origin, count, out);
+    }
+
+    /// Tells the sender that entries have come: soon, together with what is applied until then, or
+    /// at once if it asks, has sent what does not fit, or may wait for it.
+    fn tell_of_arrival(
+        &mut self,
+        here: &Here,
+        origin: DatacenterId,
+        count: usize,
+        out: &mut Outputs,
+    ) {
+        let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
+        let has_come_further = inbox.told_received < inbox.received_to;
+        inbox.unheard += count;
+        if !has_come_further || UNHEARD_MAX <= inbox.unheard {
+            if count == 0 {
+                self.tell_all_above(origin);
+            }
+            self.tell_origin(here, origin, out);
+            return;
+        }
+        let at = after(here.now.steady, HEAR_WITHIN);
+        self.tell_origin_at(origin, at, out);
+    }
+
+    fn tell_origin_at(&mut self, origin: DatacenterId, at: Steady, out: &mut Outputs) {
+        let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
+        if inbox.tell_at.is_none_or(|before| at < before) {
+            inbox.tell_at = Some(at);
+            self.arm(at, out);
+        }
+    }
+
+    /// An entry is applied and persisted above the watermark of its origin.
+    pub(crate) fn note_above(&mut self, origin: DatacenterId, stamp: Timestamp) {
+        if let Some(inbox) = self.inboxes.get_mut(&origin)
+            && inbox.above.len() < ABOVE_MAX
+        {
+            inbox.above.push(stamp);
+        }
+    }
+
+    /// A sender that asks may have missed what it was told.
+    fn tell_all_above(&mut self, origin: DatacenterId) {
+        let Some(line) = self.lines.get(&origin) else { return };
+        let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
+        inbox.above = line.durable.above().take(ABOVE_MAX).collect();
     }
 
     /// The line goes on behind what the log holds without a gap: after a restart, and where an entry
@@ -452,38 +522,62 @@ impl Shard {
             inbox.again_at = None;
             self.fetch(here, origin, out);
         }
+        self.tell_origins_when_due(here, out);
         self.ask_dependencies_when_due(here, out);
     }
 
-    /// Tells every origin how far this datacenter has come, where that has changed.
-    pub(crate) fn tell_origins(&mut self, out: &mut Outputs) {
+    /// Tells every origin what was applied since, at once or a little after the last time.
+    pub(crate) fn tell_origins(&mut self, here: &Here, out: &mut Outputs) {
         let origins: Vec<DatacenterId> = self.inboxes.keys().copied().collect();
         for origin in origins {
             let line = self.lines.entry(origin).or_default();
-            let has_news = self.inboxes.get(&origin).is_some_and(|inbox| {
-                inbox.told < line.durable.watermark() || 0 < line.durable.above().len()
-            });
-            if has_news {
-                let lineage = self.configuration.lineage(origin, self.shard);
-                self.tell_origin(origin, lineage, out);
+            let Some(inbox) = self.inboxes.get(&origin) else { continue };
+            if line.durable.watermark() <= inbox.told && inbox.above.is_empty() {
+                continue;
+            }
+            match inbox.told_at.map(|told_at| after(told_at, TELL_EVERY)) {
+                Some(at) if here.now.steady < at => self.tell_origin_at(origin, at, out),
+                _ => self.tell_origin(here, origin, out),
             }
         }
     }
 
-    fn tell_origin(&mut self, origin: DatacenterId, lineage: Lineage, out: &mut Outputs) {
+    fn tell_origins_when_due(&mut self, here: &Here, out: &mut Outputs) {
+        let origins: Vec<DatacenterId> = self.inboxes.keys().copied().collect();
+        for origin in origins {
+            let due = self.inboxes.get(&origin).and_then(|inbox| inbox.tell_at);
+            match due {
+                Some(at) if here.now.steady < at => self.arm(at, out),
+                Some(_) => self.tell_origin(here, origin, out),
+                None => {}
+            }
+        }
+    }
+
+    fn tell_origin(&mut self, here: &Here, origin: DatacenterId, out: &mut Outputs) {
         self.go_on_behind_log(origin);
+        let lineage = self.configuration.lineage(origin, self.shard);
         let line = self.lines.entry(origin).or_default();
         let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
-        let Some(sender) = inbox.sender else { return };
-        inbox.told = line.durable.watermark();
+        let applied_to = line.durable.watermark();
+        let mut above = std::mem::take(&mut inbox.above);
+        above.retain(|stamp| applied_to < *stamp);
+        above.sort_unstable();
+        if inbox.told < applied_to || !above.is_empty() {
+            inbox.told_at = Some(here.now.steady);
+        }
+        (inbox.told, inbox.told_received) = (applied_to, inbox.received_to);
+        (inbox.tell_at, inbox.unheard) = (None, 0);
+        let room = CREDIT.saturating_sub(inbox.blocked.len());
         let received = Received {
             membership: self.configuration.membership.epoch,
             lineage,
             received_to: inbox.received_to,
-            applied_to: line.durable.watermark(),
-            above: line.durable.above().take(ABOVE_MAX).collect(),
-            credit: CREDIT,
+            applied_to,
+            above,
+            credit: u32::try_from(room.max(CREDIT_MIN)).unwrap_or(u32::MAX),
         };
+        let Some(sender) = inbox.sender else { return };
         out.early(sender, self.message(Body::Received(received)));
     }
 
