@@ -15,11 +15,13 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     iter::successors,
     ops::Bound,
+    sync::Arc,
     time::Duration,
 };
 
 use antecede_model::{
     clock::{Steady, Timestamp},
+    configuration::Configuration,
     dependency::Dependency,
     ids::{DatacenterId, NodeId, RequestId, ShardId},
     operation::ShardOperation,
@@ -100,6 +102,12 @@ impl Waiters {
         want.waiting
     }
 
+    /// Whether any entry waits here.
+    #[cfg(test)]
+    pub(crate) fn waits(&self) -> bool {
+        !self.wanted.is_empty() || !self.due.is_empty() || !self.floors.is_empty()
+    }
+
     /// Makes an entry wait for a floor.
     pub(crate) fn await_floor(
         &mut self,
@@ -144,16 +152,16 @@ impl Waiters {
         successors(first, |(name, _)| behind(name.0)).map(|(name, _)| name.0).collect()
     }
 
-    /// Asks for everything again as soon as may be: those that were asked may be there no more.
-    pub(crate) fn ask_all_anew(&mut self, now: Steady) {
-        for (_, name) in std::mem::take(&mut self.due) {
+    /// Asks for writes of some shards again as soon as may be.
+    fn ask_anew(&mut self, now: Steady, is_of: impl Fn(ShardId) -> bool) {
+        let due = self.due.extract_if(.., |(_, (_, _, shard))| is_of(*shard));
+        let names: Vec<Wanted> = due.map(|(_, name)| name).collect();
+        for name in names {
             if let Some(want) = self.wanted.get_mut(&name) {
                 (want.due, want.asked) = (Some(now), 0);
                 self.due.insert((now, name));
+                self.again_at = Some(now);
             }
-        }
-        if !self.due.is_empty() {
-            self.again_at = Some(now);
         }
     }
 }
@@ -232,6 +240,19 @@ impl Shard {
         if let Some(at) = next {
             self.arm(at, out);
         }
+    }
+
+    /// Asks again where the chain is another one now: its tail knows of nobody who waits.
+    pub(crate) fn ask_changed_chains_anew(
+        &mut self,
+        here: &Here,
+        before: &Configuration,
+        out: &mut Outputs,
+    ) {
+        let (own, now) = (self.here_datacenter(), Arc::clone(&self.configuration));
+        let is_another = |shard| before.chain_of(own, shard) != now.chain_of(own, shard);
+        self.waiters.ask_anew(here.now.steady, is_another);
+        self.ask_dependencies_when_due(here, out);
     }
 
     /// The cuts have moved: they may cover dependencies that were asked for.

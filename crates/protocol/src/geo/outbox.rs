@@ -11,10 +11,14 @@
 //!
 //! Ensures: entries of a line arrive with the stamp before each, so that a gap is seen.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use antecede_model::{
     clock::{Steady, Timestamp},
+    configuration::Configuration,
     ids::{DatacenterId, MembershipEpoch, NodeId, Position, RequestId},
     response::Response,
 };
@@ -93,9 +97,7 @@ impl Shard {
         }
         let peers: Vec<DatacenterId> = self.configuration.peers(self.here_datacenter()).collect();
         for peer in peers {
-            self.outboxes.insert(peer, Outbox::default());
-            self.send_entries_to(peer, Timestamp::ZERO, Vec::new(), out);
-            self.set_timer(here, peer, out);
+            self.probe_outbox(here, peer, out);
         }
     }
 
@@ -112,6 +114,32 @@ impl Shard {
         self.configuration
             .peers(self.here_datacenter())
             .all(|peer| self.outboxes.get(&peer).is_some_and(|outbox| to <= outbox.applied_to))
+    }
+
+    /// Asks those whose chain of this shard is another one now: their head knows nothing of what
+    /// the one before it was sent.
+    pub(crate) fn probe_changed_peers(
+        &mut self,
+        here: &Here,
+        before: &Configuration,
+        out: &mut Outputs,
+    ) {
+        if !self.neighbours.is_tail() {
+            return;
+        }
+        let (shard, now) = (self.shard, Arc::clone(&self.configuration));
+        let has_new_members = before.membership.epoch != now.membership.epoch;
+        for peer in now.peers(self.here_datacenter()) {
+            if has_new_members || before.chain_of(peer, shard) != now.chain_of(peer, shard) {
+                self.probe_outbox(here, peer, out);
+            }
+        }
+    }
+
+    fn probe_outbox(&mut self, here: &Here, peer: DatacenterId, out: &mut Outputs) {
+        self.outboxes.insert(peer, Outbox::default());
+        self.send_entries_to(peer, Timestamp::ZERO, Vec::new(), out);
+        self.set_timer(here, peer, out);
     }
 
     /// Sends every peer what it was not sent yet.
