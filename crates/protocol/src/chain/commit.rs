@@ -336,7 +336,8 @@ impl Shard {
     pub(super) fn commit_to(&mut self, here: &Here, position: Position, out: &mut Outputs) {
         let position = position.min(self.window.end());
         let is_tail = self.neighbours.is_tail();
-        let mut conflicts = Vec::new();
+        let is_asked = is_tail && self.is_asked();
+        let (mut conflicts, mut committed) = (Vec::new(), Vec::new());
         while self.committed_to < position {
             let next = self.committed_to.next();
             let entry = self.window.at(next).expect("what is not committed is held");
@@ -349,6 +350,9 @@ impl Shard {
             if is_tail {
                 out.event(applied_or_committed(self.shard, self.node, here, entry));
             }
+            if is_asked {
+                committed.push((entry.origin, entry.stamp));
+            }
             self.committed_to = next;
         }
         if is_tail {
@@ -359,7 +363,7 @@ impl Shard {
                     loser: conflict.loser,
                 });
             }
-            self.tell_waiters(out);
+            self.tell_waiters(committed, out);
         }
         self.release_replies(out);
         self.count_durable(here, out);
@@ -381,14 +385,19 @@ impl Shard {
             let entry = self.window.at(next).expect("what is not durable is held");
             let line = self.lines.entry(entry.origin).or_default();
             line.durable.record(entry.previous, entry.stamp);
+            let is_above = line.durable.watermark() < entry.stamp;
+            let (origin, stamp) = (entry.origin, entry.stamp);
             self.durable_to = next;
+            if is_above {
+                self.note_above(origin, stamp);
+            }
         }
         self.retries.settle(to);
         if self.neighbours.is_tail() {
             self.send_outboxes(here, out);
         }
         if self.neighbours.is_head() {
-            self.tell_origins(out);
+            self.tell_origins(here, out);
         }
     }
 

@@ -412,6 +412,7 @@ impl Shard {
             Input::Wake => self.on_wake(here, storage, out),
             Input::Loaded(loaded) => self.on_loaded(here, &loaded, storage, out),
         }
+        self.ask_what_is_new(out);
         self.check_invariants();
     }
 
@@ -612,7 +613,7 @@ impl Shard {
         self.resend_when_due(here, out);
         self.ask_again_when_due(here, out);
         self.outboxes_when_due(here, out);
-        self.inboxes_when_due(here, storage, out);
+        self.inboxes_when_due(here, out);
         self.copy_when_due(here, storage, out);
         self.hand_on_when_due(here, out);
     }
@@ -623,7 +624,12 @@ impl Shard {
                 self.hlc.witness(cuts.hlc);
             }
             self.cuts = cuts.clone();
+            let end_before = self.window.end();
+            self.resolve_what_is_covered(here, storage, out);
             self.release_floors(here, storage, out);
+            if end_before < self.window.end() {
+                self.send_entries(here, out);
+            }
             self.trim();
             self.forget_followed();
         }

@@ -430,7 +430,7 @@ impl Shard {
         }
         let (was_head, was_syncing) = (self.neighbours.is_head(), self.donor.is_some());
         let was_alone = self.configuration.peers(self.node.datacenter).next().is_none();
-        self.configuration = configuration;
+        let before = std::mem::replace(&mut self.configuration, configuration);
         if has_members {
             self.adopt_members(here, was_alone, storage, out);
         }
@@ -441,7 +441,8 @@ impl Shard {
                 self.begin_syncing(here, storage, out);
             }
             self.advance(here, out); // It may have waited for a replica that copies no more.
-            self.probe_outboxes(here, out); // Another datacenter may have other heads now.
+            self.probe_changed_peers(here, &before, out);
+            self.ask_changed_chains_anew(here, &before, out);
             return;
         }
         self.epoch = epoch;

@@ -2,10 +2,15 @@
 //!
 //! The window holds a contiguous run of entries up to the log's end. Its front is cut once an
 //! entry is committed, survives a power loss everywhere in the chain, and is stable.
+//!
+//! Invariant: times of visibility grow along the log, so that a time is found by halving.
 
 use std::collections::VecDeque;
 
-use antecede_model::ids::{LogIndex, Position};
+use antecede_model::{
+    clock::Timestamp,
+    ids::{LogIndex, Position},
+};
 
 use crate::entry::{Entry, Identity};
 
@@ -92,6 +97,13 @@ impl Window {
         self.entries.range(skipped..)
     }
 
+    /// The last position at which an entry is held that was readable at a time, or the one before
+    /// the first. Entries that began here became readable at their stamp.
+    pub(crate) fn position_at(&self, time: Timestamp) -> Position {
+        let held = self.entries.partition_point(|entry| entry.visible_at <= time);
+        Position(self.cut_to.0 + held as u64)
+    }
+
     /// The first place in the node's log at which an entry lies that is held, and is behind a
     /// position.
     pub(crate) fn first_place_after(&self, position: Position) -> Option<LogIndex> {
@@ -103,6 +115,8 @@ impl Window {
     /// Puts an entry behind the last one.
     pub(crate) fn push(&mut self, entry: Entry, place: LogIndex) {
         assert!(entry.identity.position == self.end().next(), "a log has no gaps");
+        let last_visible_at = self.entries.back().map(|last| last.visible_at);
+        assert!(last_visible_at < Some(entry.visible_at), "times of visibility grow along a log");
         self.bytes += entry.body_bytes();
         self.last = Some(entry.identity);
         self.places.push_back(place);

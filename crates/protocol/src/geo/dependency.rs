@@ -2,16 +2,26 @@
 //!
 //! The head of a shard with blocked entries asks the tail of the shard that each dependency names;
 //! the tail answers when the write is committed, at once if it already is. Questions to one shard
-//! go in one message, and are repeated while no answer comes: waiters die with the tail that held
-//! them (PITFALLS B17). Sessions with tokens ask the same way.
+//! go in one message, and are repeated while no answer comes, ever more seldom: waiters die with the
+//! tail that held them (PITFALLS B17). Sessions with tokens ask the same way.
+//!
+//! While a datacenter catches up thousands wait here. Whatever happens looks up those that it
+//! concerns and walks over nobody else: by name when a write is applied, by stamp when a cut moves.
 //!
 //! Ensures: an answer is given only for a write that is committed in its chain here; the answer's
 //! HLC is at least its visible-at.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    iter::successors,
+    ops::Bound,
+    sync::Arc,
+    time::Duration,
+};
 
 use antecede_model::{
     clock::{Steady, Timestamp},
+    configuration::Configuration,
     dependency::Dependency,
     ids::{DatacenterId, NodeId, RequestId, ShardId},
     operation::ShardOperation,
@@ -22,7 +32,7 @@ use super::outbox::ReplicationWait;
 use crate::{
     chain::{RETRY_AFTER, Shard, after},
     machine::{Here, Outputs, Storage},
-    message::{Asker, Body, Carried, Message, Place, Reply, Request},
+    message::{Asker, Body, Carried, Place, Reply, Request},
     mutation::Mutation,
 };
 
@@ -31,13 +41,48 @@ const ASK_MAX: usize = 512;
 /// Those who wait for one tail; past it the oldest questions are forgotten, and asked again.
 const WAITERS_MAX: usize = 65_536;
 
+/// Questions that are asked again at a time; those that were asked longest ago come first.
+const ASK_AGAIN_MAX: usize = 256;
+/// How often the time until a question is asked again doubles, from the second time on.
+const DOUBLINGS_MAX: u32 = 3;
+
+/// A write that is waited for, in an order in which a cut covers a run of those of an origin.
+type Wanted = (DatacenterId, Timestamp, ShardId);
+
+const fn wanted(dependency: Dependency) -> Wanted {
+    (dependency.origin, dependency.stamp, dependency.shard)
+}
+
+/// Who waits here for one write.
+#[derive(Debug, Default)]
+struct Want {
+    /// Entries of this shard.
+    waiting: Vec<(DatacenterId, Timestamp)>,
+    /// When its tail is asked again, if it is in another shard.
+    due: Option<Steady>,
+    /// How often it was asked.
+    asked: u32,
+}
+
+/// Not before any other that is waited for at the same time.
+const LAST_WANTED: Wanted = (DatacenterId(u16::MAX), Timestamp::MAX, ShardId(u16::MAX));
+
+/// A floor that an entry waits for: its origin and stamp, then those of the entry.
+type Floor = (DatacenterId, Timestamp, DatacenterId, Timestamp);
+
 /// Entries here that wait, by what they wait for; and others that wait for entries of this shard.
 #[derive(Debug, Default)]
 pub struct Waiters {
     /// What blocked entries of this shard wait for.
-    wanted: BTreeMap<Dependency, Vec<(DatacenterId, Timestamp)>>,
+    wanted: BTreeMap<Wanted, Want>,
+    /// Those of `wanted` that lie in other shards, by when to ask again.
+    due: BTreeSet<(Steady, Wanted)>,
+    /// Questions that leave at the end of this input.
+    new: BTreeMap<ShardId, Vec<(DatacenterId, Timestamp)>>,
     /// When to ask again.
     again_at: Option<Steady>,
+    /// What blocked entries wait for besides.
+    floors: BTreeSet<Floor>,
     /// Who waits for entries of this shard, with what each still misses.
     asked: BTreeMap<(DatacenterId, Timestamp), Vec<(NodeId, Asker)>>,
     /// Sessions: how many of the writes that they asked for are missing.
@@ -49,12 +94,80 @@ pub struct Waiters {
 impl Waiters {
     /// The entries that waited for a dependency; they do no longer.
     pub(crate) fn take(&mut self, dependency: Dependency) -> Vec<(DatacenterId, Timestamp)> {
-        self.wanted.remove(&dependency).unwrap_or_default()
+        let name = wanted(dependency);
+        let Some(want) = self.wanted.remove(&name) else { return Vec::new() };
+        if let Some(due) = want.due {
+            self.due.remove(&(due, name));
+        }
+        want.waiting
+    }
+
+    /// Whether any entry waits here.
+    #[cfg(test)]
+    pub(crate) fn waits(&self) -> bool {
+        !self.wanted.is_empty() || !self.due.is_empty() || !self.floors.is_empty()
+    }
+
+    /// Makes an entry wait for a floor.
+    pub(crate) fn await_floor(
+        &mut self,
+        (floor, to): (DatacenterId, Timestamp),
+        (origin, stamp): (DatacenterId, Timestamp),
+    ) {
+        self.floors.insert((floor, to, origin, stamp));
+    }
+
+    /// Origins of floors that are waited for.
+    pub(crate) fn origins_of_floors(&self) -> Vec<DatacenterId> {
+        let behind = |origin: DatacenterId| {
+            let last = (origin, Timestamp::MAX, DatacenterId(u16::MAX), Timestamp::MAX);
+            self.floors.range((Bound::Excluded(last), Bound::Unbounded)).next()
+        };
+        let first = self.floors.first();
+        successors(first, |floor| behind(floor.0)).map(|floor| floor.0).collect()
+    }
+
+    /// Whoever waits for a floor of an origin up to a stamp, with the floor; they do no longer.
+    pub(crate) fn take_floors(&mut self, origin: DatacenterId, to: Timestamp) -> Vec<Floor> {
+        let mut taken = Vec::new();
+        while let Some(first) =
+            self.floors.range((origin, Timestamp::ZERO, DatacenterId(0), Timestamp::ZERO)..).next()
+            && first.0 == origin
+            && first.1 <= to
+        {
+            let first = *first;
+            self.floors.remove(&first);
+            taken.push(first);
+        }
+        taken
+    }
+
+    /// Origins of writes that are waited for.
+    fn origins_wanted(&self) -> Vec<DatacenterId> {
+        let behind = |origin: DatacenterId| {
+            let last = (origin, Timestamp::MAX, ShardId(u16::MAX));
+            self.wanted.range((Bound::Excluded(last), Bound::Unbounded)).next()
+        };
+        let first = self.wanted.first_key_value();
+        successors(first, |(name, _)| behind(name.0)).map(|(name, _)| name.0).collect()
+    }
+
+    /// Asks for writes of some shards again as soon as may be.
+    fn ask_anew(&mut self, now: Steady, is_of: impl Fn(ShardId) -> bool) {
+        let due = self.due.extract_if(.., |(_, (_, _, shard))| is_of(*shard));
+        let names: Vec<Wanted> = due.map(|(_, name)| name).collect();
+        for name in names {
+            if let Some(want) = self.wanted.get_mut(&name) {
+                (want.due, want.asked) = (Some(now), 0);
+                self.due.insert((now, name));
+                self.again_at = Some(now);
+            }
+        }
     }
 }
 
 impl Shard {
-    /// Makes an entry wait for a dependency, and asks for it.
+    /// Makes an entry wait for a dependency, and asks for it at the end of this input.
     pub(crate) fn await_dependency(
         &mut self,
         here: &Here,
@@ -62,93 +175,107 @@ impl Shard {
         waiting: (DatacenterId, Timestamp),
         out: &mut Outputs,
     ) {
-        let is_new = !self.waiters.wanted.contains_key(&dependency);
-        self.waiters.wanted.entry(dependency).or_default().push(waiting);
+        let name = wanted(dependency);
+        let is_new = !self.waiters.wanted.contains_key(&name);
+        self.waiters.wanted.entry(name).or_default().waiting.push(waiting);
         if !is_new || dependency.shard == self.shard {
             return;
         }
-        self.ask_about(dependency.shard, vec![(dependency.origin, dependency.stamp)], out);
+        let write = (dependency.origin, dependency.stamp);
+        self.waiters.new.entry(dependency.shard).or_default().push(write);
+        let at = self.ask_later(here, name);
         if self.waiters.again_at.is_none() {
-            let at = after(here.now.steady, RETRY_AFTER);
             self.waiters.again_at = Some(at);
             self.arm(at, out);
         }
     }
 
-    fn ask_about(&self, shard: ShardId, writes: Vec<(DatacenterId, Timestamp)>, out: &mut Outputs) {
-        let Some(tail) = self.configuration.tail(self.here_datacenter(), shard) else { return };
-        let body = Body::AwaitApplied { asker: Asker::Shard(self.shard), writes };
-        let Message::Shard(message) = self.message_about(shard, body) else { return };
-        // Questions asked in one batch to one shard are one message.
-        if let Some((to, Message::Shard(last))) = out.early.last_mut()
-            && *to == tail
-            && last.shard == shard
-            && let Body::AwaitApplied { asker: Asker::Shard(asker), writes: before } =
-                &mut last.body
-            && *asker == self.shard
-            && before.len() < ASK_MAX
-            && let Body::AwaitApplied { writes, .. } = &message.body
-        {
-            before.extend_from_slice(writes);
-            return;
+    /// Notes when a question that is being asked is asked again.
+    fn ask_later(&mut self, here: &Here, name: Wanted) -> Steady {
+        let want = self.waiters.wanted.entry(name).or_default();
+        let delay: Duration = RETRY_AFTER * (1 << want.asked.saturating_sub(1).min(DOUBLINGS_MAX));
+        let at = after(here.now.steady, delay);
+        want.asked = want.asked.saturating_add(1);
+        if let Some(due) = want.due.replace(at) {
+            self.waiters.due.remove(&(due, name));
         }
-        out.early(tail, Message::Shard(message));
+        self.waiters.due.insert((at, name));
+        at
     }
 
-    /// Asks again for what is still missing.
-    pub(crate) fn ask_dependencies_when_due(
-        &mut self,
-        here: &Here,
-        storage: &mut dyn Storage,
-        out: &mut Outputs,
-    ) {
+    /// Asks what this input made entries wait for: one message for each shard.
+    pub(crate) fn ask_what_is_new(&mut self, out: &mut Outputs) {
+        for (shard, writes) in std::mem::take(&mut self.waiters.new) {
+            self.ask_about(shard, &writes, out);
+        }
+    }
+
+    fn ask_about(&self, shard: ShardId, writes: &[(DatacenterId, Timestamp)], out: &mut Outputs) {
+        let Some(tail) = self.configuration.tail(self.here_datacenter(), shard) else { return };
+        for part in writes.chunks(ASK_MAX) {
+            let asker = Asker::Shard(self.shard);
+            let body = Body::AwaitApplied { asker, writes: part.to_vec() };
+            out.early(tail, self.message_about(shard, body));
+        }
+    }
+
+    /// Asks again for what is still missing and was asked long enough ago.
+    pub(crate) fn ask_dependencies_when_due(&mut self, here: &Here, out: &mut Outputs) {
         let Some(due) = self.waiters.again_at else { return };
         if here.now.steady < due {
             self.arm(due, out);
             return;
         }
-        self.waiters.again_at = None;
-        self.resolve_what_is_covered(here, storage, out);
-        let mut by_shard: BTreeMap<ShardId, Vec<(DatacenterId, Timestamp)>> = BTreeMap::new();
-        for dependency in self.waiters.wanted.keys() {
-            if dependency.shard != self.shard {
-                let writes = by_shard.entry(dependency.shard).or_default();
-                writes.push((dependency.origin, dependency.stamp));
-            }
+        let again = self.waiters.due.range(..=(here.now.steady, LAST_WANTED)).take(ASK_AGAIN_MAX);
+        let again: Vec<Wanted> = again.map(|(_, name)| *name).collect();
+        for name in again {
+            self.ask_later(here, name);
+            let (origin, stamp, shard) = name;
+            self.waiters.new.entry(shard).or_default().push((origin, stamp));
         }
-        if by_shard.is_empty() {
-            return;
+        // Not earlier than this, so that a bounded number is asked for in a time.
+        let soon = after(here.now.steady, RETRY_AFTER);
+        let next = self.waiters.due.first().map(|(at, _)| soon.max(*at));
+        self.waiters.again_at = next;
+        if let Some(at) = next {
+            self.arm(at, out);
         }
-        for (shard, writes) in by_shard {
-            for part in writes.chunks(ASK_MAX) {
-                self.ask_about(shard, part.to_vec(), out);
-            }
-        }
-        let at = after(here.now.steady, RETRY_AFTER);
-        self.waiters.again_at = Some(at);
-        self.arm(at, out);
     }
 
-    /// The cuts may have covered dependencies since they were asked for.
+    /// Asks again where the chain is another one now: its tail knows of nobody who waits.
+    pub(crate) fn ask_changed_chains_anew(
+        &mut self,
+        here: &Here,
+        before: &Configuration,
+        out: &mut Outputs,
+    ) {
+        let (own, now) = (self.here_datacenter(), Arc::clone(&self.configuration));
+        let is_another = |shard| before.chain_of(own, shard) != now.chain_of(own, shard);
+        self.waiters.ask_anew(here.now.steady, is_another);
+        self.ask_dependencies_when_due(here, out);
+    }
+
+    /// The cuts have moved: they may cover dependencies that were asked for.
     pub(crate) fn resolve_what_is_covered(
         &mut self,
         here: &Here,
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
-        let covered: Vec<Dependency> = self
-            .waiters
-            .wanted
-            .keys()
-            .filter(|dependency| {
-                let is_gone = self.configuration.membership.is_gone(dependency.origin);
-                let is_elsewhere = dependency.shard != self.shard;
-                is_gone || is_elsewhere && self.is_covered(dependency.origin, dependency.stamp)
-            })
-            .copied()
-            .collect();
-        for dependency in covered {
-            self.on_dependency_applied(here, dependency, storage, out);
+        for origin in self.waiters.origins_wanted() {
+            // What is lost for ever comes no more; in this shard, too, where the log tells the rest.
+            let is_gone = self.configuration.membership.is_gone(origin);
+            let to = if is_gone { Timestamp::MAX } else { self.covered_to(origin) };
+            let first = (origin, Timestamp::ZERO, ShardId(0));
+            let covered = self.waiters.wanted.range(first..=(origin, to, ShardId(u16::MAX)));
+            let covered: Vec<Wanted> = covered
+                .map(|(name, _)| *name)
+                .filter(|(_, _, shard)| is_gone || *shard != self.shard)
+                .collect();
+            for (origin, stamp, shard) in covered {
+                let dependency = Dependency { origin, shard, stamp };
+                self.on_dependency_applied(here, dependency, storage, out);
+            }
         }
     }
 
@@ -236,21 +363,31 @@ impl Shard {
         out.early(to, self.message_about(shard, body));
     }
 
+    /// Whether anyone waits for entries of this shard.
+    pub(crate) fn is_asked(&self) -> bool {
+        !self.waiters.asked.is_empty()
+    }
+
     /// Answers those who waited for what has been committed now.
-    pub(crate) fn tell_waiters(&mut self, out: &mut Outputs) {
-        if self.waiters.asked.is_empty() {
+    pub(crate) fn tell_waiters(
+        &mut self,
+        mut committed: Vec<(DatacenterId, Timestamp)>,
+        out: &mut Outputs,
+    ) {
+        if !self.is_asked() {
             return;
         }
-        let applied: Vec<(DatacenterId, Timestamp)> = self
-            .waiters
-            .asked
-            .keys()
-            .filter(|(origin, stamp)| self.is_applied(*origin, *stamp))
-            .copied()
-            .collect();
+        // What lies below a watermark is applied, whether it came by itself or not.
+        for (origin, line) in &self.lines {
+            let to = line.applied.watermark();
+            let covered = self.waiters.asked.range((*origin, Timestamp::ZERO)..=(*origin, to));
+            committed.extend(covered.map(|(write, _)| *write));
+        }
+        committed.sort_unstable();
+        committed.dedup();
         let mut answers: BTreeMap<(NodeId, Asker), Vec<(DatacenterId, Timestamp)>> =
             BTreeMap::new();
-        for write in applied {
+        for write in committed {
             for waiting in self.waiters.asked.remove(&write).unwrap_or_default() {
                 answers.entry(waiting).or_default().push(write);
             }

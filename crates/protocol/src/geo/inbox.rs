@@ -10,13 +10,16 @@
 //! the log's received set tells which ones are repeats.
 //! Invariant: an entry is in exactly one of the sender's log only, `blocked`, the local log.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use antecede_model::{
     clock::{Steady, Timestamp},
     context::Dependencies,
     dependency::Dependency,
-    ids::{DatacenterId, Lineage, NodeId},
+    ids::{DatacenterId, NodeId},
 };
 
 use crate::{
@@ -31,7 +34,16 @@ use crate::{
 /// What `blocked_bytes_max` usually is.
 pub const BLOCKED_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Entries that a sender may have on their way beyond what was received.
-pub const CREDIT: u32 = 8_192;
+pub const CREDIT: usize = 8_192;
+/// Entries that a sender may have on their way in any case, so that no link ever stands still:
+/// what all others wait for may come last.
+const CREDIT_MIN: usize = 1_024;
+/// Entries that may come before their sender hears so, as long as nothing was applied.
+const UNHEARD_MAX: usize = 512;
+/// For how long a sender may not hear that entries have come, while nothing is applied.
+const HEAR_WITHIN: Duration = Duration::from_millis(50);
+/// The time between two reports of what was applied.
+const TELL_EVERY: Duration = Duration::from_millis(5);
 /// Single applied stamps that a report names at most.
 const ABOVE_MAX: usize = 256;
 /// Bodies that are asked for in one message.
@@ -60,14 +72,24 @@ pub struct Inbox {
     received_to: Timestamp,
     blocked: BTreeMap<Timestamp, Blocked>,
     blocked_bytes: usize,
-    /// How many of them are headers only.
-    header_count: usize,
+    /// Those of which only the header was kept.
+    headers: BTreeSet<Timestamp>,
     /// Entries that may enter the chain once their bodies are here again.
     ready: BTreeSet<Timestamp>,
     /// When to ask again.
     again_at: Option<Steady>,
+    /// What the sender was last told to have been received.
+    told_received: Timestamp,
     /// The watermark that the sender was last told.
     told: Timestamp,
+    /// When it was told last what was applied.
+    told_at: Option<Steady>,
+    /// When to tell it next, if there is something to tell.
+    tell_at: Option<Steady>,
+    /// Entries that have come since.
+    unheard: usize,
+    /// What was applied above the watermark since, as much as one report names.
+    above: Vec<Timestamp>,
 }
 
 impl Inbox {
@@ -75,14 +97,15 @@ impl Inbox {
     fn wanted_bodies(&self, blocked_bytes_max: usize) -> Vec<Timestamp> {
         let mut stamps: Vec<Timestamp> = self.ready.iter().take(FETCH_MAX).copied().collect();
         let mut bytes = self.blocked_bytes;
-        if self.header_count <= stamps.len() {
+        if self.headers.len() <= stamps.len() {
             return stamps;
         }
-        for (stamp, blocked) in &self.blocked {
-            if !blocked.is_header_only || self.ready.contains(stamp) {
+        // At most `FETCH_MAX` of those that are ready stand between them.
+        for stamp in &self.headers {
+            if self.ready.contains(stamp) {
                 continue;
             }
-            bytes += blocked.bytes;
+            bytes += self.blocked.get(stamp).map_or(0, |blocked| blocked.bytes);
             if blocked_bytes_max < bytes || FETCH_MAX <= stamps.len() {
                 break;
             }
@@ -115,13 +138,61 @@ impl Shard {
         }
         self.inboxes.entry(origin).or_default().sender = Some(from);
         self.go_on_behind_log(origin);
+        let count = entries.len();
         if is_fetched {
             self.take_bodies(here, origin, entries, storage, out);
         } else {
             self.take_in_order(here, (origin, previous), entries, storage, out);
         }
         self.send_entries(here, out);
-        self.tell_origin(origin, lineage, out);
+        self.tell_of_arrival(here, origin, count, out);
+    }
+
+    /// Tells the sender that entries have come: soon, together with what is applied until then, or
+    /// at once if it asks, has sent what does not fit, or may wait for it.
+    fn tell_of_arrival(
+        &mut self,
+        here: &Here,
+        origin: DatacenterId,
+        count: usize,
+        out: &mut Outputs,
+    ) {
+        let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
+        let has_come_further = inbox.told_received < inbox.received_to;
+        inbox.unheard += count;
+        if !has_come_further || UNHEARD_MAX <= inbox.unheard {
+            if count == 0 {
+                self.tell_all_above(origin);
+            }
+            self.tell_origin(here, origin, out);
+            return;
+        }
+        let at = after(here.now.steady, HEAR_WITHIN);
+        self.tell_origin_at(origin, at, out);
+    }
+
+    fn tell_origin_at(&mut self, origin: DatacenterId, at: Steady, out: &mut Outputs) {
+        let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
+        if inbox.tell_at.is_none_or(|before| at < before) {
+            inbox.tell_at = Some(at);
+            self.arm(at, out);
+        }
+    }
+
+    /// An entry is applied and persisted above the watermark of its origin.
+    pub(crate) fn note_above(&mut self, origin: DatacenterId, stamp: Timestamp) {
+        if let Some(inbox) = self.inboxes.get_mut(&origin)
+            && inbox.above.len() < ABOVE_MAX
+        {
+            inbox.above.push(stamp);
+        }
+    }
+
+    /// A sender that asks may have missed what it was told.
+    fn tell_all_above(&mut self, origin: DatacenterId) {
+        let Some(line) = self.lines.get(&origin) else { return };
+        let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
+        inbox.above = line.durable.above().take(ABOVE_MAX).collect();
     }
 
     /// The line goes on behind what the log holds without a gap: after a restart, and where an entry
@@ -207,6 +278,9 @@ impl Shard {
         for dependency in &missing {
             self.await_dependency(here, *dependency, (origin, entry.stamp), out);
         }
+        for floor in &floors {
+            self.waiters.await_floor(*floor, (origin, entry.stamp));
+        }
         let inbox = self.inboxes.entry(origin).or_default();
         let bytes = entry.body_bytes();
         let is_header_only = self.options.blocked_bytes_max < inbox.blocked_bytes + bytes;
@@ -217,8 +291,10 @@ impl Shard {
         } else {
             inbox.blocked_bytes += bytes;
         }
-        inbox.header_count += usize::from(is_header_only);
         let stamp = entry.stamp;
+        if is_header_only {
+            inbox.headers.insert(stamp);
+        }
         inbox.blocked.insert(stamp, Blocked { entry, is_header_only, bytes, missing, floors });
     }
 
@@ -266,9 +342,15 @@ impl Shard {
     ///
     /// What began here has been applied here before anyone else could hear of it.
     pub(crate) fn is_covered(&self, origin: DatacenterId, stamp: Timestamp) -> bool {
-        origin == self.here_datacenter()
-            || self.cuts.stable.covers(origin, stamp)
-            || self.cuts.applied.covers(origin, stamp)
+        stamp <= self.covered_to(origin)
+    }
+
+    /// Up to where everything of an origin is applied here.
+    pub(crate) fn covered_to(&self, origin: DatacenterId) -> Timestamp {
+        if origin == self.here_datacenter() {
+            return Timestamp::MAX;
+        }
+        self.cuts.stable.at(origin).max(self.cuts.applied.at(origin))
     }
 
     /// A dependency is applied: entries that waited for nothing else go on.
@@ -316,25 +398,22 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let mut ready = Vec::new();
-        for (origin, inbox) in &self.inboxes {
-            for (stamp, blocked) in &inbox.blocked {
-                let is_covered =
-                    blocked.floors.iter().all(|(floor, to)| self.is_covered(*floor, *to));
-                if !blocked.floors.is_empty() && is_covered {
-                    ready.push((*origin, *stamp));
+        for floor in self.waiters.origins_of_floors() {
+            let covered_to = self.covered_to(floor);
+            for (_, to, origin, stamp) in self.waiters.take_floors(floor, covered_to) {
+                let inbox = self.inboxes.get_mut(&origin);
+                let Some(blocked) = inbox.and_then(|it| it.blocked.get_mut(&stamp)) else {
+                    continue;
+                };
+                blocked.floors.retain(|missing| *missing != (floor, to));
+                if blocked.floors.is_empty() && blocked.missing.is_empty() {
+                    ready.push((origin, stamp));
                 }
             }
         }
-        for (origin, stamp) in &ready {
-            let Some(inbox) = self.inboxes.get_mut(origin) else { continue };
-            let Some(blocked) = inbox.blocked.get_mut(stamp) else { continue };
-            blocked.floors.clear();
-            if blocked.missing.is_empty() {
-                self.unblock(here, *origin, *stamp, storage, out);
-            }
-        }
-        if !ready.is_empty() {
-            self.send_entries(here, out);
+        ready.sort_unstable();
+        for (origin, stamp) in ready {
+            self.unblock(here, origin, stamp, storage, out);
         }
     }
 
@@ -367,7 +446,7 @@ impl Shard {
         }
         let blocked = inbox.blocked.remove(&stamp)?;
         inbox.blocked_bytes -= blocked.bytes;
-        if 0 < inbox.header_count {
+        if !inbox.headers.is_empty() {
             self.fetch(here, origin, out); // There is room for bodies again.
         }
         Some(blocked.entry)
@@ -414,7 +493,7 @@ impl Shard {
             }
             entry.previous = blocked.entry.previous;
             has_come_further = true;
-            inbox.header_count -= 1;
+            inbox.headers.remove(&entry.stamp);
             if inbox.ready.remove(&entry.stamp) {
                 inbox.blocked.remove(&entry.stamp);
                 self.enter_chain(here, entry, storage, out);
@@ -431,12 +510,7 @@ impl Shard {
         }
     }
 
-    pub(crate) fn inboxes_when_due(
-        &mut self,
-        here: &Here,
-        storage: &mut dyn Storage,
-        out: &mut Outputs,
-    ) {
+    pub(crate) fn inboxes_when_due(&mut self, here: &Here, out: &mut Outputs) {
         let origins: Vec<DatacenterId> = self.inboxes.keys().copied().collect();
         for origin in origins {
             let Some(inbox) = self.inboxes.get_mut(&origin) else { continue };
@@ -448,38 +522,62 @@ impl Shard {
             inbox.again_at = None;
             self.fetch(here, origin, out);
         }
-        self.ask_dependencies_when_due(here, storage, out);
+        self.tell_origins_when_due(here, out);
+        self.ask_dependencies_when_due(here, out);
     }
 
-    /// Tells every origin how far this datacenter has come, where that has changed.
-    pub(crate) fn tell_origins(&mut self, out: &mut Outputs) {
+    /// Tells every origin what was applied since, at once or a little after the last time.
+    pub(crate) fn tell_origins(&mut self, here: &Here, out: &mut Outputs) {
         let origins: Vec<DatacenterId> = self.inboxes.keys().copied().collect();
         for origin in origins {
             let line = self.lines.entry(origin).or_default();
-            let has_news = self.inboxes.get(&origin).is_some_and(|inbox| {
-                inbox.told < line.durable.watermark() || 0 < line.durable.above().len()
-            });
-            if has_news {
-                let lineage = self.configuration.lineage(origin, self.shard);
-                self.tell_origin(origin, lineage, out);
+            let Some(inbox) = self.inboxes.get(&origin) else { continue };
+            if line.durable.watermark() <= inbox.told && inbox.above.is_empty() {
+                continue;
+            }
+            match inbox.told_at.map(|told_at| after(told_at, TELL_EVERY)) {
+                Some(at) if here.now.steady < at => self.tell_origin_at(origin, at, out),
+                _ => self.tell_origin(here, origin, out),
             }
         }
     }
 
-    fn tell_origin(&mut self, origin: DatacenterId, lineage: Lineage, out: &mut Outputs) {
+    fn tell_origins_when_due(&mut self, here: &Here, out: &mut Outputs) {
+        let origins: Vec<DatacenterId> = self.inboxes.keys().copied().collect();
+        for origin in origins {
+            let due = self.inboxes.get(&origin).and_then(|inbox| inbox.tell_at);
+            match due {
+                Some(at) if here.now.steady < at => self.arm(at, out),
+                Some(_) => self.tell_origin(here, origin, out),
+                None => {}
+            }
+        }
+    }
+
+    fn tell_origin(&mut self, here: &Here, origin: DatacenterId, out: &mut Outputs) {
         self.go_on_behind_log(origin);
+        let lineage = self.configuration.lineage(origin, self.shard);
         let line = self.lines.entry(origin).or_default();
         let Some(inbox) = self.inboxes.get_mut(&origin) else { return };
-        let Some(sender) = inbox.sender else { return };
-        inbox.told = line.durable.watermark();
+        let applied_to = line.durable.watermark();
+        let mut above = std::mem::take(&mut inbox.above);
+        above.retain(|stamp| applied_to < *stamp);
+        above.sort_unstable();
+        if inbox.told < applied_to || !above.is_empty() {
+            inbox.told_at = Some(here.now.steady);
+        }
+        (inbox.told, inbox.told_received) = (applied_to, inbox.received_to);
+        (inbox.tell_at, inbox.unheard) = (None, 0);
+        let room = CREDIT.saturating_sub(inbox.blocked.len());
         let received = Received {
             membership: self.configuration.membership.epoch,
             lineage,
             received_to: inbox.received_to,
-            applied_to: line.durable.watermark(),
-            above: line.durable.above().take(ABOVE_MAX).collect(),
-            credit: CREDIT,
+            applied_to,
+            above,
+            credit: u32::try_from(room.max(CREDIT_MIN)).unwrap_or(u32::MAX),
         };
+        let Some(sender) = inbox.sender else { return };
         out.early(sender, self.message(Body::Received(received)));
     }
 
@@ -487,7 +585,7 @@ impl Shard {
     #[must_use]
     pub fn has_let_go_of_bodies(&self, origin: DatacenterId) -> bool {
         let inbox = self.inboxes.get(&origin);
-        inbox.is_some_and(|inbox| inbox.blocked.values().any(|blocked| blocked.is_header_only))
+        inbox.is_some_and(|inbox| !inbox.headers.is_empty())
     }
 
     /// How many entries wait here for what they depend on.

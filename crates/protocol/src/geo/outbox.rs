@@ -5,12 +5,20 @@
 //! whole chain; they stay in the log until they are stable. What is not received in time is sent
 //! again from where the receiver stands.
 //!
+//! After a time without a link a peer may lack hundreds of thousands of entries. It is sent few at
+//! first, and more as it tells that it has received them, so that what other writes wait for does not
+//! stand behind what waits for it; and a place in the log is found by its stamp, not by walking.
+//!
 //! Ensures: entries of a line arrive with the stamp before each, so that a gap is seen.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use antecede_model::{
     clock::{Steady, Timestamp},
+    configuration::Configuration,
     ids::{DatacenterId, MembershipEpoch, NodeId, Position, RequestId},
     response::Response,
 };
@@ -44,6 +52,8 @@ pub struct Outbox {
     above: BTreeSet<Timestamp>,
     /// How many entries it takes beyond what it has received.
     credit: usize,
+    /// How many are sent beyond what it has received; more as it keeps up.
+    in_flight_max: usize,
     /// Stamps that were sent and are not known to be received.
     in_flight: VecDeque<Timestamp>,
     /// The largest stamp that was ever sent in this boot.
@@ -61,11 +71,12 @@ impl Outbox {
     }
 
     /// Sends again from a stamp on.
-    fn go_back(&mut self, to: Timestamp) {
+    fn go_back(&mut self, to: Timestamp, position: Position) {
         self.received_to = to;
         self.sent_to = to;
-        self.sent_position = Position(0);
+        self.sent_position = position;
         self.in_flight.clear();
+        self.in_flight_max = REPLICATE_MAX;
     }
 }
 
@@ -86,9 +97,7 @@ impl Shard {
         }
         let peers: Vec<DatacenterId> = self.configuration.peers(self.here_datacenter()).collect();
         for peer in peers {
-            self.outboxes.insert(peer, Outbox::default());
-            self.send_entries_to(peer, Timestamp::ZERO, Vec::new(), out);
-            self.set_timer(here, peer, out);
+            self.probe_outbox(here, peer, out);
         }
     }
 
@@ -105,6 +114,32 @@ impl Shard {
         self.configuration
             .peers(self.here_datacenter())
             .all(|peer| self.outboxes.get(&peer).is_some_and(|outbox| to <= outbox.applied_to))
+    }
+
+    /// Asks those whose chain of this shard is another one now: their head knows nothing of what
+    /// the one before it was sent.
+    pub(crate) fn probe_changed_peers(
+        &mut self,
+        here: &Here,
+        before: &Configuration,
+        out: &mut Outputs,
+    ) {
+        if !self.neighbours.is_tail() {
+            return;
+        }
+        let (shard, now) = (self.shard, Arc::clone(&self.configuration));
+        let has_new_members = before.membership.epoch != now.membership.epoch;
+        for peer in now.peers(self.here_datacenter()) {
+            if has_new_members || before.chain_of(peer, shard) != now.chain_of(peer, shard) {
+                self.probe_outbox(here, peer, out);
+            }
+        }
+    }
+
+    fn probe_outbox(&mut self, here: &Here, peer: DatacenterId, out: &mut Outputs) {
+        self.outboxes.insert(peer, Outbox::default());
+        self.send_entries_to(peer, Timestamp::ZERO, Vec::new(), out);
+        self.set_timer(here, peer, out);
     }
 
     /// Sends every peer what it was not sent yet.
@@ -140,7 +175,7 @@ impl Shard {
         for entry in self.window.after(outbox.sent_position) {
             let is_full = REPLICATE_MAX <= entries.len()
                 || MESSAGE_BYTES_MAX <= bytes
-                || outbox.credit <= outbox.in_flight.len();
+                || outbox.credit.min(outbox.in_flight_max) <= outbox.in_flight.len();
             if durable_to < entry.identity.position || is_full {
                 break;
             }
@@ -209,21 +244,26 @@ impl Shard {
         let Some(outbox) = self.outboxes.get_mut(&peer) else { return };
         outbox.credit = usize::try_from(received.credit).unwrap_or(usize::MAX);
         if outbox.applied_to <= received.applied_to {
-            outbox.applied_to = received.applied_to;
-            let applied_to = outbox.applied_to;
             outbox.above.extend(received.above.iter().copied());
-            outbox.above.retain(|stamp| applied_to < *stamp);
+            if outbox.applied_to < received.applied_to {
+                outbox.applied_to = received.applied_to;
+                outbox.above = outbox.above.split_off(&received.applied_to.next());
+            }
         }
         // A head that has restarted stands where its log ends: what it lost is sent again.
         let received_to = received.received_to.max(outbox.applied_to);
         if !outbox.is_known || received_to < outbox.received_to {
             outbox.is_known = true;
-            outbox.go_back(received_to);
+            outbox.go_back(received_to, self.window.position_at(received_to));
         }
         outbox.received_to = received_to;
-        while outbox.in_flight.front().is_some_and(|stamp| *stamp <= received.received_to) {
+        let before = outbox.in_flight.len();
+        while outbox.in_flight.front().is_some_and(|stamp| *stamp <= received_to) {
             outbox.in_flight.pop_front();
         }
+        // What was received makes room for as much again, and for as much more.
+        outbox.in_flight_max += before - outbox.in_flight.len();
+        outbox.in_flight_max = outbox.in_flight_max.min(outbox.credit.max(REPLICATE_MAX));
         self.answer_replication_waits(here, out);
         self.send_outbox(here, peer, out);
     }
@@ -249,7 +289,8 @@ impl Shard {
             let has_moved = outbox.at_check != (outbox.received_to, outbox.applied_to);
             let is_behind = outbox.received_to < outbox.sent_to;
             if outbox.is_known && is_behind && !has_moved {
-                outbox.go_back(outbox.received_to);
+                let position = self.window.position_at(outbox.received_to);
+                outbox.go_back(outbox.received_to, position);
                 self.send_outbox(here, peer, out);
             } else if !has_moved {
                 let previous = outbox.sent_to;
@@ -273,10 +314,12 @@ impl Shard {
         }
         let own = self.here_datacenter();
         let wanted: BTreeSet<Timestamp> = stamps.iter().copied().collect();
-        let found = self.window.after(Position(0)).filter(|entry| {
-            entry.origin == own
-                && entry.identity.position <= self.durable_position()
-                && wanted.contains(&entry.stamp)
+        let found = wanted.iter().filter_map(|stamp| {
+            let entry = self.window.at(self.window.position_at(*stamp))?;
+            let is_it = entry.origin == own
+                && entry.stamp == *stamp
+                && entry.identity.position <= self.durable_position();
+            is_it.then_some(entry)
         });
         let mut bytes = 0;
         let fitting = found.take(REPLICATE_MAX).take_while(|entry| {

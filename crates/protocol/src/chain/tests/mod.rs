@@ -1,6 +1,8 @@
 //! Machine tests of chains and of replication between datacenters, on a network that keeps order; and
 //! the window against a plain list.
 
+/// Datacenters that have much to make up for.
+mod catching_up;
 /// Recovery from checkpoints.
 mod checkpoints;
 /// Values that are on disk only.
@@ -83,6 +85,8 @@ struct Deployment {
     asked: u64,
     events: Vec<Event>,
     loads: VecDeque<(NodeId, crate::machine::Load)>,
+    /// Every message between replicas that was sent, whether it arrived or not.
+    said: Vec<(NodeId, ShardMessage)>,
 }
 
 fn dc(number: u16) -> DatacenterId {
@@ -107,6 +111,7 @@ impl Deployment {
             asked: 0,
             events: Vec::new(),
             loads: VecDeque::new(),
+            said: Vec::new(),
         };
         let all: Vec<NodeId> =
             configuration.datacenters.values().flat_map(|dc| dc.nodes.clone()).collect();
@@ -198,6 +203,9 @@ impl Deployment {
     fn take(&mut self, node: NodeId, out: Outputs) {
         let boot = self.nodes[&node].boot;
         for (to, message) in out.early {
+            if let Message::Shard(message) = &message {
+                self.said.push((to, message.clone()));
+            }
             self.queue.push_back((node, to, boot, message));
         }
         for (request, reply) in out.replies {
@@ -949,6 +957,11 @@ mod windows {
                 let first = (at.max(self.cut_to) < self.log.len()).then(|| at.max(self.cut_to) + 1);
                 let place = first.map(|first| LogIndex(first as u64));
                 assert_eq!(window.first_place_after(Position(at as u64)), place, "behind {at}");
+            }
+            for (time, entry) in held.iter().map(|entry| (entry.visible_at, entry)) {
+                assert_eq!(window.position_at(time), entry.identity.position);
+                let before = Position(entry.identity.position.0 - 1);
+                assert_eq!(window.position_at(Timestamp(time.0 - 1)), before);
             }
             let bytes: usize = held.iter().map(Entry::body_bytes).sum();
             assert_eq!(window.bytes(), bytes);

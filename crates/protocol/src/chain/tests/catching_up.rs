@@ -1,0 +1,138 @@
+//! What is said between datacenters that have much to make up for, counted message by message.
+
+use super::*;
+use crate::geo::inbox::CREDIT;
+
+/// Entries of one message, which is what a peer is sent before it tells that it takes them.
+const AT_FIRST: usize = 512;
+
+/// How many messages are of a kind.
+fn count_of(deployment: &Deployment, is_it: impl Fn(&Body) -> bool) -> usize {
+    deployment.said.iter().filter(|(_, message)| is_it(&message.body)).count()
+}
+
+/// How many entries were sent to another datacenter.
+fn entries_sent(deployment: &Deployment) -> usize {
+    let sent = deployment.said.iter().map(|(_, message)| match &message.body {
+        Body::Replicate(replicate) => replicate.entries.len(),
+        _ => 0,
+    });
+    sent.sum()
+}
+
+fn is_report(body: &Body) -> bool {
+    matches!(body, Body::Received(_))
+}
+
+#[test]
+fn a_peer_that_was_away_is_sent_little_until_it_tells_that_it_takes_it() {
+    let mut deployment = Deployment::of(2, 1, 1);
+    deployment.cut_off(1, 2);
+    let count = 3 * AT_FIRST;
+    for number in 0..count {
+        deployment.put(1, &format!("key{number}"), "v");
+    }
+    // It asks, is told that nothing has come, and what it sends then is lost again.
+    deployment.cut.retain(|(from, _)| from.datacenter == dc(1));
+    deployment.pass(2_000);
+    deployment.said.clear();
+    deployment.cut.clear();
+    deployment.pass(50);
+    while deployment.said.is_empty() {
+        deployment.pass(50);
+    }
+    let before_report = deployment.said.iter().position(|(_, message)| is_report(&message.body));
+    deployment.said.truncate(before_report.unwrap_or(deployment.said.len()));
+    let sent = entries_sent(&deployment);
+    assert!(sent <= AT_FIRST, "{sent} entries before it had told anything");
+    deployment.pass(2_000);
+    for number in [0, AT_FIRST, count - 1] {
+        assert_eq!(deployment.get(2, &format!("key{number}")), value("v"));
+    }
+    assert!(count < CREDIT, "credit alone would have let all of them go");
+}
+
+#[test]
+fn nothing_is_sent_twice_while_a_peer_catches_up() {
+    let mut deployment = Deployment::of(2, 1, 1);
+    deployment.cut_off(1, 2);
+    let count = 5 * AT_FIRST;
+    for number in 0..count {
+        deployment.put(1, &format!("key{number}"), "v");
+    }
+    deployment.pass(1_000);
+    deployment.said.clear();
+    deployment.cut.clear();
+    deployment.pass(3_000);
+    assert_eq!(deployment.get(2, &format!("key{}", count - 1)), value("v"));
+    let of_ticks = 32; // Both sides make some meanwhile.
+    let sent = entries_sent(&deployment);
+    // What was sent into the cut is sent once more.
+    assert!((count..count + AT_FIRST + of_ticks).contains(&sent), "{sent} entries were sent");
+}
+
+#[test]
+fn reports_of_one_moment_are_gathered() {
+    let mut deployment = Deployment::of(2, 1, 1);
+    deployment.put(1, "before", "v");
+    deployment.pass(1_000);
+    deployment.said.clear();
+    let count = 100;
+    for number in 0..count {
+        deployment.put(1, &format!("key{number}"), "v"); // Each arrives and is applied alone.
+    }
+    let at_once = count_of(&deployment, is_report);
+    assert!((1..=2).contains(&at_once), "{at_once} reports of {count} writes in a moment");
+    deployment.pass(100);
+    let wrote = deployment.put(1, "last", "v").wrote.unwrap();
+    deployment.pass(100);
+    let told = deployment.said.iter().rev().find_map(|(_, message)| match &message.body {
+        Body::Received(received) => Some(received.applied_to),
+        _ => None,
+    });
+    assert!(Some(wrote.stamp) <= told, "the last one was told of: {told:?}");
+}
+
+/// A deployment in which a write of the third datacenter waits in the second for one of the first.
+fn with_a_blocked_write(shards: u32) -> (Deployment, String) {
+    let mut deployment = Deployment::of(3, 1, shards);
+    let cause = deployment.put(1, "cause", "v");
+    let is_elsewhere = |key: &String| deployment.shard_of(key) != deployment.shard_of("cause");
+    let effect = (0..).map(|number| format!("effect{number}")).find(is_elsewhere).unwrap();
+    deployment.cut_off(1, 2);
+    let cause = deployment.put_after(1, "cause", "again", &after_write(&cause));
+    deployment.put_after(3, &effect, "v", &after_write(&cause));
+    (deployment, effect)
+}
+
+#[test]
+fn a_question_without_an_answer_is_asked_ever_more_seldom() {
+    let (mut deployment, effect) = with_a_blocked_write(4);
+    let is_ask = |body: &Body| matches!(body, Body::AwaitApplied { .. });
+    assert_eq!(count_of(&deployment, is_ask), 1);
+    deployment.pass(10_000);
+    let asked = count_of(&deployment, is_ask);
+    assert!((4..=9).contains(&asked), "asked {asked} times in ten seconds");
+    assert_eq!(deployment.get(2, &effect), Response::Nil);
+    deployment.cut.clear();
+    deployment.pass(1_000);
+    assert_eq!(deployment.get(2, &effect), value("v"));
+}
+
+#[test]
+fn nobody_is_left_waiting_or_asking_once_all_is_applied() {
+    let (mut deployment, effect) = with_a_blocked_write(4);
+    deployment.pass(1_000);
+    deployment.cut.clear();
+    deployment.pass(2_000);
+    assert_eq!(deployment.get(2, &effect), value("v"));
+    for node in deployment.nodes.values() {
+        for shard in node.shards.values() {
+            assert_eq!(shard.blocked_count(), 0);
+            assert!(!shard.waiters.waits() && !shard.is_asked(), "{:?}", shard.waiters);
+        }
+    }
+    deployment.said.clear();
+    deployment.pass(3_000);
+    assert_eq!(count_of(&deployment, |body| matches!(body, Body::AwaitApplied { .. })), 0);
+}
