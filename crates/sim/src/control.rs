@@ -240,6 +240,9 @@ impl World {
         if lasted < nanos(UNREACHED_AFTER) + LINE_WITHIN || one.datacenter != other.datacenter {
             return;
         }
+        if !self.configuration.is_present(one.datacenter) {
+            return; // Nobody decides any more for one that is gone.
+        }
         let Some(control) = self.control.get(&one.datacenter) else { return };
         let part = &control.part;
         let is_old = |moment: Moment| LINE_WITHIN <= self.now.since(moment);
