@@ -293,7 +293,22 @@ const fn name_of(message: &Message) -> &'static str {
         Body::AwaitApplied { .. } => "await applied",
         Body::Applied { .. } => "applied",
         Body::Fetch { .. } => "fetch",
-        _ => "of chains",
+        Body::Forward { .. }
+        | Body::Persisted(_)
+        | Body::Ack(_)
+        | Body::NoRoom { .. }
+        | Body::SendAgain { .. }
+        | Body::Question { .. }
+        | Body::Answer { .. }
+        | Body::SettleAsk { .. }
+        | Body::SettleTell { .. }
+        | Body::TakeBack { .. }
+        | Body::Returned { .. }
+        | Body::Request(_)
+        | Body::CopyAsk(_)
+        | Body::CopyAnew { .. }
+        | Body::Copied(_) => "of chains",
+        Body::HandOn { .. } | Body::HandedOn { .. } => "of a lost datacenter",
     }
 }
 

@@ -13,11 +13,13 @@ fn count_of(deployment: &Deployment, is_it: impl Fn(&Body) -> bool) -> usize {
 
 /// How many entries were sent to another datacenter.
 fn entries_sent(deployment: &Deployment) -> usize {
-    let sent = deployment.said.iter().map(|(_, message)| match &message.body {
-        Body::Replicate(replicate) => replicate.entries.len(),
-        _ => 0,
-    });
-    sent.sum()
+    let mut sent = 0;
+    for (_, message) in &deployment.said {
+        if let Body::Replicate(replicate) = &message.body {
+            sent += replicate.entries.len();
+        }
+    }
+    sent
 }
 
 fn is_report(body: &Body) -> bool {
@@ -86,9 +88,8 @@ fn reports_of_one_moment_are_gathered() {
     deployment.pass(100);
     let wrote = deployment.put(1, "last", "v").wrote.unwrap();
     deployment.pass(100);
-    let told = deployment.said.iter().rev().find_map(|(_, message)| match &message.body {
-        Body::Received(received) => Some(received.applied_to),
-        _ => None,
+    let told = deployment.said.iter().rev().find_map(|(_, message)| {
+        if let Body::Received(received) = &message.body { Some(received.applied_to) } else { None }
     });
     assert!(Some(wrote.stamp) <= told, "the last one was told of: {told:?}");
 }
