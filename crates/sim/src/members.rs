@@ -15,16 +15,11 @@ use antecede_check::{History, Kind, Outcome, Record};
 use antecede_model::{
     configuration::{Configuration, Datacenter},
     ids::{DatacenterId, MembershipEpoch, NodeId},
-    membership::{Member, Membership, Standing},
+    membership::{Membership, Standing},
 };
-use antecede_protocol::{
-    manager::{
-        Decision,
-        membership::{
-            Said, Wish, acknowledged, next_membership, wished, with_members, with_word_of,
-        },
-    },
-    mutation::Mutation,
+use antecede_protocol::manager::{
+    Decision,
+    membership::{Said, Wish, acknowledged, next_membership, wished, with_members, with_word_of},
 };
 
 use crate::{
@@ -228,10 +223,7 @@ impl World {
         if with_word_of(&members, datacenter, said).is_some() {
             self.write_members(MembersWrite::Said(datacenter, said));
         }
-        let next = match next_membership(&members) {
-            None if mutations.has(Mutation::CopyBeforeAcknowledged) => hasty(&members),
-            next => next.map(|(next, _)| next),
-        };
+        let next = next_membership(&members).map(|(next, _)| next);
         if let Some(next) = next {
             self.write_members(MembersWrite::Next(self.members.revision, Box::new(next)));
         }
@@ -305,17 +297,4 @@ fn doubt(records: &mut [Record]) {
             record.ret_ns = None;
         }
     }
-}
-
-/// A deliberate bug: waits for nobody.
-fn hasty(members: &Membership) -> Option<Membership> {
-    let (id, standing) = members.changing()?;
-    let Standing::Joining { .. } = standing else { return None };
-    let mut next = members.clone();
-    next.members.iter_mut().filter(|(other, _)| **other != id).for_each(
-        |(_, member): (_, &mut Member)| {
-            member.acknowledged = members.epoch;
-        },
-    );
-    next_membership(&next).map(|(next, _)| next)
 }

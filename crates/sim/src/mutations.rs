@@ -82,14 +82,14 @@ pub const TABLE: &[Row] = &[
     managed("copy-without-applied-sets", Mutation::CopyWithoutAppliedSets, Profile::TailDeath),
     managed("copy-without-history", Mutation::CopyWithoutHistory, Profile::ChainReplaced),
     Row {
-        seeds: 400, // One in several hundred: a replica joins just while a pipeline is under way.
+        seeds: 1_000, // One in several hundred: a replica joins just while a pipeline is under way.
         ..managed("vouch-out-of-order", Mutation::VouchOutOfOrder, Profile::TailDeath)
     },
     leases("vouch-without-waiting", Mutation::VouchWithoutWaiting),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     leases("answer-aside", Mutation::AnswerAside),
     managed("keep-unreached", Mutation::KeepUnreached, Profile::Mixed),
-    leases("renew-late", Mutation::RenewLate),
+    Row { seeds: 500, ..leases("renew-late", Mutation::RenewLate) },
     with_checkpoints(
         "floors-beyond-committed",
         Mutation::FloorsBeyondCommitted,
@@ -104,7 +104,6 @@ pub const TABLE: &[Row] = &[
     ),
     with_members("seed-from-the-middle", Mutation::SeedFromTheMiddle),
     with_members("open-with-torn-past", Mutation::OpenWithTornPast),
-    with_members("copy-before-acknowledged", Mutation::CopyBeforeAcknowledged),
     with_members("write-while-leaving", Mutation::WriteWhileLeaving),
     with_members("keep-lost-to-oneself", Mutation::KeepLostToOneself),
     cold("evict-unsaved", Mutation::EvictUnsaved, Profile::Mixed),
