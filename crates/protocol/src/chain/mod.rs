@@ -735,10 +735,10 @@ pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) ->
     let mut cuts = Cuts::default();
     if configuration.is_present(here) && configuration.peers(here).next().is_none() {
         cuts.stable.advance(here, Timestamp::MAX);
-        cuts.applied.advance(here, Timestamp::MAX);
     }
     for gone in configuration.membership.gone.keys() {
         cuts.stable.advance(*gone, Timestamp::MAX);
+        cuts.applied.advance(*gone, Timestamp::MAX);
     }
     cuts
 }

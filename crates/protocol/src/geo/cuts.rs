@@ -251,10 +251,6 @@ impl CutKeeper {
         };
         self.nodes.insert(here.node, part.clone());
         self.combine(own);
-        let is_alone = self.configuration.peers(own).next().is_none();
-        if is_alone && self.configuration.membership.changing().is_none() {
-            return;
-        }
         let (applied, wants_ticks) = self.datacenters.get(&own).cloned().unwrap_or_default();
         let is_same = self.last_sent.as_ref().is_some_and(|(sent, cut, wants)| {
             sent.shards == part.shards
@@ -317,9 +313,6 @@ impl CutKeeper {
 
     /// Makes the datacenter's cut of its nodes' parts, and the stable cut of all datacenters'.
     fn combine(&mut self, own: DatacenterId) {
-        if self.configuration.peers(own).next().is_none() {
-            return;
-        }
         let is_copying = self.configuration.donor_of(own).is_some();
         let wants_ticks = is_copying || self.nodes.values().any(|part| part.wants_ticks);
         let is_whole =
@@ -341,6 +334,9 @@ impl CutKeeper {
         }
         let mut cuts = (*self.cuts).clone();
         cuts.applied = self.datacenters.get(&own).map(|(cut, _)| cut.clone()).unwrap_or_default();
+        self.configuration.membership.gone.keys().for_each(|gone| {
+            cuts.applied.advance(*gone, Timestamp::MAX);
+        });
         cuts.wants_ticks = self.datacenters.values().any(|(_, wants)| *wants);
         let all = self.configuration.datacenters.keys();
         let told: Option<Vec<&Cut>> =

@@ -44,11 +44,13 @@ impl Shard {
         storage: &mut dyn Storage,
         out: &mut Outputs,
     ) {
-        let is_alone = self.configuration.peers(self.here_datacenter()).next().is_none();
-        if is_alone || !self.cuts.wants_ticks || storage.room() == Room::None {
+        let own = self.here_datacenter();
+        // One that is gone from the deployment is told of nothing any more.
+        let is_needed = self.configuration.is_present(own) && self.lets_reads_overtake();
+        let is_needless = self.is_alone() && !is_needed;
+        if is_needless || !self.cuts.wants_ticks || storage.room() == Room::None {
             return;
         }
-        let own = self.here_datacenter();
         let newest = self.lines.get(&own).map(|line| line.received.watermark());
         let every = u64::try_from(CUTS_EVERY.as_millis()).unwrap_or(u64::MAX);
         let is_recent = newest.is_some_and(|newest| {
@@ -68,7 +70,29 @@ impl Shard {
             .lines
             .iter()
             .any(|(origin, line)| !self.cuts.stable.covers(*origin, line.newest_write));
-        is_unstable || 0 < self.keys.tombstone_count()
+        is_unstable || 0 < self.keys.tombstone_count() || self.is_applied_unknown()
+    }
+
+    /// Whether what was written last is above what the datacenter is known to have applied, and
+    /// sessions ask for that even where no other datacenter does: a read that was overtaken by one
+    /// behind it must not show what became visible only in between.
+    fn is_applied_unknown(&self) -> bool {
+        let own = self.here_datacenter();
+        let newest = self.lines.get(&own).map(|line| line.newest_write);
+        self.is_alone()
+            && self.lets_reads_overtake()
+            && newest.is_some_and(|newest| !self.cuts.applied.covers(own, newest))
+    }
+
+    /// Whether a read may be answered later than what is handed over behind it: by another replica,
+    /// or because its value is on disk only.
+    fn lets_reads_overtake(&self) -> bool {
+        let chain = self.configuration.chain(self.here_datacenter(), self.shard);
+        1 < chain.len() || self.options.away_bytes_min.is_some()
+    }
+
+    fn is_alone(&self) -> bool {
+        self.configuration.peers(self.here_datacenter()).next().is_none()
     }
 
     /// Collects tombstones that are second-stable.

@@ -198,7 +198,9 @@ impl Session {
         self.tally.remove(&self.parts[at]);
         let (shard, kind) = (self.parts[at].shard, self.parts[at].kind);
         let is_alone = self.parts.iter().enumerate().all(|(i, part)| i == at || !part.is_open());
-        if is_alone {
+        // Reads behind it that are answered may have to be read again, whatever its chain is now.
+        let is_before_reads = self.course == Some(Course::Reads) && at + 1 < self.parts.len();
+        if is_alone && !is_before_reads {
             self.course = Some(self.course_of(view, shard, kind));
         }
         let place = self.place_of(shard, kind);

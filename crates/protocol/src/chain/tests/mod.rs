@@ -7,6 +7,8 @@ mod catching_up;
 mod checkpoints;
 /// Values that are on disk only.
 mod cold;
+/// A datacenter alone.
+mod lone;
 /// Requests with an id.
 mod retries;
 

@@ -194,3 +194,25 @@ fn what_was_answered_stays_so_although_its_replica_has_left() {
     scene.after(500);
     assert_eq!(scene.answers(), [UNKNOWN, Response::Ok]);
 }
+
+#[test]
+fn behind_a_read_that_was_held_others_are_read_again_whatever_its_chain_is_now() {
+    let mut scene = Scene::elsewhere();
+    let (a, b) = (key(0, 0), key(2, 0));
+    let first = scene.ask(&one(get(&a)));
+    let second = scene.ask(&one(get(&b)));
+    scene.reply(&second, found(&second, HERE, 3));
+    scene.reply(&first, plain(&first, SETTLING));
+    let next = scene.around.asked.last().unwrap().clone();
+    scene.reply(&next, plain(&next, SETTLING));
+    decide(&mut scene, &[1]);
+    scene.after(5);
+    let held = scene.around.asked.last().unwrap().clone();
+    assert_eq!(held.to, node(1), "its chain is one log on this node now");
+    scene.reply(&held, found(&held, HERE, 9));
+    assert_eq!(scene.answers(), [Response::Integer(9)], "the other is older than that");
+    let again = scene.around.asked.last().unwrap().clone();
+    assert_eq!(again.operation, second.operation);
+    scene.reply(&again, found(&again, HERE, 10));
+    assert_eq!(scene.answers(), [Response::Integer(10)]);
+}
