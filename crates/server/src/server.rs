@@ -24,7 +24,7 @@ use crate::node::{
     open::{Parts, StartError, open},
 };
 use crate::peer::{self, LinkShaper};
-use crate::workers::Placement;
+use crate::workers::{ControlThread, Placement};
 use crate::{
     admin, connection,
     control::{self, agreement::Agreement},
@@ -137,6 +137,8 @@ pub struct RunningServer {
     /// Those that work on the disk of the checkpoints.
     threads: Vec<std::thread::JoinHandle<()>>,
     agreement: Option<Arc<Agreement>>,
+    /// Where the agreement's tasks run.
+    control: Option<ControlThread>,
 }
 
 impl Server {
@@ -158,9 +160,12 @@ impl Server {
             Ok(node) => node?,
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
-        let control = listeners.control.map(|listener| into_tokio(listener, "the agreement"));
-        let control = control.transpose()?.map(|(listener, _)| listener);
-        let agreement = Box::pin(Agreement::open(&node, control)).await?.map(Arc::new);
+        let control = node.config.is_managed().then(ControlThread::start).transpose();
+        let control = control.map_err(|source| no_threads(&node, "start the thread of the agreement for", source))?;
+        let agreement = match &control {
+            Some(control) => join_agreement(control, &node, listeners.control).await?,
+            None => None,
+        };
         let mut tasks = Vec::new();
         let mut peer_address = None;
         if let Some(listener) = listeners.peer {
@@ -175,8 +180,9 @@ impl Server {
         tasks.push(tokio::spawn(peer::keep_all(Arc::clone(&node))));
         node.start_replicas();
         let threads = spawn_threads(&node)?;
-        if let Some(agreement) = &agreement {
-            tasks.push(tokio::spawn(control::live(Arc::clone(&node), Arc::clone(agreement))));
+        if let (Some(agreement), Some(control)) = (&agreement, &control) {
+            let life = control::live(Arc::clone(&node), Arc::clone(agreement));
+            tasks.push(control.handle().spawn(life));
         }
         tasks.push(tokio::spawn(wake(Arc::clone(&node))));
         tasks.push(tokio::spawn(tick(Arc::clone(&node))));
@@ -202,7 +208,26 @@ impl Server {
             tasks,
             threads,
             agreement,
+            control,
         })
+    }
+}
+
+/// Opens the way to the agreement, on the thread where all of it lives.
+async fn join_agreement(
+    control: &ControlThread,
+    node: &Arc<Node>,
+    listener: Option<std::net::TcpListener>,
+) -> Result<Option<Arc<Agreement>>, StartError> {
+    let node = Arc::clone(node);
+    let opened = control.handle().spawn(async move {
+        let listener = listener.map(|listener| into_tokio(listener, "the agreement"));
+        let listener = listener.transpose()?.map(|(listener, _)| listener);
+        Box::pin(Agreement::open(&node, listener)).await
+    });
+    match opened.await {
+        Ok(agreement) => Ok(agreement?.map(Arc::new)),
+        Err(panic) => std::panic::resume_unwind(panic.into_panic()),
     }
 }
 
@@ -330,7 +355,7 @@ impl RunningServer {
 
     async fn end(self) {
         self.node.sessions.kill_all();
-        let Self { node, clients, tasks, threads, agreement, .. } = self;
+        let Self { node, clients, tasks, threads, agreement, control, .. } = self;
         // Waits for the batch that is being written; a panic was reported when it happened.
         let join_all = move || threads.into_iter().try_for_each(std::thread::JoinHandle::join);
         drop(tokio::task::spawn_blocking(join_all).await);
@@ -344,6 +369,7 @@ impl RunningServer {
         if let Some(agreement) = agreement.and_then(Arc::into_inner) {
             agreement.stop().await;
         }
+        drop(control);
         // Tasks of single connections end a moment later; the last one to go frees the log's lock.
         let ended = async {
             while 1 < Arc::strong_count(&node) {
@@ -398,11 +424,15 @@ fn spawn_threads(node: &Arc<Node>) -> Result<Vec<std::thread::JoinHandle<()>>, S
         threads.push(builder.spawn(move || crate::node::checkpoint::run(&of_checkpoints))?);
         Ok(threads)
     };
-    start().map_err(|source| StartError::Io {
-        what: "start the threads of checkpoints for",
+    start().map_err(|source| no_threads(node, "start the threads of checkpoints for", source))
+}
+
+fn no_threads(node: &Node, what: &'static str, source: io::Error) -> StartError {
+    StartError::Io {
+        what,
         path: node.config.storage.folder.clone().unwrap_or_default(),
         source,
-    })
+    }
 }
 
 /// Measures memory, and what is left on the disk.

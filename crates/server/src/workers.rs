@@ -198,6 +198,36 @@ fn runtime(
         .build()
 }
 
+/// A thread for what must not wait behind the work of clients and of other datacenters: whoever
+/// renews a lease too late refuses everybody. It has little to do, so the system runs it soon.
+#[derive(Debug)]
+pub(crate) struct ControlThread {
+    runtime: Option<Runtime>,
+}
+
+impl ControlThread {
+    /// Starts it.
+    pub(crate) fn start() -> io::Result<Self> {
+        let mut builder = Builder::new_multi_thread();
+        builder.worker_threads(1).thread_name("control").enable_all();
+        Ok(Self { runtime: Some(builder.build()?) })
+    }
+
+    /// Where its tasks are started.
+    pub(crate) fn handle(&self) -> Handle {
+        self.runtime.as_ref().expect("it is there until the end").handle().clone()
+    }
+}
+
+impl Drop for ControlThread {
+    fn drop(&mut self) {
+        // Whoever drops it may be a task itself, which must not wait.
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+}
+
 impl Placement {
     /// Where connections shall live now.
     pub(crate) fn wanted(&self) -> Place {
