@@ -161,7 +161,8 @@ impl Server {
             Err(panic) => std::panic::resume_unwind(panic.into_panic()),
         };
         let control = node.config.is_managed().then(ControlThread::start).transpose();
-        let control = control.map_err(|source| no_threads(&node, "start the thread of the agreement for", source))?;
+        let control = control
+            .map_err(|source| no_threads(&node, "start the thread of the agreement for", source))?;
         let agreement = match &control {
             Some(control) => join_agreement(control, &node, listeners.control).await?,
             None => None,
@@ -428,11 +429,7 @@ fn spawn_threads(node: &Arc<Node>) -> Result<Vec<std::thread::JoinHandle<()>>, S
 }
 
 fn no_threads(node: &Node, what: &'static str, source: io::Error) -> StartError {
-    StartError::Io {
-        what,
-        path: node.config.storage.folder.clone().unwrap_or_default(),
-        source,
-    }
+    StartError::Io { what, path: node.config.storage.folder.clone().unwrap_or_default(), source }
 }
 
 /// Measures memory, and what is left on the disk.

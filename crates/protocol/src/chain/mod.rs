@@ -127,6 +127,9 @@ pub struct Cuts {
     pub applied: Cut,
     /// Whether ticks are wanted.
     pub wants_ticks: bool,
+    /// Up to where the other datacenter that has most of what began here has all of it; the end of
+    /// time where there is no other.
+    pub followed_to: Timestamp,
     /// At least every logical time that the tails had when they reported what went into `stable`.
     pub hlc: Timestamp,
 }
@@ -733,8 +736,11 @@ impl Shard {
 /// nothing of one that is gone can be missing any more. One that is gone itself waits for nobody.
 pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) -> Cuts {
     let mut cuts = Cuts::default();
-    if configuration.is_present(here) && configuration.peers(here).next().is_none() {
-        cuts.stable.advance(here, Timestamp::MAX);
+    if configuration.peers(here).next().is_none() {
+        cuts.followed_to = Timestamp::MAX;
+        if configuration.is_present(here) {
+            cuts.stable.advance(here, Timestamp::MAX);
+        }
     }
     for gone in configuration.membership.gone.keys() {
         cuts.stable.advance(*gone, Timestamp::MAX);

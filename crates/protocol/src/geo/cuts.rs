@@ -338,6 +338,10 @@ impl CutKeeper {
             cuts.applied.advance(*gone, Timestamp::MAX);
         });
         cuts.wants_ticks = self.datacenters.values().any(|(_, wants)| *wants);
+        let peers = self.configuration.peers(own);
+        let followed_to =
+            peers.map(|peer| self.applied_at(peer).map_or(Timestamp::ZERO, |cut| cut.at(own)));
+        cuts.followed_to = followed_to.max().unwrap_or(Timestamp::MAX);
         let all = self.configuration.datacenters.keys();
         let told: Option<Vec<&Cut>> =
             all.map(|id| self.datacenters.get(id).map(|(cut, _)| cut)).collect();

@@ -44,6 +44,10 @@ const UNHEARD_MAX: usize = 512;
 const HEAR_WITHIN: Duration = Duration::from_millis(50);
 /// The time between two reports of what was applied.
 const TELL_EVERY: Duration = Duration::from_millis(5);
+/// The same while so many entries wait that nobody can be waiting for a report.
+const TELL_EVERY_BEHIND: Duration = Duration::from_millis(100);
+/// Entries that wait, from which on the datacenter counts as behind.
+const BEHIND_MIN: usize = 64;
 /// Single applied stamps that a report names at most.
 const ABOVE_MAX: usize = 256;
 /// Bodies that are asked for in one message.
@@ -535,7 +539,9 @@ impl Shard {
             if line.durable.watermark() <= inbox.told && inbox.above.is_empty() {
                 continue;
             }
-            match inbox.told_at.map(|told_at| after(told_at, TELL_EVERY)) {
+            let is_behind = BEHIND_MIN <= inbox.blocked.len();
+            let every = if is_behind { TELL_EVERY_BEHIND } else { TELL_EVERY };
+            match inbox.told_at.map(|told_at| after(told_at, every)) {
                 Some(at) if here.now.steady < at => self.tell_origin_at(origin, at, out),
                 _ => self.tell_origin(here, origin, out),
             }

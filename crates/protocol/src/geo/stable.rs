@@ -2,14 +2,14 @@
 //!
 //! A tick is an entry of the log like any other: the head promises to give no stamp up to it any
 //! more, and the promise is persisted by the chain before it leaves (PITFALLS A2). Ticks are made
-//! only while something is not stable.
+//! only while something is not stable, and seldom while no other datacenter is near to them.
 //!
 //! A tombstone is collected at *second stability*: when it has become stable, the local HLC is
 //! noted; when the stable cut of every origin has passed that, no concurrent operation can still
 //! be on its way (PITFALLS A1). A replica that is behind the others has such operations still before
 //! it: it collects only once it has applied everything up to then itself.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use antecede_model::{clock::Timestamp, cut::Cut, ids::DatacenterId};
 
@@ -25,6 +25,15 @@ use crate::{
 const NOTED_MAX: usize = 64;
 /// Tombstones that are collected in one step.
 const COLLECT_MAX: usize = 256;
+
+/// How often promises are made that no other datacenter is near to: it is cut off, or catches up, and
+/// more of them would only be more to make up for.
+const UNFOLLOWED_EVERY: Duration = Duration::from_secs(2);
+
+/// The milliseconds of a time that is later by a span.
+fn later(time: Timestamp, span: Duration) -> u64 {
+    time.millis().saturating_add(u64::try_from(span.as_millis()).unwrap_or(u64::MAX))
+}
 
 /// Stable cuts with the logical time at which each was known.
 #[derive(Debug, Default)]
@@ -52,9 +61,10 @@ impl Shard {
             return;
         }
         let newest = self.lines.get(&own).map(|line| line.received.watermark());
-        let every = u64::try_from(CUTS_EVERY.as_millis()).unwrap_or(u64::MAX);
         let is_recent = newest.is_some_and(|newest| {
-            here.now.wall.millis() < newest.millis().saturating_add(every / 2)
+            let is_followed = newest.millis() < later(self.cuts.followed_to, UNFOLLOWED_EVERY);
+            let every = if is_followed { CUTS_EVERY / 2 } else { UNFOLLOWED_EVERY };
+            here.now.wall.millis() < later(newest, every)
         });
         if is_recent {
             return;
