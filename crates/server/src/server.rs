@@ -13,8 +13,8 @@ use std::time::Duration;
 use antecede_model::{clock::Steady, ids::NodeId};
 use antecede_protocol::geo::cuts::CUTS_EVERY;
 use tokio::net::TcpListener;
-use tokio::task::JoinHandle;
 use tokio::time::{MissedTickBehavior, interval};
+use tokio::{runtime::Handle, task::JoinHandle};
 use tracing::{info, warn};
 
 use crate::clock;
@@ -182,7 +182,7 @@ impl Server {
         node.start_replicas();
         let threads = spawn_threads(&node)?;
         if let (Some(agreement), Some(control)) = (&agreement, &control) {
-            let life = control::live(Arc::clone(&node), Arc::clone(agreement));
+            let life = control::live(Arc::clone(&node), Arc::clone(agreement), Handle::current());
             tasks.push(control.handle().spawn(life));
         }
         tasks.push(tokio::spawn(wake(Arc::clone(&node))));

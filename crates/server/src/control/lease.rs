@@ -20,7 +20,9 @@ use antecede_protocol::{
     machine::Lease,
     manager::{BEAT_EVERY, LEASE},
 };
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::runtime::Handle;
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{error, info, warn};
 
 use super::{admission, agreement::Agreement, decoded};
@@ -28,8 +30,59 @@ use crate::clock;
 use crate::fatal::{self, Fatal};
 use crate::node::{Node, Work};
 
+/// For how long a beat waits for what is measured at the replicas; past it, it tells again what was
+/// measured last: replicas may be busy for longer than a lease lasts.
+const MEASURE_LIMIT: Duration = Duration::from_millis(30);
+
+/// What a node tells of its replicas, measured where their work is done: whoever looks at a replica
+/// may wait for it, and the agreement's thread must not.
+#[derive(Debug)]
+struct Measured {
+    workers: Handle,
+    last: Option<Arc<[u8]>>,
+    under_way: Option<JoinHandle<Arc<[u8]>>>,
+}
+
+impl Measured {
+    /// Nothing is measured yet.
+    const fn new(workers: Handle) -> Self {
+        Self { workers, last: None, under_way: None }
+    }
+
+    /// What is so now, or was when it was measured last.
+    async fn facts(&mut self, node: &Arc<Node>) -> Arc<[u8]> {
+        let mut measuring = self.under_way.take().unwrap_or_else(|| {
+            let node = Arc::clone(node);
+            self.workers.spawn(async move { node.facts().encoded() })
+        });
+        if let Some(last) = &self.last {
+            match timeout(MEASURE_LIMIT, &mut measuring).await {
+                Ok(measured) => self.last = Some(outcome(measured).await),
+                Err(_) => {
+                    self.under_way = Some(measuring);
+                    return Arc::clone(last);
+                }
+            }
+        } else {
+            self.last = Some(outcome(measuring.await).await);
+        }
+        self.last.clone().expect("it was just measured")
+    }
+}
+
+/// What a task came to. A panic goes on in whoever waits for it; a task that was ended means that
+/// everything ends.
+async fn outcome<T>(ended: Result<T, JoinError>) -> T {
+    match ended.map_err(JoinError::try_into_panic) {
+        Ok(outcome) => outcome,
+        Err(Ok(panic)) => std::panic::resume_unwind(panic),
+        Err(Err(_)) => std::future::pending().await,
+    }
+}
+
 /// Renews the lease until the node stops.
-pub(super) async fn keep(node: &Arc<Node>, agreement: &Agreement) {
+pub(super) async fn keep(node: &Arc<Node>, agreement: &Agreement, workers: &Handle) {
+    let mut measured = Measured::new(workers.clone());
     admission::await_admission(node, agreement).await;
     let mut rounds = interval(BEAT_EVERY);
     rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -41,7 +94,7 @@ pub(super) async fn keep(node: &Arc<Node>, agreement: &Agreement) {
         }
         let sent = clock::steady();
         let had_lease = node.has_lease(sent);
-        match Box::pin(renew(node, agreement, sent)).await {
+        match Box::pin(renew(node, agreement, sent, &mut measured)).await {
             Ok(Renewed::Granted) if !had_lease => info!(node = %node.id, "this node has a lease"),
             Ok(Renewed::Granted | Renewed::NotYet) => {}
             Ok(Renewed::DoesNotFit(epoch)) => {
@@ -73,14 +126,16 @@ async fn renew(
     node: &Arc<Node>,
     agreement: &Agreement,
     sent: Steady,
+    measured: &mut Measured,
 ) -> Result<Renewed, StoreError> {
     let Agreement { store, key, .. } = agreement;
-    let beat = Beat { node: node.id, boot: node.boot, facts: node.facts().encoded() };
+    let facts = measured.facts(node).await;
+    let beat = Beat { node: node.id, boot: node.boot, facts };
     let (renewal, stored) = tokio::try_join!(store.heartbeat(beat), store.read(key))?;
     node.control.on_heard(node, renewal.leader, sent);
     let Some(stored) = stored else { return Ok(Renewed::NotYet) };
     let Some(part) = decoded(node, &stored.value) else { return Ok(Renewed::NotYet) };
-    if !take_over(node, &part) {
+    if !take_over(node, &part, &measured.workers).await {
         return Ok(Renewed::DoesNotFit(part.epoch));
     }
     if part.boots.get(&node.id) != Some(&node.boot) || node.current.has_given_up_lease() {
@@ -94,12 +149,16 @@ async fn renew(
 }
 
 /// Takes over what holds; tells whether it is what this node has now.
-fn take_over(node: &Arc<Node>, part: &Datacenter) -> bool {
+async fn take_over(node: &Arc<Node>, part: &Datacenter, workers: &Handle) -> bool {
     let here = node.id.datacenter;
     if node.configuration().epoch(here) < part.epoch {
-        let mut work = Work::begin();
-        node.adopt(here, part, &mut work);
-        node.finish(&mut work);
+        let (node, part) = (Arc::clone(node), part.clone());
+        let adopting = workers.spawn(async move {
+            let mut work = Work::begin();
+            node.adopt(here, &part, &mut work);
+            node.finish(&mut work);
+        });
+        outcome(adopting.await).await;
     }
     let known = node.configuration().epoch(here);
     if part.epoch < known {
@@ -167,7 +226,7 @@ members = 1
                 tokio::task::yield_now().await;
             }
         };
-        let waited = tokio::time::timeout(Duration::from_secs(30), tries).await;
+        let waited = timeout(Duration::from_secs(30), tries).await;
         waited.unwrap_or_else(|_| panic!("{what}: not within 30 s"))
     }
 
@@ -189,7 +248,10 @@ members = 1
         let node = open(parts).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let agreement = Agreement::open(&node, Some(listener)).await.unwrap().unwrap();
-        let renewed = async || renew(&node, &agreement, clock::steady()).await;
+        let renewed = async || {
+            let mut measured = Measured::new(Handle::current());
+            renew(&node, &agreement, clock::steady(), &mut measured).await
+        };
         until("the first lease", async || {
             drop(manage::look(&node, &agreement).await);
             let granted = matches!(renewed().await, Ok(Renewed::Granted));

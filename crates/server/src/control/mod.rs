@@ -26,7 +26,7 @@ use antecede_model::{
     membership::Membership,
 };
 use parking_lot::Mutex;
-use tokio::sync::Notify;
+use tokio::{runtime::Handle, sync::Notify};
 use tracing::{error, info, warn};
 
 use self::agreement::Agreement;
@@ -184,10 +184,11 @@ impl Control {
     }
 }
 
-/// Takes part in the agreement until the task is ended.
-pub(crate) async fn live(node: Arc<Node>, agreement: Arc<Agreement>) {
+/// Takes part in the agreement until the task is ended; what has to do with replicas is done by
+/// `workers`.
+pub(crate) async fn live(node: Arc<Node>, agreement: Arc<Agreement>, workers: Handle) {
     tokio::select! {
-        () = lease::keep(&node, &agreement) => {}
+        () = lease::keep(&node, &agreement, &workers) => {}
         () = manage::manage(&node, &agreement) => {}
         never = agreement.stay_member(&node) => match never {},
         never = agreement.live_in_deployment(&node) => match never {},
