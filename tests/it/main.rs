@@ -31,6 +31,8 @@ mod larger_than_memory;
 mod lost_nodes;
 /// What a write costs between datacenters.
 mod metadata;
+/// What is kept for a datacenter that is cut off.
+mod outbox;
 /// A client that many use from Rust.
 mod redis_rs;
 /// Writes that are sent again while nodes are killed.

@@ -22,11 +22,14 @@ use crate::peer::LinkShaper;
 mod chains;
 /// Delays and cuts on request.
 mod faults;
+/// What is kept for other datacenters.
+mod outbox;
 /// What a node tells of itself.
 mod status;
 /// Which datacenters there are.
 mod topology;
 pub use chains::{ChainStatus, ControlStatus};
+pub use outbox::{OutboxStatus, PeerBehind};
 pub use status::{ColdStatus, DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
 pub(crate) use status::{cold_of, metrics_of, status_of};
 pub use topology::{Topology, TopologyGone, TopologyMember, TopologyStatus};

@@ -44,6 +44,7 @@ use super::free::FreeSpace;
 use super::log::{NodeLog, PENDING_BYTES_MAX};
 use super::mailbox::Sessions;
 use super::memory::{Memory, MemoryFigure};
+use super::outbox::Outbox;
 use super::timers::Timers;
 use super::{Node, Replica, Work, members};
 use crate::clock;
@@ -261,6 +262,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         cold: ColdValues::new(recovered.checkpoints.is_some()),
         checkpoints: Checkpoints::new(recovered.checkpoints),
         memory,
+        outbox: Outbox::new(config.limits.outbox_bytes_max),
         sessions: Sessions::starting_at(clock::wall()),
         links,
         timers: Timers::default(),
