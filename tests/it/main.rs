@@ -41,3 +41,6 @@ mod retries;
 mod rolling_restart;
 /// Datacenters come and go.
 mod topology;
+
+/// What a lost datacenter never sent.
+mod unsent;

@@ -12,6 +12,7 @@
 use antecede_model::{
     clock::{Now, Timestamp},
     ids::{Boot, LogIndex, NodeId, Position, ShardId},
+    refusal::Refusal,
 };
 
 use super::{FORWARD_MAX, MESSAGE_BYTES_MAX, RETRY_AFTER, Shard, after};
@@ -418,6 +419,9 @@ impl Shard {
     pub(super) fn trim(&mut self) {
         if self.copying.lacks_history() {
             return; // What it fetches backwards must stay, or it is fetched again and again.
+        }
+        if self.refuses_all == Some(Refusal::Gone) {
+            return; // What nobody has received may still be wanted: it is nowhere else.
         }
         while let Some(entry) = self.window.first_needed() {
             let is_durable = entry.identity.position <= self.durable_to;

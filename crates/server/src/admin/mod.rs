@@ -18,6 +18,8 @@ use crate::control::deployment::Deployment;
 use crate::node::Node;
 use crate::peer::LinkShaper;
 
+/// What of a datacenter's writes is applied.
+mod applied;
 /// Chains and the agreement.
 mod chains;
 /// Delays and cuts on request.
@@ -28,6 +30,7 @@ mod outbox;
 mod status;
 /// Which datacenters there are.
 mod topology;
+pub use applied::{AppliedShard, AppliedStatus, KeysAsked, VersionsFound};
 pub use chains::{ChainStatus, ControlStatus};
 pub use outbox::{OutboxStatus, PeerBehind};
 pub use status::{ColdStatus, DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
@@ -68,6 +71,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/topology", get(topology::show).post(topology::apply))
         .route("/v1/topology/plan", post(topology::plan));
+    let router = applied::add(router);
     let router = if has_faults { faults::add(router) } else { router };
     router.with_state(admin)
 }

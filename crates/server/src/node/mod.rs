@@ -342,7 +342,7 @@ impl Node {
         }
     }
 
-    fn here(&self, now: Now) -> Here {
+    pub(crate) fn here(&self, now: Now) -> Here {
         Here {
             node: self.id,
             boot: self.boot,
