@@ -63,12 +63,12 @@ fn what_was_never_sent_is_listed_and_executed_again_where_nobody_has_written_sin
     await_value(&nodes.all[1], "written since", "of eu");
     nodes.all[2].crash();
     let folder = stage.path("data").join("ap-1");
-    let list = ["unsent", "list", path_text(&folder), "--admin", &nodes.all[0].place.admin];
+    let admin = nodes.all[0].place.admin.clone();
+    let list = ["unsent", "list", path_text(&folder), "--admin", &admin];
     let early = binary::answer_of(&stage, &list);
     assert!(early.contains("it may send them yet"), "{early}");
     let journal = stage.path("journal");
     let client = nodes.all[0].place.client.clone();
-    let admin = nodes.all[0].place.admin.clone();
     let mut replay = vec!["unsent", "replay", path_text(&folder), "--admin", &admin, "--to"];
     replay.extend([client.as_str(), "--journal", path_text(&journal)]);
     let too_early = binary::run(&stage, &replay);
