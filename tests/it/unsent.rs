@@ -39,19 +39,17 @@ fn write_many(node: &Node) {
     }
 }
 
-#[test]
-fn what_was_never_sent_is_listed_and_executed_again_where_nobody_has_written_since() {
-    let stage = Stage::alone();
-    let mut nodes = Nodes::start_managed(&stage, &[("eu", 1), ("us", 1), ("ap", 1)]);
+/// Cuts the third datacenter off, and writes there and elsewhere.
+fn write_apart(nodes: &Nodes) {
+    let [eu, us, ap] = [0, 1, 2].map(|place| &nodes.all[place]);
     for key in ["kept", "removed", "written since", "lasting"] {
-        write(&nodes.all[2], &["SET", key, "of all"]);
-        await_value(&nodes.all[0], key, "of all");
+        write(ap, &["SET", key, "of all"]);
+        await_value(eu, key, "of all");
     }
     for other in ["eu", "us"] {
         nodes.shape("ap", other, CUT);
         nodes.shape(other, "ap", CUT);
     }
-    let ap = &nodes.all[2];
     write(ap, &["SET", "kept", "first"]);
     write(ap, &["SET", "kept", "second"]);
     write(ap, &["DEL", "removed"]);
@@ -59,8 +57,15 @@ fn what_was_never_sent_is_listed_and_executed_again_where_nobody_has_written_sin
     write(ap, &["SET", "written since", "of ap"]);
     write(ap, &["PEXPIREAT", "lasting", "4102444800000"]);
     write_many(ap);
-    write(&nodes.all[0], &["SET", "written since", "of eu"]);
-    await_value(&nodes.all[1], "written since", "of eu");
+    write(eu, &["SET", "written since", "of eu"]);
+    await_value(us, "written since", "of eu");
+}
+
+#[test]
+fn what_was_never_sent_is_listed_and_executed_again_where_nobody_has_written_since() {
+    let stage = Stage::alone();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 1), ("us", 1), ("ap", 1)]);
+    write_apart(&nodes);
     nodes.all[2].crash();
     let folder = stage.path("data").join("ap-1");
     let admin = nodes.all[0].place.admin.clone();

@@ -9,7 +9,7 @@
 //! be on its way (PITFALLS A1). A replica that is behind the others has such operations still before
 //! it: it collects only once it has applied everything up to then itself.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, time::Duration};
 
 use antecede_model::{clock::Timestamp, cut::Cut, ids::DatacenterId};
 
@@ -21,6 +21,9 @@ use crate::{
     mutation::Mutation,
 };
 
+/// How long a head waits between two ticks while it takes no writes of clients, since too much is kept
+/// for others.
+const HELD_UP_PAUSE: Duration = Duration::from_secs(10);
 /// Stable cuts that are remembered until second stability; older ones stand for newer ones.
 const NOTED_MAX: usize = 64;
 /// Tombstones that are collected in one step.
@@ -50,10 +53,12 @@ impl Shard {
         }
         let own = self.here_datacenter();
         let newest = self.lines.get(&own).map(|line| line.received.watermark());
-        let every = u64::try_from(CUTS_EVERY.as_millis()).unwrap_or(u64::MAX);
-        let is_recent = newest.is_some_and(|newest| {
-            here.now.wall.millis() < newest.millis().saturating_add(every / 2)
-        });
+        // While no writes are taken, nothing begins here that a promise could be wanted for; and what
+        // nobody may write must not be filled with promises.
+        let pause = if storage.held_up_by().is_some() { HELD_UP_PAUSE } else { CUTS_EVERY / 2 };
+        let pause = u64::try_from(pause.as_millis()).unwrap_or(u64::MAX);
+        let is_recent = newest
+            .is_some_and(|newest| here.now.wall.millis() < newest.millis().saturating_add(pause));
         if is_recent {
             return;
         }

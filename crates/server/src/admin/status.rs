@@ -424,11 +424,10 @@ pub(crate) fn metrics_of(node: &Node) -> String {
         set("antecede_disk_free_bytes", disk.free_bytes);
     }
     let registry = &node.registry;
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    telemetry.connections.absolute(read(&registry.connections));
-    telemetry.refused_connections.absolute(read(&registry.refused));
-    telemetry.read_bytes.absolute(read(&registry.read_bytes));
-    telemetry.written_bytes.absolute(read(&registry.written_bytes));
+    telemetry.connections.absolute(count_of(&registry.connections));
+    telemetry.refused_connections.absolute(count_of(&registry.refused));
+    telemetry.read_bytes.absolute(count_of(&registry.read_bytes));
+    telemetry.written_bytes.absolute(count_of(&registry.written_bytes));
     set("antecede_epoch", status.epoch);
     let configuration = node.configuration();
     if let Some(part) = configuration.datacenter(node.id.datacenter) {

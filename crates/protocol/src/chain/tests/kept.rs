@@ -1,6 +1,6 @@
 //! What is kept for a datacenter that is behind: counted, bounded, and let go of.
 
-use antecede_model::refusal::Refusal;
+use antecede_model::{ids::MembershipEpoch, membership::Gone, refusal::Refusal};
 
 use super::*;
 
@@ -66,10 +66,11 @@ fn what_others_write_is_taken_also_beyond_the_limit() {
     deployment.cut_off(1, 3);
     deployment.cut_off(2, 3);
     deployment.put(1, "k", "mine");
+    deployment.pass(3000); // So that the second has applied what the third has not.
     for node in deployment.nodes.values_mut().take(2) {
         node.bound = Bound::new(1); // The nodes of the first datacenter.
     }
-    deployment.pass(3000);
+    deployment.pass(1000);
     let refused = deployment.put(1, "k", "refused").response;
     assert!(is_refused_for(&refused, 3), "{refused:?}");
     assert_eq!(deployment.put(2, "k", "from two").response, Response::Ok);
@@ -89,6 +90,48 @@ fn replicas_of_a_chain_keep_the_same_for_others() {
     let all = kept(&deployment, 1);
     assert!(50 <= all[0].entries && all.iter().all(|one| *one == all[0]), "{all:?}");
     assert_eq!(all[0].oldest, first);
+}
+
+#[test]
+fn promises_of_quiet_shards_do_not_fill_what_nobody_may_write() {
+    let mut deployment = Deployment::of(2, 1, 2);
+    deployment.put(1, "k", "before");
+    deployment.pass(3000);
+    deployment.cut_off(1, 2);
+    deployment.put(1, "k", "mine");
+    deployment.pass(10_000);
+    let without = kept(&deployment, 1)[0].entries;
+    bound_all(&mut deployment, 1);
+    deployment.pass(30_000);
+    let after = kept(&deployment, 1)[0].entries;
+    assert!(40 <= without, "{without} entries: quiet shards tick");
+    assert!(after <= without + 8, "{after} entries after {without}");
+    assert!(without < after, "they still tick");
+}
+
+#[test]
+fn a_datacenter_that_is_gone_lets_go_of_nothing_that_others_may_lack() {
+    let mut deployment = Deployment::of(2, 1, 1);
+    deployment.cut_off(1, 2);
+    deployment.put(1, "k", "of one only");
+    let node = deployment.replica(1, "k", 0);
+    let before = kept(&deployment, 1)[0];
+    let mut next = Configuration::clone(&deployment.configuration);
+    let mut members = next.membership.as_ref().clone();
+    members.members.remove(&dc(1));
+    members.epoch = MembershipEpoch(members.epoch.0 + 1);
+    let gone = Gone { name: "dc1".to_owned(), was_lost: true, since: members.epoch };
+    members.gone.insert(dc(1), gone);
+    next.adopt_membership(&Arc::new(members), Some(dc(1)));
+    deployment.configuration = Arc::new(next);
+    deployment.crash(node);
+    let next = Arc::clone(&deployment.configuration);
+    deployment.nodes.get_mut(&node).unwrap().keeper = CutKeeper::new(next, dc(1));
+    deployment.start(node); // It has heard of it, and takes it from its folder.
+    assert!(matches!(deployment.get(1, "k"), Response::Refused(Refusal::Gone)));
+    deployment.pass(3000);
+    let after = kept(&deployment, 1)[0];
+    assert!(before.entries <= after.entries, "{after:?} of {before:?}");
 }
 
 #[test]
