@@ -43,7 +43,11 @@ fn a_datacenter_that_is_cut_off_holds_writes_up_at_the_limit_and_not_for_longer(
         let key = format!("kept:{number}");
         match client.call(&["SET", &key, &value]) {
             Reply::Error(error) => Some(error),
-            _ => {
+            Reply::Simple(_)
+            | Reply::Integer(_)
+            | Reply::Bulk(_)
+            | Reply::Nil
+            | Reply::Array(_) => {
                 taken.push(key);
                 None
             }
