@@ -10,7 +10,8 @@
 //! Limits: each node goes by its own sum. The replicas of a chain keep the same entries, so nodes
 //! that hold as many shards come to the limit together; with unequal settings a replica further down
 //! the chain may be beyond its own. What comes in within one round, remote entries and ticks go
-//! beyond the limit.
+//! beyond the limit. Who is named as furthest behind is told by cuts: where a limit is reached within
+//! a second, that may be another one until the next ticks.
 
 use std::{collections::VecDeque, time::Duration};
 
