@@ -31,6 +31,8 @@ mod larger_than_memory;
 mod lost_nodes;
 /// What a write costs between datacenters.
 mod metadata;
+/// What is kept for a datacenter that is cut off.
+mod outbox;
 /// A client that many use from Rust.
 mod redis_rs;
 /// Writes that are sent again while nodes are killed.
@@ -39,3 +41,6 @@ mod retries;
 mod rolling_restart;
 /// Datacenters come and go.
 mod topology;
+
+/// What a lost datacenter never sent.
+mod unsent;

@@ -32,7 +32,7 @@ fn agreed_version(node: &Node) -> String {
 }
 
 /// Plans a change, makes it by the line that the plan ends with, and waits until it is done.
-fn carry_out(stage: &Stage, by: &Node, change: &[&str]) {
+pub(crate) fn carry_out(stage: &Stage, by: &Node, change: &[&str]) {
     let admin = ["--admin", by.place.admin.as_str()];
     let version = agreed_version(by);
     let plan = binary::answer_of(stage, &[&["topology", "plan"], change, &admin[..]].concat());
@@ -51,7 +51,7 @@ fn standing(node: &Node) -> Option<String> {
     Some(node.status()?["topology"]["standing"].as_str()?.to_owned())
 }
 
-fn await_standing(node: &Node, wanted: &str) {
+pub(crate) fn await_standing(node: &Node, wanted: &str) {
     eventually(&format!("{} is {wanted}", node.name), CHANGE_PATIENCE, || {
         (standing(node)? == wanted).then_some(())
     });

@@ -42,6 +42,8 @@ mod table;
 mod telemetry;
 /// `antecede topology`.
 mod topology;
+/// `antecede unsent`.
+mod unsent;
 
 use std::future::Future;
 use std::process::ExitCode;
@@ -83,6 +85,8 @@ enum Command {
     Doctor(doctor::DoctorOptions),
     /// Show, add and remove datacenters
     Topology(topology::TopologyOptions),
+    /// List what a datacenter that is gone never sent, and execute it again
+    Unsent(unsent::UnsentOptions),
     /// Write, check and show configuration files
     Config(settings::ConfigOptions),
     /// Measure servers that speak the Redis protocol, and record what they answer
@@ -107,6 +111,7 @@ fn main() -> ExitCode {
         | Command::Status(_)
         | Command::Doctor(_)
         | Command::Topology(_)
+        | Command::Unsent(_)
         | Command::Config(_)
         | Command::Bench(_)
         | Command::Check(_) => LevelFilter::WARN,
@@ -120,6 +125,7 @@ fn main() -> ExitCode {
         Command::Status(options) => with_runtime(|_| status::run(options)),
         Command::Doctor(options) => with_runtime(|_| doctor::run(options)),
         Command::Topology(options) => with_runtime(|_| topology::run(options)),
+        Command::Unsent(options) => with_runtime(|_| unsent::run(options)),
         Command::Config(options) => settings::run(options),
         Command::Bench(options) => with_runtime(|_| bench::run(options)),
         Command::Check(options) => check::run(options),

@@ -97,6 +97,21 @@ pub enum Refusal {
         /// Whose disk.
         node: NodeId,
     },
+    /// What another datacenter has not applied yet has grown to the limit.
+    #[error(
+        "this node keeps {kept_mib} MiB of writes that datacenter {behind} has not applied, for \
+         {since_seconds} s, and takes no more (limits.outbox): reads go on, and so do writes by \
+         themselves once it has caught up; mend the link or that datacenter, raise the limit, or \
+         remove the datacenter if it is lost for ever"
+    )]
+    OutboxFull {
+        /// Which datacenter is furthest behind.
+        behind: DatacenterId,
+        /// How long the oldest of these writes is kept.
+        since_seconds: u32,
+        /// How much is kept.
+        kept_mib: u32,
+    },
     /// The value is on disk only, and what is there is not what was written.
     #[error(
         "the value cannot be read from the disk of node {node}: its checkpoint is damaged; ask \
@@ -178,6 +193,7 @@ impl Refusal {
             Self::Gone => "CLUSTERDOWN",
             Self::OutOfMemory => "OOM",
             Self::DiskFull { .. } => "DISKFULL",
+            Self::OutboxFull { .. } => "OUTBOXFULL",
             Self::Unreadable { .. } => "UNREADABLE",
             Self::CrossShard => "CROSSSLOT",
             Self::WrongType => "WRONGTYPE",
@@ -202,6 +218,7 @@ impl Refusal {
             | Self::Gone
             | Self::OutOfMemory
             | Self::DiskFull { .. }
+            | Self::OutboxFull { .. }
             | Self::Unreadable { .. }
             | Self::CrossShard
             | Self::WrongType
@@ -230,6 +247,7 @@ impl Refusal {
             | Self::NoLease { .. }
             | Self::OutOfMemory
             | Self::DiskFull { .. }
+            | Self::OutboxFull { .. }
             | Self::Unreadable { .. }
             | Self::CrossShard
             | Self::WrongType
@@ -262,6 +280,7 @@ impl Refusal {
             | Self::NoLease { .. }
             | Self::OutOfMemory
             | Self::DiskFull { .. }
+            | Self::OutboxFull { .. }
             | Self::Unreadable { .. }
             | Self::CrossShard
             | Self::Drift { .. }
@@ -285,6 +304,7 @@ impl Refusal {
             Self::Gone => "gone",
             Self::OutOfMemory => "out_of_memory",
             Self::DiskFull { .. } => "disk_full",
+            Self::OutboxFull { .. } => "outbox_full",
             Self::Unreadable { .. } => "unreadable",
             Self::CrossShard => "cross_shard",
             Self::WrongType => "wrong_type",
@@ -335,6 +355,12 @@ impl Refusal {
             Self::DiskFull { node } => {
                 to.u8(6);
                 to.node(node);
+            }
+            Self::OutboxFull { behind, since_seconds, kept_mib } => {
+                to.u8(21);
+                to.datacenter(behind);
+                to.fixed32(since_seconds);
+                to.fixed32(kept_mib);
             }
             Self::Unreadable { node } => {
                 to.u8(20);
@@ -389,6 +415,11 @@ impl Refusal {
             18 => Self::Gone,
             19 => Self::Lost { datacenter: from.datacenter()? },
             20 => Self::Unreadable { node: from.node()? },
+            21 => Self::OutboxFull {
+                behind: from.datacenter()?,
+                since_seconds: from.fixed32()?,
+                kept_mib: from.fixed32()?,
+            },
             found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
         })
     }

@@ -28,6 +28,7 @@ use antecede_protocol::{
     geo::{
         cuts::{CUTS_EVERY, CutInput, CutKeeper},
         inbox::BLOCKED_BYTES_MAX,
+        kept::Behind,
     },
     machine::{Here, Lease, Outputs, Persisted, Room, Storage},
     message::{Body, Carried, LocalRequest, Message},
@@ -63,6 +64,10 @@ impl Storage for Disk {
 
     fn has_memory(&self) -> bool {
         true
+    }
+
+    fn held_up_by(&self) -> Option<Behind> {
+        None
     }
 }
 

@@ -36,5 +36,7 @@ pub mod retries;
 pub mod session;
 /// The keys of one shard: committed state, dirty states above it, and what actions do to them.
 pub mod state;
+/// What a log holds of its own datacenter's writes, for those that were never sent.
+pub mod unsent;
 /// How messages look on the wire.
 pub mod wire;

@@ -15,6 +15,7 @@ use antecede_model::{
 
 use crate::{
     event::Event,
+    geo::kept::Behind,
     message::{Message, Reply},
 };
 
@@ -55,6 +56,9 @@ pub trait Storage {
 
     /// Whether the node's memory limit leaves room for writes that may grow the data.
     fn has_memory(&self) -> bool;
+
+    /// Who is so far behind that the node keeps as much for other datacenters as it may.
+    fn held_up_by(&self) -> Option<Behind>;
 }
 
 /// A message with the node and boot that sent it.

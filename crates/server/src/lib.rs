@@ -27,6 +27,8 @@ mod info;
 pub mod metrics;
 /// One node: how inputs reach machines, and outputs leave.
 mod node;
+/// The folder of a node that does not run.
+pub mod old_folder;
 /// Links between nodes.
 mod peer;
 /// The Redis protocol.

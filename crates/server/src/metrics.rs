@@ -106,6 +106,37 @@ pub const METRICS: &[Metric] = &[
         "milliseconds",
         "How far this datacenter is behind another one",
     ),
+    gauge(
+        "antecede_peer_behind_milliseconds",
+        &["to"],
+        "milliseconds",
+        "How far another datacenter is behind this one",
+    ),
+    gauge(
+        "antecede_outbox_bytes",
+        &[],
+        "bytes",
+        "Memory of this node for writes that another datacenter has not applied yet",
+    ),
+    gauge(
+        "antecede_outbox_max_bytes",
+        &[],
+        "bytes",
+        "What it may grow to before writes are refused; 0: no limit",
+    ),
+    gauge("antecede_outbox_entries", &[], "entries", "Entries that are kept so"),
+    gauge(
+        "antecede_outbox_growth_bytes",
+        &[],
+        "bytes",
+        "By how much it grows in a second, over the last ten",
+    ),
+    gauge(
+        "antecede_outbox_full",
+        &[],
+        "",
+        "1 while writes are refused, since a datacenter is too far behind, else 0",
+    ),
     counter(
         "antecede_waiting_writes_total",
         &[],
@@ -305,7 +336,11 @@ mod tests {
 
     #[test]
     fn every_row_is_registered_somewhere() {
-        let sources = [include_str!("telemetry.rs"), include_str!("admin/status.rs")];
+        let sources = [
+            include_str!("telemetry.rs"),
+            include_str!("admin/status.rs"),
+            include_str!("admin/outbox.rs"),
+        ];
         for metric in METRICS {
             let quoted = format!("\"{}\"", metric.name);
             let is_there = sources.iter().any(|source| {

@@ -271,6 +271,28 @@ pub fn draw_lines(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
     faults
 }
 
+/// Draws a datacenter that hears nothing of the others for long, and perhaps another link as well.
+#[must_use]
+pub fn draw_long_cuts(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
+    let (alone, _) = two_datacenters(chance, plan);
+    let at = Moment(chance.between(2, 8) * SECOND);
+    let lasts = chance.between(8, 20) * SECOND;
+    let ids = (1..=plan.shape.datacenters).map(DatacenterId);
+    let mut faults: Vec<Fault> = ids
+        .filter(|to| *to != alone)
+        .map(|to| {
+            let kind = FaultKind::CutDatacenters { from: alone, to, is_one_way: false };
+            Fault { at, lasts, kind }
+        })
+        .collect();
+    if chance.per_mille(300) {
+        let (from, to) = two_datacenters(chance, plan);
+        let kind = FaultKind::CutDatacenters { from, to, is_one_way: chance.per_mille(500) };
+        faults.push(Fault { at: at.after(SECOND), lasts: 6 * SECOND, kind });
+    }
+    faults
+}
+
 /// Draws nodes that fall silent, alone or while another manager takes over.
 #[must_use]
 pub fn draw_silences(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {

@@ -280,7 +280,7 @@ fn tell(seed: u64, outcome: &run::Outcome) {
     let tally = &outcome.tally;
     let counts = format!(
         "{} operations ({} served), {} faults, {} epochs, {} checkpoints, {} values \
-         forgotten ({} loaded), {} messages, {} records, {} virtual seconds",
+         forgotten ({} loaded), {} rounds held up, {} messages, {} records, {} virtual seconds",
         tally.operations,
         tally.served,
         tally.faults,
@@ -288,6 +288,7 @@ fn tell(seed: u64, outcome: &run::Outcome) {
         tally.checkpoints,
         tally.forgotten,
         tally.loads,
+        tally.held_up,
         tally.messages,
         tally.records,
         tally.virtual_time / sim::moment::SECOND

@@ -17,7 +17,10 @@ use antecede_model::{
 };
 use antecede_protocol::{
     chain::{Cuts, Input, Shard, ShardOptions},
-    geo::cuts::{CutInput, CutKeeper},
+    geo::{
+        cuts::{CutInput, CutKeeper},
+        kept::{Behind, Bound, Kept},
+    },
     machine::{Here, Lease, Outputs, Persisted, Room, Storage},
     mutation::Mutation,
     record::Record,
@@ -50,6 +53,7 @@ pub struct NodeLog {
     durability: Durability,
     scratch: Vec<u8>,
     room: Room,
+    held_up_by: Option<Behind>,
     /// What was appended since the world looked last.
     pub fresh: Vec<(LogIndex, Record)>,
     /// All that was appended and read back, also what was cut since.
@@ -115,6 +119,10 @@ impl Storage for NodeLog {
     fn has_memory(&self) -> bool {
         true
     }
+
+    fn held_up_by(&self) -> Option<Behind> {
+        self.held_up_by
+    }
 }
 
 /// One node.
@@ -134,6 +142,8 @@ pub struct Node {
     pub shards: Vec<Option<Shard>>,
     /// Its keeper of cuts.
     pub keeper: CutKeeper,
+    /// How much it keeps for other datacenters.
+    pub bound: Bound,
     /// What its replicas were told of the cuts.
     told_cuts: Arc<Cuts>,
     /// Its log, while it runs.
@@ -209,6 +219,7 @@ impl Node {
         options: ShardOptions,
         durability: Durability,
         clock: NodeClock,
+        outbox_bytes_max: u64,
     ) -> Self {
         Self {
             id,
@@ -219,6 +230,7 @@ impl Node {
             shards: Vec::new(),
             keeper: CutKeeper::new(Arc::clone(&configuration), id.datacenter)
                 .with_mutations(options.mutations),
+            bound: Bound::new(outbox_bytes_max),
             told_cuts: Arc::default(),
             log: closed(durability),
             out: Outputs::default(),
@@ -271,6 +283,7 @@ impl Node {
             }
         };
         self.log.room = self.room;
+        self.bound = Bound::new(self.bound.bytes_max());
         self.began_empty = recovered.records.is_empty() && self.whole.is_empty();
         self.keeper = self.new_keeper();
         self.out = Outputs::default();
@@ -465,6 +478,11 @@ impl Node {
             .collect();
         self.keeper.handle(&here, CutInput::Watermarks(&watermarks), &mut self.out);
         self.out.wake = None;
+        let replicas = self.shards.iter().flatten();
+        let kept = replicas.map(Shard::kept).fold(Kept::default(), Kept::with);
+        let behind = self.keeper.furthest_behind(self.id.datacenter).map(|(peer, _)| peer);
+        self.bound.update(here.now, kept, behind);
+        self.log.held_up_by = self.bound.held_up_by();
         let cuts = Arc::clone(self.keeper.cuts());
         for number in 0..self.shards.len() {
             let shard = ShardId(u16::try_from(number).expect("few shards"));
@@ -503,5 +521,5 @@ fn read_back(replicas: &mut [Option<Shard>], records: &[(u64, Record)]) -> Resul
 fn closed(durability: Durability) -> NodeLog {
     let log = Log::memory(LOG_OPTIONS);
     let (scratch, fresh, whole, room) = (Vec::new(), Vec::new(), Vec::new(), Room::Ample);
-    NodeLog { log, durability, scratch, room, fresh, whole }
+    NodeLog { log, durability, scratch, room, held_up_by: None, fresh, whole }
 }

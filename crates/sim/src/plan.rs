@@ -126,6 +126,8 @@ pub struct Shape {
     pub is_managed: bool,
     /// Bytes of entries that a shard keeps for replicas that are away.
     pub kept_bytes_max: usize,
+    /// Bytes that a node keeps for other datacenters before it refuses writes; zero for no limit.
+    pub outbox_bytes_max: u64,
     /// How long a copy pauses between two parts.
     pub part_pause_millis: u64,
     /// Request ids that a shard remembers.
@@ -245,6 +247,7 @@ impl Plan {
         plan.draw_ids();
         plan.draw_lines();
         plan.draw_members(Members::Drawn);
+        plan.draw_outbox();
         plan.clients = (0..plan.workload.clients).collect();
         plan
     }
@@ -358,6 +361,17 @@ impl Plan {
         }
     }
 
+    /// Draws how much is kept for a datacenter that is behind, and cuts that last long enough for that
+    /// to matter, for some seeds, from a stream of their own.
+    fn draw_outbox(&mut self) {
+        let mut chance = Chance::new(self.seed, streams::OUTBOX);
+        if self.profile == Profile::Mixed && chance.per_mille(250) {
+            self.shape.outbox_bytes_max = chance.pick(&[20_000, 60_000, 200_000]);
+            self.faults.extend(faults::draw_long_cuts(&mut chance, self));
+            self.faults.sort_by_key(|fault| fault.at);
+        }
+    }
+
     /// Nodes fall silent for about as long as it takes to give them up, while clients of their
     /// datacenter write and read a few keys at all of its nodes.
     fn seek_leases(&mut self, chance: &mut Chance) {
@@ -447,6 +461,8 @@ pub mod streams {
     pub const MEMORY: u64 = 14;
     /// When and which, and how long it takes to load them.
     pub const MEMORY_AT_WORK: u64 = 15;
+    /// How much is kept for other datacenters.
+    pub const OUTBOX: u64 = 18;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
     /// What the first client draws for its request ids; each has its own.
@@ -471,6 +487,7 @@ impl Shape {
             shards,
             durability,
             is_managed: false,
+            outbox_bytes_max: 0,
             part_pause_millis: 0,
             retries_max: KEPT_MAX,
             checkpoint_every: 0,

@@ -116,6 +116,10 @@ impl World {
                 }
             }
             self.add_behind(node, &newest, &mut unrest);
+            if let Some(behind) = node.bound.held_up_by() {
+                let (id, behind) = (node.id, behind.datacenter);
+                unrest.unsettled.push(format!("{id} takes no writes, since {behind} is behind"));
+            }
             let stable = &node.keeper.cuts().stable;
             for (origin, stamp) in &newest {
                 if !stable.covers(*origin, *stamp) {

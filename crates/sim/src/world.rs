@@ -171,6 +171,8 @@ pub struct Tally {
     pub forgotten: u64,
     /// Values that were read back.
     pub loads: u64,
+    /// Rounds in which a node took no writes, since it kept too much for other datacenters.
+    pub held_up: u64,
     /// Whether some register could not be decided.
     pub undecided: u64,
 }
@@ -254,7 +256,8 @@ impl World {
                 let clock = draw_clock(&mut chance, &plan);
                 let is_new = configuration.datacenter(id.datacenter).is_none();
                 let known = if is_new { &by_settings } else { &configuration };
-                Node::new(id, Arc::clone(known), options, shape.durability, clock)
+                let outbox_bytes_max = shape.outbox_bytes_max;
+                Node::new(id, Arc::clone(known), options, shape.durability, clock, outbox_bytes_max)
             })
             .collect();
         let network =
@@ -530,6 +533,7 @@ impl World {
         }
         let node = &mut self.nodes[place.node];
         let has_moved = node.exchange_cuts(self.now);
+        self.tally.held_up += u64::from(node.bound.held_up_by().is_some());
         if has_moved {
             let cuts = node.keeper.cuts();
             // One that is alone says so of itself; that is no promise to anybody.

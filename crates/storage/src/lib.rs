@@ -43,7 +43,7 @@ pub use recovery::RecoveryReport;
 
 /// The log for one thread.
 mod log;
-pub use log::{Log, Options};
+pub use log::{Log, Options, look};
 
 /// What lets the log be cut: each shard's records, in an embedded engine.
 pub mod checkpoint;

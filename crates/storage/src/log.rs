@@ -57,6 +57,27 @@ pub struct Log<D: Disk = SimulatedDisk> {
     disk: Option<Arc<D>>,
 }
 
+/// Gives each record of the log on `disk` to `visit`, in order, and changes nothing there; whose log it
+/// is. A torn end is passed over, as it would be cut off; damage before it is refused.
+///
+/// # Errors
+/// When another process uses the folder, there is no log in it, or it is damaged.
+pub fn look<D: Disk>(
+    disk: &D,
+    mut visit: impl FnMut(LogIndex, &[u8]),
+) -> Result<(Identity, RecoveryReport), OpenError> {
+    let _lock = disk.lock().map_err(|source| lock_error(disk, source))?;
+    recovery::look(disk, &mut visit)
+}
+
+fn lock_error<D: Disk>(disk: &D, source: io::Error) -> OpenError {
+    let path = disk.path("");
+    if source.kind() == io::ErrorKind::WouldBlock {
+        return OpenError::Locked { path };
+    }
+    OpenError::Io { path, source }
+}
+
 /// The parts of a log, for [`crate::SharedLog`].
 #[derive(Debug)]
 pub(crate) struct LogParts<D: Disk> {
@@ -81,13 +102,7 @@ impl<D: Disk> Log<D> {
             let (found, least) = (options.segment_bytes, SEGMENT_BYTES_MIN);
             return Err(OpenError::SegmentTooSmall { found, least });
         }
-        let lock = disk.lock().map_err(|source| {
-            let path = disk.path("");
-            if source.kind() == io::ErrorKind::WouldBlock {
-                return OpenError::Locked { path };
-            }
-            OpenError::Io { path, source }
-        })?;
+        let lock = disk.lock().map_err(|source| lock_error(&disk, source))?;
         let recovered = recovery::recover(&disk, identity, &mut visit)?;
         let report = recovered.report;
         let disk = Arc::new(disk);

@@ -110,6 +110,34 @@ pub(crate) fn recover<D: Disk>(
     Ok(Recovered { report: recovery.report, firsts, log_start: recovery.mark.start })
 }
 
+/// Streams what the log of a folder holds to `visit`, whosever it is, and changes nothing.
+pub(crate) fn look<D: Disk>(
+    disk: &D,
+    visit: &mut dyn FnMut(LogIndex, &[u8]),
+) -> Result<(Identity, RecoveryReport), OpenError> {
+    let names = disk.list().map_err(|e| io_error(disk, "", e))?;
+    let identity = identity_of(disk, &names)?;
+    let mark = read_mark(disk, &names, identity)?;
+    let segments = find_segments(disk, &names, identity, mark.start)?;
+    let mut recovery = Recovery { disk, segments, mark, report: RecoveryReport::default() };
+    recovery.check_start()?;
+    let stop = recovery.stream(visit)?;
+    recovery.refuse_corruption(stop)?;
+    Ok((identity, recovery.report))
+}
+
+/// Whose log it is, by its first segment.
+fn identity_of<D: Disk>(disk: &D, names: &[String]) -> Result<Identity, OpenError> {
+    let first = names.iter().find_map(|name| Some((name, first_of(name)?)));
+    let Some((name, first)) = first else {
+        let missing = io::Error::new(io::ErrorKind::NotFound, "there is no segment of a log in it");
+        return Err(io_error(disk, "", missing));
+    };
+    let found = open_segment(disk, name, first).map_err(|e| io_error(disk, name, e))?;
+    let found = found.map_err(|e| header_error(disk, name, e))?;
+    Ok(found.header.identity)
+}
+
 fn check_identity<D: Disk>(
     disk: &D,
     name: &str,

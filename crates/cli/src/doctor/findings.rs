@@ -12,6 +12,9 @@ use super::told::{Heard, Told};
 /// A lag that nobody should wait for without asking why.
 const LAG_MAX_MS: u64 = 30_000;
 
+/// A limit that is reached within so many seconds is worth a word.
+const FULL_SOON_S: u64 = 3_600;
+
 /// What kind of thing is wrong, worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -26,6 +29,8 @@ pub(super) enum Kind {
     Dark,
     /// A disk without room.
     DiskFull,
+    /// What is kept for a datacenter that is behind is too much, or will be soon.
+    OutboxFull,
     /// A node is silent.
     NodeSilent,
     /// The memory limit is reached.
@@ -285,6 +290,7 @@ fn of_node(heard: &Heard, told: &Told) -> Vec<Finding> {
             .to_owned();
         found.push(finding(Kind::MemoryFull, place.as_str(), what, action));
     }
+    found.extend(outbox(told));
     if 0 < told.settling && told.control.as_ref().is_none_or(|known| 0 < known.lease_ms) {
         let what = format!("{} shards are settling with their chain", told.settling);
         let action = "wait some seconds; if it stays so, see to what is named above".to_owned();
@@ -304,6 +310,38 @@ fn of_node(heard: &Heard, told: &Told) -> Vec<Finding> {
         }
     }
     found
+}
+
+/// Writes that are refused, or will be, since another datacenter is too far behind.
+fn outbox(told: &Told) -> Option<Finding> {
+    let outbox = &told.outbox;
+    let (mib, max_mib) = (outbox.bytes >> 20, outbox.max_bytes >> 20);
+    let furthest = outbox.peers.iter().max_by_key(|peer| peer.behind_ms);
+    let furthest = furthest.map(|peer| peer.datacenter.clone()).unwrap_or_default();
+    let (what, behind) = match (&outbox.held_up_by, outbox.full_in_seconds) {
+        (Some(behind), _) => {
+            let what = format!(
+                "writes are refused with OUTBOXFULL: {mib} of {max_mib} MiB are kept for {behind}, \
+                 which is behind by {} s",
+                outbox.oldest_ms / 1_000
+            );
+            (what, behind.clone())
+        }
+        (None, Some(seconds)) if seconds < FULL_SOON_S && outbox.max_bytes / 4 <= outbox.bytes => {
+            let what = format!(
+                "{mib} of {max_mib} MiB are kept for {furthest}; at this rate writes are refused in \
+                 {seconds} s"
+            );
+            (what, furthest)
+        }
+        (None, _) => return None,
+    };
+    let action = format!(
+        "bring {behind} back, or mend the links to it: writes go on by themselves when it has caught \
+         up; to gain time raise limits.outbox in the files of the nodes and restart one after the \
+         other; if {behind} is lost for ever, `antecede topology plan remove {behind} --lost`"
+    );
+    Some(finding(Kind::OutboxFull, place_of(told), what, action))
 }
 
 /// Links of a node to others that run.

@@ -2,7 +2,7 @@
 
 use super::{
     findings::{Finding, Kind, of},
-    told::{Chain, Control, Disk, Heard, Lag, Link, Place, Told},
+    told::{Chain, Control, Disk, Heard, Lag, Link, PeerBehind, Place, Told},
     *,
 };
 
@@ -152,6 +152,26 @@ fn a_full_disk_and_what_it_keeps_from_serving_is_one_thing() {
     let text = Report::of(&heard).to_text();
     assert!(text.contains("3 MiB are free, writes leave 256 MiB"), "{text}");
     assert!(text.contains("df -h /data"), "{text}");
+}
+
+#[test]
+fn writes_that_are_held_up_name_the_datacenter_that_is_behind() {
+    let mut heard = without(&[]);
+    change(&mut heard, "1.1", |told| {
+        told.outbox.bytes = 300 << 20;
+        told.outbox.max_bytes = 1 << 30;
+        told.outbox.full_in_seconds = Some(600);
+        told.outbox.peers.push(PeerBehind { datacenter: "us".to_owned(), behind_ms: 60_000 });
+    });
+    assert_eq!(kinds(&heard), [(Kind::OutboxFull, "eu 1.1".to_owned())]);
+    assert!(of(&heard)[0].what.contains("kept for us; at this rate writes are refused in 600 s"));
+    change(&mut heard, "1.1", |told| told.outbox.held_up_by = Some("us".to_owned()));
+    let found = of(&heard);
+    assert!(found[0].what.starts_with("writes are refused with OUTBOXFULL: 300 of"), "{found:?}");
+    change(&mut heard, "1.1", |told| {
+        (told.outbox.held_up_by, told.outbox.full_in_seconds) = (None, Some(100_000));
+    });
+    assert!(kinds(&heard).is_empty(), "that is far away");
 }
 
 #[test]

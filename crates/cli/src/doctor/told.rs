@@ -39,6 +39,27 @@ pub(super) struct Told {
     pub(super) lag: Vec<Lag>,
     #[serde(default)]
     pub(super) nodes: Vec<Place>,
+    #[serde(default)]
+    pub(super) outbox: Outbox,
+}
+
+/// What a node keeps for other datacenters.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Outbox {
+    pub(super) bytes: u64,
+    pub(super) max_bytes: u64,
+    pub(super) oldest_ms: u64,
+    pub(super) full_in_seconds: Option<u64>,
+    pub(super) held_up_by: Option<String>,
+    #[serde(default)]
+    pub(super) peers: Vec<PeerBehind>,
+}
+
+/// How far another datacenter is behind.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct PeerBehind {
+    pub(super) datacenter: String,
+    pub(super) behind_ms: u64,
 }
 
 /// The agreement as a node sees it.

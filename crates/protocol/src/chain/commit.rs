@@ -12,12 +12,14 @@
 use antecede_model::{
     clock::{Now, Timestamp},
     ids::{Boot, LogIndex, NodeId, Position, ShardId},
+    refusal::Refusal,
 };
 
 use super::{FORWARD_MAX, MESSAGE_BYTES_MAX, RETRY_AFTER, Shard, after};
 use crate::{
     entry::Entry,
     event::Event,
+    geo::kept::Kept,
     machine::{Here, Lease, Outputs, Persisted, Room, Storage},
     message::{Body, Progress, Promise},
     mutation::Mutation,
@@ -418,18 +420,34 @@ impl Shard {
         if self.copying.lacks_history() {
             return; // What it fetches backwards must stay, or it is fetched again and again.
         }
+        if self.refuses_all == Some(Refusal::Gone) {
+            return; // What nobody has received may still be wanted: it is nowhere else.
+        }
+        while let Some(entry) = self.window.first_needed() {
+            let is_durable = entry.identity.position <= self.durable_to;
+            if !is_durable || !self.cuts.stable.covers(entry.origin, entry.stamp) {
+                break;
+            }
+            self.window.spare_first_needed();
+        }
         let kept = self.kept_for_others();
-        while let Some(entry) = self.window.front() {
-            let position = entry.identity.position;
+        while self.window.has_spare() {
             let is_kept = kept.is_some_and(|(behind, bytes_max)| {
-                behind < position && self.window.weight() <= bytes_max
+                behind <= self.window.cut_to() && self.window.weight() <= bytes_max
             });
-            let is_durable = position <= self.durable_to;
-            if is_kept || !is_durable || !self.cuts.stable.covers(entry.origin, entry.stamp) {
+            if is_kept {
                 break;
             }
             self.window.cut_front();
         }
+    }
+
+    /// What is kept here for other datacenters.
+    #[must_use]
+    pub fn kept(&self) -> Kept {
+        let (entries, bytes) = self.window.needed();
+        let oldest = self.window.first_needed().map(|entry| entry.visible_at);
+        Kept { bytes: bytes as u64, entries, oldest }
     }
 
     /// Commits again what is known to have been committed.

@@ -57,7 +57,7 @@ use self::{
     room::Shortage, settle::Settling, window::Window,
 };
 use crate::{
-    entry::Entry,
+    entry::{Entry, Seen},
     event::Event,
     geo::{
         dependency::Waiters, hand_on::HandingOn, inbox::Inbox, outbox::Outbox, stable::Collection,
@@ -451,6 +451,21 @@ impl Shard {
             is_handed_out: self.is_handed_out(),
             hlc: self.hlc.last(),
         })
+    }
+
+    /// What of an origin is applied and persisted here, once the replica has settled.
+    #[must_use]
+    pub fn applied_of(&self, origin: DatacenterId) -> Option<AppliedSet> {
+        let is_whole = self.neighbours.is_member && self.is_settled();
+        is_whole
+            .then(|| self.lines.get(&origin).map(|line| line.durable.clone()).unwrap_or_default())
+    }
+
+    /// The versions that a write of a key would find now; only the head knows them.
+    #[must_use]
+    pub fn newest_versions(&self, here: &Here, key: &[u8]) -> Option<Seen> {
+        let may_tell = self.neighbours.is_head() && self.is_settled() && self.may_answer(here);
+        may_tell.then(|| self.keys.newest(key).seen())
     }
 
     /// Whether the replica may answer clients.

@@ -33,6 +33,7 @@ use smallvec::SmallVec;
 use super::{DIRTY_MAX, Shard};
 use crate::{
     entry::{Body as EntryBody, Effect, Entry, Identity},
+    geo::kept::Behind,
     machine::{Here, Outputs, Room, Storage},
     message::{Body, Carried, LocalRequest, Place, Reply, Request},
     mutation::Mutation,
@@ -240,7 +241,10 @@ impl Shard {
         if operation.may_grow() && !storage.has_memory() {
             return Some(Refusal::OutOfMemory);
         }
-        self.short_of_room(here, storage).map(|node| Refusal::DiskFull { node })
+        if let Some(node) = self.short_of_room(here, storage) {
+            return Some(Refusal::DiskFull { node });
+        }
+        storage.held_up_by().map(Behind::refusal)
     }
 
     pub(super) fn evaluate_at_head(
@@ -502,8 +506,9 @@ impl Shard {
         out: &mut Outputs,
     ) {
         const KEYS_MAX: usize = 64;
-        if self.short_of_room(here, storage).is_some() || self.takes_no_writes {
-            return;
+        let is_short = self.short_of_room(here, storage).is_some();
+        if is_short || self.takes_no_writes || storage.held_up_by().is_some() {
+            return; // Reads hide what is over all the same.
         }
         let wall = here.now.wall.millis();
         let expired = self.keys.expired(wall, KEYS_MAX);

@@ -1,7 +1,9 @@
 //! Keeps the end of a shard's log in memory: what others may still need.
 //!
 //! The window holds a contiguous run of entries up to the log's end. Its front is cut once an
-//! entry is committed, survives a power loss everywhere in the chain, and is stable.
+//! entry is committed, survives a power loss everywhere in the chain, and is stable. What stays for
+//! replicas that are away though it could be cut is counted apart, so that the rest, what is kept
+//! for other datacenters, is known without a walk.
 //!
 //! Invariant: times of visibility grow along the log, so that a time is found by halving.
 
@@ -28,7 +30,16 @@ pub(crate) struct Window {
     last: Option<Identity>,
     /// The name of the entry right before the first one that is held.
     before: Option<Identity>,
+    /// Entries at the front that no other datacenter needs.
+    spare_count: usize,
+    /// Bytes of their bodies.
+    spare_bytes: usize,
 }
+
+/// Bytes that an entry takes beside its body: its own, its place, and the head of the body's block.
+const BESIDE_BODY: usize = size_of::<Entry>() + size_of::<LogIndex>() + 4 * size_of::<usize>();
+/// Room for so many entries is never given back.
+const ROOM_MIN: usize = 1_024;
 
 impl Window {
     /// The window of a log of which nothing is held but the name of its last entry.
@@ -65,7 +76,31 @@ impl Window {
 
     /// Bytes that the entries take, about.
     pub(crate) fn weight(&self) -> usize {
-        self.bytes + self.entries.len() * (size_of::<Entry>() + size_of::<LogIndex>())
+        self.bytes + self.entries.len() * BESIDE_BODY
+    }
+
+    /// How many entries other datacenters may need, and the bytes that they take, about.
+    pub(crate) fn needed(&self) -> (u64, usize) {
+        let count = self.entries.len() - self.spare_count;
+        (count as u64, self.bytes - self.spare_bytes + count * BESIDE_BODY)
+    }
+
+    /// Whether the first entry that is held is one that no other datacenter needs.
+    pub(crate) const fn has_spare(&self) -> bool {
+        0 < self.spare_count
+    }
+
+    /// The first entry that other datacenters may need.
+    pub(crate) fn first_needed(&self) -> Option<&Entry> {
+        self.entries.get(self.spare_count)
+    }
+
+    /// Notes that no other datacenter needs the first entry that they might.
+    pub(crate) fn spare_first_needed(&mut self) {
+        let entry =
+            self.entries.get(self.spare_count).expect("only an entry that is held is spared");
+        self.spare_bytes += entry.body_bytes();
+        self.spare_count += 1;
     }
 
     /// The name of the log's last entry.
@@ -77,11 +112,6 @@ impl Window {
     pub(crate) fn at(&self, position: Position) -> Option<&Entry> {
         let offset = position.0.checked_sub(self.cut_to.0 + 1)?;
         self.entries.get(usize::try_from(offset).ok()?)
-    }
-
-    /// The first entry that is held.
-    pub(crate) fn front(&self) -> Option<&Entry> {
-        self.entries.front()
     }
 
     /// Entries up to a position, this one included, backwards.
@@ -137,6 +167,7 @@ impl Window {
         self.bytes += entry.body_bytes();
         self.cut_to = Position(self.cut_to.0 - 1);
         self.before = None; // Not known until the next one is put before it.
+        (self.spare_count, self.spare_bytes) = (0, 0);
         self.entries.push_front(entry);
         self.places.push_front(place);
         true
@@ -147,8 +178,22 @@ impl Window {
         let entry = self.entries.pop_front().expect("only an entry that is held is cut");
         self.places.pop_front();
         self.bytes -= entry.body_bytes();
+        if let Some(spare) = self.spare_count.checked_sub(1) {
+            self.spare_count = spare;
+            self.spare_bytes -= entry.body_bytes();
+        }
         self.cut_to = self.cut_to.next();
         self.before = Some(entry.identity);
+        self.give_room_back();
+    }
+
+    /// Gives memory back after a long window has become short.
+    fn give_room_back(&mut self) {
+        let room = self.entries.capacity();
+        if ROOM_MIN < room && self.entries.len() < room / 8 {
+            self.entries.shrink_to(room / 4);
+            self.places.shrink_to(room / 4);
+        }
     }
 
     /// Takes back the entries behind a position that is held, or is the one before the first.
@@ -157,6 +202,9 @@ impl Window {
             let entry = self.entries.pop_back().expect("there is one");
             self.places.pop_back();
             self.bytes -= entry.body_bytes();
+        }
+        if self.entries.len() < self.spare_count {
+            (self.spare_count, self.spare_bytes) = (self.entries.len(), self.bytes);
         }
         self.last = self.identity_at(self.end());
     }

@@ -190,6 +190,14 @@ impl CutKeeper {
         self.datacenters.get(&datacenter).map(|(cut, _)| cut)
     }
 
+    /// The other datacenter that has applied least of what began here, and up to where it has;
+    /// `None` for one that has not been heard of.
+    #[must_use]
+    pub fn furthest_behind(&self, here: DatacenterId) -> Option<(DatacenterId, Option<Timestamp>)> {
+        let applied = |peer| self.applied_at(peer).map(|cut| cut.at(here));
+        self.configuration.peers(here).map(|peer| (peer, applied(peer))).min_by_key(|(_, to)| *to)
+    }
+
     fn on_report(&mut self, here: &Here, from: NodeId, report: CutReport, out: &mut Outputs) {
         let is_known = self.configuration.datacenter(from.datacenter).is_some();
         if report.membership != self.configuration.membership.epoch || !is_known {

@@ -14,6 +14,8 @@ pub mod dependency;
 pub mod hand_on;
 /// Entries from another datacenter, in order and once.
 pub mod inbox;
+/// How much is kept for datacenters that are behind, and when that is too much.
+pub mod kept;
 /// Committed entries on their way to another datacenter.
 pub mod outbox;
 /// Ticks of idle shards, and what may be collected.

@@ -21,6 +21,9 @@ use crate::{
     mutation::Mutation,
 };
 
+/// How long a head waits between two ticks while it takes no writes of clients, since too much is kept
+/// for others.
+const HELD_UP_PAUSE: Duration = Duration::from_secs(10);
 /// Stable cuts that are remembered until second stability; older ones stand for newer ones.
 const NOTED_MAX: usize = 64;
 /// Tombstones that are collected in one step.
@@ -61,9 +64,16 @@ impl Shard {
             return;
         }
         let newest = self.lines.get(&own).map(|line| line.received.watermark());
+        // While no writes are taken, nothing begins here that a promise could be wanted for; and what
+        // nobody may write must not be filled with promises.
+        let is_held_up = storage.held_up_by().is_some();
         let is_recent = newest.is_some_and(|newest| {
             let is_followed = newest.millis() < later(self.cuts.followed_to, UNFOLLOWED_EVERY);
-            let every = if is_followed { CUTS_EVERY / 2 } else { UNFOLLOWED_EVERY };
+            let every = match (is_held_up, is_followed) {
+                (true, _) => HELD_UP_PAUSE,
+                (false, true) => CUTS_EVERY / 2,
+                (false, false) => UNFOLLOWED_EVERY,
+            };
             here.now.wall.millis() < later(newest, every)
         });
         if is_recent {

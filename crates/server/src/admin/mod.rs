@@ -18,15 +18,21 @@ use crate::control::deployment::Deployment;
 use crate::node::Node;
 use crate::peer::LinkShaper;
 
+/// What of a datacenter's writes is applied.
+mod applied;
 /// Chains and the agreement.
 mod chains;
 /// Delays and cuts on request.
 mod faults;
+/// What is kept for other datacenters.
+mod outbox;
 /// What a node tells of itself.
 mod status;
 /// Which datacenters there are.
 mod topology;
+pub use applied::{AppliedShard, AppliedStatus, KeysAsked, VersionsFound};
 pub use chains::{ChainStatus, ControlStatus};
+pub use outbox::{OutboxStatus, PeerBehind};
 pub use status::{ColdStatus, DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
 pub(crate) use status::{cold_of, metrics_of, status_of};
 pub use topology::{Topology, TopologyGone, TopologyMember, TopologyStatus};
@@ -65,6 +71,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/topology", get(topology::show).post(topology::apply))
         .route("/v1/topology/plan", post(topology::plan));
+    let router = applied::add(router);
     let router = if has_faults { faults::add(router) } else { router };
     router.with_state(admin)
 }

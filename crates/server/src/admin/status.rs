@@ -8,6 +8,7 @@ use serde::Serialize;
 use super::chains::{
     ChainStatus, ControlStatus, Counts, can_lose, chains_of, control_of, trouble_of,
 };
+use super::outbox::{OutboxStatus, outbox_of, set_outbox};
 use super::topology::{STANDINGS, TopologyStatus, topology_here};
 use crate::clock;
 use crate::config::NodeAddresses;
@@ -70,6 +71,8 @@ pub struct Status {
     pub links: Vec<LinkStatus>,
     /// How far behind other datacenters this one is.
     pub lag: Vec<DatacenterLag>,
+    /// What is kept for other datacenters.
+    pub outbox: OutboxStatus,
 }
 
 /// Values of a node that are on disk only.
@@ -257,6 +260,7 @@ pub(crate) fn status_of(node: &Node) -> Status {
         nodes: nodes_of(node),
         links,
         lag: lag_of(node),
+        outbox: outbox_of(node),
     }
 }
 
@@ -352,6 +356,7 @@ fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatu
              writes leave {reserve_bytes}"
         ));
     }
+    reasons.extend(outbox_of(node).trouble());
     if node.checkpoints.is_disk_full() {
         reasons.push("the disk is full, the log is not cut".to_owned());
     }
@@ -414,15 +419,15 @@ pub(crate) fn metrics_of(node: &Node) -> String {
     set("antecede_checkpoint_milliseconds", status.log.checkpoint_ms);
     telemetry.checkpoints.absolute(status.log.checkpoints);
     telemetry.checkpoint_keys.absolute(status.log.checkpoint_keys);
+    set_outbox(node, &status.outbox);
     if let Some(disk) = &status.log.disk {
         set("antecede_disk_free_bytes", disk.free_bytes);
     }
     let registry = &node.registry;
-    let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-    telemetry.connections.absolute(read(&registry.connections));
-    telemetry.refused_connections.absolute(read(&registry.refused));
-    telemetry.read_bytes.absolute(read(&registry.read_bytes));
-    telemetry.written_bytes.absolute(read(&registry.written_bytes));
+    telemetry.connections.absolute(count_of(&registry.connections));
+    telemetry.refused_connections.absolute(count_of(&registry.refused));
+    telemetry.read_bytes.absolute(count_of(&registry.read_bytes));
+    telemetry.written_bytes.absolute(count_of(&registry.written_bytes));
     set("antecede_epoch", status.epoch);
     let configuration = node.configuration();
     if let Some(part) = configuration.datacenter(node.id.datacenter) {
@@ -461,7 +466,7 @@ pub(crate) fn metrics_of(node: &Node) -> String {
 }
 
 /// A number as metrics have it; beyond 2^53 it is only near.
-fn float(value: u64) -> f64 {
+pub(super) fn float(value: u64) -> f64 {
     let [high, low] = [value >> 32, value & 0xffff_ffff];
     let part = |half: u64| u32::try_from(half).map_or(0.0, f64::from);
     part(high) * 4_294_967_296.0 + part(low)

@@ -386,6 +386,15 @@ pub const KEYS: &[Key] = &[
          that could go there, and without storage.folder at once. 0: no limit.",
     ),
     key(
+        "limits.outbox",
+        Kind::Size,
+        Some("\"1GiB\""),
+        "",
+        "Memory of a node for writes that another datacenter has not applied yet, about 200 bytes each\n\
+         and the key and value. Beyond it writes are refused with OUTBOXFULL until that datacenter has\n\
+         caught up; set it alike on all nodes. 0: no limit.",
+    ),
+    key(
         "limits.connections",
         Kind::Integer,
         Some("10000"),

@@ -155,6 +155,8 @@ pub struct ControlConfig {
 pub struct Limits {
     /// Bytes of memory beyond which writes that may grow the data are refused; 0: no limit.
     pub memory_bytes_max: u64,
+    /// Bytes that are kept for other datacenters beyond which writes are refused; 0: no limit.
+    pub outbox_bytes_max: u64,
     /// Client connections at a time.
     pub connections_max: usize,
     /// Bytes of an unfinished command.

@@ -472,6 +472,7 @@ fn check_embedded(source: &Source<'_>, config: &Config) -> Result<(), ConfigErro
 fn limits(source: &Source<'_>) -> Result<Limits, ConfigError> {
     Ok(Limits {
         memory_bytes_max: source.size("limits.maxmemory")?,
+        outbox_bytes_max: source.size("limits.outbox")?,
         connections_max: source.count("limits.connections")?,
         query_bytes_max: source.size_in_memory("limits.query_buffer")?,
         output_bytes_max: source.size_in_memory("limits.output_buffer")?,

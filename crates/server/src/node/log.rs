@@ -22,6 +22,7 @@ use antecede_model::{
     ids::{LogIndex, ShardId},
 };
 use antecede_protocol::{
+    geo::kept::Behind,
     machine::{Persisted, Room, Storage},
     record::Record,
 };
@@ -357,5 +358,9 @@ impl Storage for Appender<'_> {
 
     fn has_memory(&self) -> bool {
         self.node.has_memory()
+    }
+
+    fn held_up_by(&self) -> Option<Behind> {
+        self.node.outbox.held_up_by()
     }
 }

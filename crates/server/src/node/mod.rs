@@ -39,6 +39,7 @@ use self::current::Current;
 use self::log::{Appender, NodeLog};
 use self::mailbox::Sessions;
 use self::memory::Memory;
+use self::outbox::Outbox;
 use self::timers::Timers;
 use crate::clock;
 use crate::config::Config;
@@ -66,6 +67,8 @@ pub(crate) mod memory;
 pub use memory::MemoryFigure;
 /// Start: recovery, boot number.
 pub(crate) mod open;
+/// What is kept for other datacenters.
+pub(crate) mod outbox;
 pub use open::StartError;
 /// Exchange of configurations.
 mod reconfigure;
@@ -144,6 +147,7 @@ pub(crate) struct Node {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) cold: ColdValues,
     pub(crate) memory: Memory,
+    pub(crate) outbox: Outbox,
     pub(crate) sessions: Sessions,
     pub(crate) links: Links,
     pub(crate) timers: Timers,
@@ -338,7 +342,7 @@ impl Node {
         }
     }
 
-    fn here(&self, now: Now) -> Here {
+    pub(crate) fn here(&self, now: Now) -> Here {
         Here {
             node: self.id,
             boot: self.boot,
@@ -603,6 +607,7 @@ impl Node {
         let is_late = log::SYNC_LAG_MAX < self.log.sync_lag(work.now);
         self.is_sync_late.store(is_late, Ordering::Relaxed);
         self.tell_keeper(CutInput::Watermarks(&watermarks), work);
+        self.count_kept(work.now);
         let cuts = self.cuts();
         for shard in self.shards() {
             self.input(shard, Input::Cuts(&cuts), work);

@@ -44,6 +44,7 @@ use super::free::FreeSpace;
 use super::log::{NodeLog, PENDING_BYTES_MAX};
 use super::mailbox::Sessions;
 use super::memory::{Memory, MemoryFigure};
+use super::outbox::Outbox;
 use super::timers::Timers;
 use super::{Node, Replica, Work, members};
 use crate::clock;
@@ -240,7 +241,6 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let free = FreeSpace::of(folder, config.storage.reserve_bytes);
     let found = (recovered.floor, recovered.bytes);
     let log = NodeLog::new(shared, folder.is_none(), config.max_clock_drift, found, free);
-    let memory = Memory::new(parts.memory_figure, config.limits.memory_bytes_max);
     let telemetry = Telemetry::new(&config);
     let links = Links::new(&config, deployment, boot, &parts.shaper);
     links.extend(&configuration, &config, &telemetry);
@@ -260,7 +260,8 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         log,
         cold: ColdValues::new(recovered.checkpoints.is_some()),
         checkpoints: Checkpoints::new(recovered.checkpoints),
-        memory,
+        memory: Memory::new(parts.memory_figure, config.limits.memory_bytes_max),
+        outbox: Outbox::new(config.limits.outbox_bytes_max),
         sessions: Sessions::starting_at(clock::wall()),
         links,
         timers: Timers::default(),

@@ -20,13 +20,20 @@ const LOCK_NAME: &str = "lock";
 pub struct RealDisk {
     folder: PathBuf,
     directory: File,
+    is_written: bool,
 }
 
 impl RealDisk {
     /// Opens a folder, which is made if it is missing.
     pub fn open(folder: &Path) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
-        Ok(Self { folder: folder.to_path_buf(), directory: File::open(folder)? })
+        Ok(Self { folder: folder.to_path_buf(), directory: File::open(folder)?, is_written: true })
+    }
+
+    /// Opens a folder that is there, so that nothing in it can be changed.
+    pub fn open_to_read(folder: &Path) -> io::Result<Self> {
+        let directory = File::open(folder)?;
+        Ok(Self { folder: folder.to_path_buf(), directory, is_written: false })
     }
 }
 
@@ -39,6 +46,13 @@ impl Disk for RealDisk {
     }
 
     fn lock(&self) -> io::Result<File> {
+        if !self.is_written {
+            let found = File::open(self.path(LOCK_NAME));
+            let is_missing = found.as_ref().is_err_and(|e| e.kind() == io::ErrorKind::NotFound);
+            let file = if is_missing { self.directory.try_clone()? } else { found? };
+            rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+            return Ok(file);
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
@@ -73,7 +87,7 @@ impl Disk for RealDisk {
     }
 
     fn open(&self, name: &str) -> io::Result<File> {
-        OpenOptions::new().read(true).write(true).open(self.path(name))
+        OpenOptions::new().read(true).write(self.is_written).open(self.path(name))
     }
 
     fn size(&self, file: &File) -> io::Result<u64> {

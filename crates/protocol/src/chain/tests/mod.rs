@@ -7,6 +7,8 @@ mod catching_up;
 mod checkpoints;
 /// Values that are on disk only.
 mod cold;
+/// What is kept for a datacenter that is behind.
+mod kept;
 /// A datacenter alone.
 mod lone;
 /// Requests with an id.
@@ -27,7 +29,10 @@ use antecede_model::{
 use super::*;
 use crate::{
     entry::Identity,
-    geo::cuts::{CutInput, CutKeeper},
+    geo::{
+        cuts::{CutInput, CutKeeper},
+        kept::{Behind, Bound, Kept},
+    },
     machine::{Lease, Room},
     message::{Carried, Place, Reply},
     record::Record,
@@ -42,6 +47,7 @@ struct Disk {
     records: Vec<Vec<u8>>,
     persisted: usize,
     room: Room,
+    held_up_by: Option<Behind>,
 }
 
 impl Storage for Disk {
@@ -64,6 +70,10 @@ impl Storage for Disk {
     fn has_memory(&self) -> bool {
         true
     }
+
+    fn held_up_by(&self) -> Option<Behind> {
+        self.held_up_by
+    }
 }
 
 #[derive(Debug)]
@@ -71,6 +81,7 @@ struct Node {
     boot: Boot,
     shards: BTreeMap<ShardId, Shard>,
     keeper: CutKeeper,
+    bound: Bound,
     disk: Disk,
     is_up: bool,
     holds_disk: bool,
@@ -124,6 +135,7 @@ impl Deployment {
                     boot: Boot(0),
                     shards: BTreeMap::new(),
                     keeper: CutKeeper::new(Arc::clone(&configuration), node.datacenter),
+                    bound: Bound::new(0),
                     disk: Disk::default(),
                     is_up: false,
                     holds_disk: false,
@@ -311,6 +323,10 @@ impl Deployment {
             .collect();
         state.keeper.handle(&here, CutInput::Watermarks(&watermarks), &mut out);
         let cuts = Arc::clone(state.keeper.cuts());
+        let kept = state.shards.values().map(Shard::kept).fold(Kept::default(), Kept::with);
+        let behind = state.keeper.furthest_behind(node.datacenter).map(|(peer, _)| peer);
+        state.bound.update(here.now, kept, behind);
+        state.disk.held_up_by = state.bound.held_up_by();
         self.take(node, out);
         for shard in shards {
             self.tell(node, *shard, Input::Cuts(&cuts));
@@ -902,6 +918,8 @@ mod windows {
         cut_to: usize,
         /// Whether the name of the last entry before the window is known.
         knows_before: bool,
+        /// How many of the entries that are held nobody needs.
+        spare: usize,
     }
 
     impl Both {
@@ -915,7 +933,12 @@ mod windows {
                         let place = LogIndex(self.log.len() as u64);
                         self.window.push(self.log[self.log.len() - 1].clone(), place);
                     }
+                    6 if self.spare < held => {
+                        self.window.spare_first_needed();
+                        self.spare += 1;
+                    }
                     2 if 0 < held => {
+                        self.spare = self.spare.saturating_sub(1);
                         self.window.cut_front();
                         self.cut_to += 1;
                         self.knows_before = true;
@@ -931,10 +954,11 @@ mod windows {
                 let to = self.log.len().saturating_sub(count).max(kept);
                 self.window.cut_back(Position(to as u64));
                 self.log.truncate(to);
+                self.spare = self.spare.min(to - self.cut_to);
             }
             if kind == 5 {
                 self.window = Window::behind(self.log.last().map(|entry| entry.identity));
-                (self.cut_to, self.knows_before) = (self.log.len(), true);
+                (self.cut_to, self.knows_before, self.spare) = (self.log.len(), true, 0);
             }
         }
 
@@ -951,6 +975,7 @@ mod windows {
             assert!(self.window.push_front(before, LogIndex(position)));
             self.cut_to -= 1;
             self.knows_before = false;
+            self.spare = 0;
         }
 
         fn check(&self) {
@@ -960,7 +985,7 @@ mod windows {
             let held = &self.log[self.cut_to..];
             assert!(window.after(Position(0)).eq(held));
             assert!(window.before(window.end()).eq(held.iter().rev()));
-            assert_eq!(window.front(), held.first());
+            assert_eq!(window.first_needed(), held.get(self.spare));
             for at in 0..=self.log.len() {
                 let first = (at.max(self.cut_to) < self.log.len()).then(|| at.max(self.cut_to) + 1);
                 let place = first.map(|first| LogIndex(first as u64));
@@ -973,6 +998,13 @@ mod windows {
             }
             let bytes: usize = held.iter().map(Entry::body_bytes).sum();
             assert_eq!(window.bytes(), bytes);
+            assert_eq!(window.has_spare(), 0 < self.spare);
+            let needed = &held[self.spare..];
+            let bytes: usize = needed.iter().map(Entry::body_bytes).sum();
+            let least = bytes + size_of_val(needed);
+            let (count, weight) = window.needed();
+            assert_eq!(count, needed.len() as u64);
+            assert!(least <= weight && weight <= bytes + 2 * size_of_val(needed));
             assert_eq!(window.last(), self.log.last().map(|entry| entry.identity));
             for at in 0..=self.log.len() {
                 let identity = at.checked_sub(1).map(|at| self.log[at].identity);
@@ -994,10 +1026,10 @@ mod windows {
     proptest! {
         #[test]
         fn a_window_is_the_end_of_a_log_whatever_is_cut_and_put_before_it(
-            steps in vec((0_u8..6, 0_usize..5, 1_u64..4), 1..30),
+            steps in vec((0_u8..7, 0_usize..5, 1_u64..4), 1..30),
         ) {
             let (window, log) = (Window::default(), Vec::new());
-            let mut both = Both { window, log, cut_to: 0, knows_before: false };
+            let mut both = Both { window, log, cut_to: 0, knows_before: false, spare: 0 };
             for step in steps {
                 both.step(step);
                 both.check();

@@ -13,6 +13,7 @@ use antecede_model::{
 };
 use antecede_protocol::{
     copied::Start,
+    geo::kept::Behind,
     machine::{Persisted, Room, Storage},
     record::Record,
 };
@@ -57,6 +58,10 @@ impl Storage for Disk {
 
     fn has_memory(&self) -> bool {
         true
+    }
+
+    fn held_up_by(&self) -> Option<Behind> {
+        None
     }
 }
 

@@ -1,0 +1,145 @@
+//! What is kept for a datacenter that is behind: counted, bounded, and let go of.
+
+use antecede_model::{ids::MembershipEpoch, membership::Gone, refusal::Refusal};
+
+use super::*;
+
+/// What the nodes of a datacenter keep for others.
+fn kept(deployment: &Deployment, datacenter: u16) -> Vec<Kept> {
+    let nodes = deployment.nodes.iter().filter(|(id, _)| id.datacenter == dc(datacenter));
+    let sum = |node: &Node| node.shards.values().map(Shard::kept).fold(Kept::default(), Kept::with);
+    nodes.map(|(_, node)| sum(node)).collect()
+}
+
+fn bound_all(deployment: &mut Deployment, bytes: u64) {
+    for node in deployment.nodes.values_mut() {
+        node.bound = Bound::new(bytes);
+    }
+}
+
+fn is_refused_for(response: &Response, datacenter: u16) -> bool {
+    matches!(
+        response,
+        Response::Refused(Refusal::OutboxFull { behind, .. }) if *behind == dc(datacenter)
+    )
+}
+
+#[test]
+fn writes_are_refused_at_the_limit_until_the_datacenter_that_is_behind_has_caught_up() {
+    let mut deployment = Deployment::of(3, 2, 2);
+    deployment.put(1, "k", "before");
+    deployment.pass(3000);
+    bound_all(&mut deployment, 100_000);
+    deployment.cut_off(1, 3);
+    deployment.cut_off(2, 3);
+    let mut taken = 0;
+    let refused = loop {
+        let response = deployment.put(1, "k", &"v".repeat(1_000)).response;
+        if response != Response::Ok {
+            break response;
+        }
+        taken += 1;
+        assert!(taken < 200, "there is a limit");
+        deployment.pass(250);
+    };
+    assert!(is_refused_for(&refused, 3), "{refused:?}");
+    assert!((60..=100).contains(&taken), "{taken} writes of a kilobyte reach the limit");
+    assert_eq!(deployment.get(1, "k"), value(&"v".repeat(1_000)), "reads go on");
+    let at_2 = deployment.put(2, "other", "v").response;
+    assert!(is_refused_for(&at_2, 3), "the second keeps as much for the third: {at_2:?}");
+    deployment.cut.clear();
+    deployment.pass(3000);
+    assert_eq!(deployment.put(1, "k", "after").response, Response::Ok);
+    deployment.pass(3000);
+    for datacenter in 1..=3 {
+        assert_eq!(deployment.get(datacenter, "k"), value("after"));
+        let of_ticks = |kept: &Kept| kept.entries <= 4 && kept.bytes < 1_000;
+        assert!(kept(&deployment, datacenter).iter().all(of_ticks), "the last ticks stay");
+    }
+}
+
+#[test]
+fn what_others_write_is_taken_also_beyond_the_limit() {
+    let mut deployment = Deployment::of(3, 2, 2);
+    deployment.put(1, "k", "before");
+    deployment.pass(3000);
+    deployment.cut_off(1, 3);
+    deployment.cut_off(2, 3);
+    deployment.put(1, "k", "mine");
+    deployment.pass(3000); // So that the second has applied what the third has not.
+    for node in deployment.nodes.values_mut().take(2) {
+        node.bound = Bound::new(1); // The nodes of the first datacenter.
+    }
+    deployment.pass(1000);
+    let refused = deployment.put(1, "k", "refused").response;
+    assert!(is_refused_for(&refused, 3), "{refused:?}");
+    assert_eq!(deployment.put(2, "k", "from two").response, Response::Ok);
+    deployment.pass(1000);
+    assert_eq!(deployment.get(1, "k"), value("from two"));
+}
+
+#[test]
+fn replicas_of_a_chain_keep_the_same_for_others() {
+    let mut deployment = Deployment::of(2, 3, 4);
+    deployment.cut_off(1, 2);
+    let first = deployment.put(1, "k", "v").wrote.map(|dependency| dependency.stamp);
+    for number in 0..50 {
+        deployment.put(1, &format!("k{number}"), "v");
+    }
+    deployment.pass(1000);
+    let all = kept(&deployment, 1);
+    assert!(50 <= all[0].entries && all.iter().all(|one| *one == all[0]), "{all:?}");
+    assert_eq!(all[0].oldest, first);
+}
+
+#[test]
+fn promises_of_quiet_shards_do_not_fill_what_nobody_may_write() {
+    let mut deployment = Deployment::of(2, 1, 2);
+    deployment.put(1, "k", "before");
+    deployment.pass(3000);
+    deployment.cut_off(1, 2);
+    deployment.put(1, "k", "mine");
+    deployment.pass(10_000);
+    let without = kept(&deployment, 1)[0].entries;
+    bound_all(&mut deployment, 1);
+    deployment.pass(30_000);
+    let after = kept(&deployment, 1)[0].entries;
+    assert!(40 <= without, "{without} entries: quiet shards tick");
+    assert!(after <= without + 8, "{after} entries after {without}");
+    assert!(without < after, "they still tick");
+}
+
+#[test]
+fn a_datacenter_that_is_gone_lets_go_of_nothing_that_others_may_lack() {
+    let mut deployment = Deployment::of(2, 1, 1);
+    deployment.cut_off(1, 2);
+    deployment.put(1, "k", "of one only");
+    let node = deployment.replica(1, "k", 0);
+    let before = kept(&deployment, 1)[0];
+    let mut next = Configuration::clone(&deployment.configuration);
+    let mut members = next.membership.as_ref().clone();
+    members.members.remove(&dc(1));
+    members.epoch = MembershipEpoch(members.epoch.0 + 1);
+    let gone = Gone { name: "dc1".to_owned(), was_lost: true, since: members.epoch };
+    members.gone.insert(dc(1), gone);
+    next.adopt_membership(&Arc::new(members), Some(dc(1)));
+    deployment.configuration = Arc::new(next);
+    deployment.crash(node);
+    let next = Arc::clone(&deployment.configuration);
+    deployment.nodes.get_mut(&node).unwrap().keeper = CutKeeper::new(next, dc(1));
+    deployment.start(node); // It has heard of it, and takes it from its folder.
+    assert!(matches!(deployment.get(1, "k"), Response::Refused(Refusal::Gone)));
+    deployment.pass(3000);
+    let after = kept(&deployment, 1)[0];
+    assert!(before.entries <= after.entries, "{after:?} of {before:?}");
+}
+
+#[test]
+fn what_is_kept_for_replicas_that_are_away_is_not_kept_for_other_datacenters() {
+    let mut deployment = Deployment::of(1, 2, 1);
+    for number in 0..50 {
+        deployment.put(1, &format!("k{number}"), "v");
+    }
+    deployment.pass(1000);
+    assert_eq!(kept(&deployment, 1), [Kept::default(); 2]);
+}
