@@ -370,8 +370,8 @@ pub enum CutScope {
         shards: Vec<(ShardId, ShardId)>,
         /// Per origin the smallest watermark.
         applied: Cut,
-        /// Whether an entry that is not a tick is still not stable, or someone waits for ticks.
-        wants_ticks: bool,
+        /// Up to when promises are wanted: something of that time is not stable, or waits for them.
+        ticks_to: Timestamp,
         /// Whether these shards have handed out what the membership asks for.
         is_handed_out: bool,
     },
@@ -379,7 +379,7 @@ pub enum CutScope {
     Datacenter {
         /// Per origin.
         applied: Cut,
-        /// Whether ticks are wanted from this datacenter's peers.
-        wants_ticks: bool,
+        /// Up to when promises are wanted from this datacenter's peers.
+        ticks_to: Timestamp,
     },
 }

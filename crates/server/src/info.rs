@@ -288,8 +288,10 @@ impl Node {
         self.configuration()
             .peers(self.id.datacenter)
             .map(|peer| {
-                let lag = now.saturating_sub(cuts.applied.at(peer).millis());
-                (peer, Duration::from_millis(if cuts.wants_ticks { lag } else { 0 }))
+                let applied_to = cuts.applied.at(peer);
+                // Nobody knows of anything that is newer than what promises are wanted for.
+                let lag = now.saturating_sub(applied_to.millis());
+                (peer, Duration::from_millis(if applied_to < cuts.ticks_to { lag } else { 0 }))
             })
             .collect()
     }

@@ -125,13 +125,21 @@ pub struct Cuts {
     pub stable: Cut,
     /// Applied in this datacenter.
     pub applied: Cut,
-    /// Whether ticks are wanted.
-    pub wants_ticks: bool,
+    /// Up to when promises are wanted; zero: none are.
+    pub ticks_to: Timestamp,
     /// Up to where the other datacenter that has most of what began here has all of it; the end of
     /// time where there is no other.
     pub followed_to: Timestamp,
     /// At least every logical time that the tails had when they reported what went into `stable`.
     pub hlc: Timestamp,
+}
+
+impl Cuts {
+    /// Whether any promise is wanted.
+    #[must_use]
+    pub fn wants_ticks(&self) -> bool {
+        self.ticks_to != Timestamp::ZERO
+    }
 }
 
 /// Limits and settings of a replica.
@@ -166,8 +174,9 @@ pub struct ShardOptions {
 pub struct Watermarks {
     /// Per origin, how far its line is applied and persisted here.
     pub applied: Vec<(DatacenterId, Timestamp)>,
-    /// Whether it holds something that is not stable yet, or waits for ticks.
-    pub wants_ticks: bool,
+    /// Up to when it wants promises: of that time is something that is not stable yet, or waits for
+    /// them; zero if nothing is.
+    pub ticks_to: Timestamp,
     /// Whether it has handed out what the membership asks for.
     pub is_handed_out: bool,
     /// The tail's logical time.
@@ -447,7 +456,7 @@ impl Shard {
         }
         Some(Watermarks {
             applied,
-            wants_ticks: self.wants_ticks(),
+            ticks_to: self.ticks_wanted_to(),
             is_handed_out: self.is_handed_out(),
             hlc: self.hlc.last(),
         })

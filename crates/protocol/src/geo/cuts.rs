@@ -58,7 +58,7 @@ pub enum CutInput<'a> {
 struct NodePart {
     shards: Vec<(ShardId, ShardId)>,
     applied: Cut,
-    wants_ticks: bool,
+    ticks_to: Timestamp,
     is_handed_out: bool,
     hlc: Timestamp,
 }
@@ -70,13 +70,13 @@ pub struct CutKeeper {
     mutations: Mutations,
     /// What the nodes of this datacenter said last, this one too.
     nodes: BTreeMap<NodeId, NodePart>,
-    /// What datacenters have applied, and whether they want ticks; this one too.
-    datacenters: BTreeMap<DatacenterId, (Cut, bool)>,
+    /// What datacenters have applied, and up to when they want ticks; this one too.
+    datacenters: BTreeMap<DatacenterId, (Cut, Timestamp)>,
     cuts: Arc<Cuts>,
     /// In a datacenter that is being added: what it must have applied of every other one before it
     /// may answer anybody; known once all of its shards have copied.
     opens_at: Option<Timestamp>,
-    last_sent: Option<(NodePart, Cut, bool)>,
+    last_sent: Option<(NodePart, Cut, Timestamp)>,
     quiet_rounds: u32,
 }
 
@@ -217,17 +217,17 @@ impl CutKeeper {
             out.early(from, Message::AskConfiguration(from.datacenter));
         }
         match report.scope {
-            CutScope::Node { shards, applied, wants_ticks, is_handed_out } => {
+            CutScope::Node { shards, applied, ticks_to, is_handed_out } => {
                 let is_current = report.epoch == self.configuration.epoch(own);
                 if from.datacenter != own || !is_current {
                     out.event(Event::StaleMessage { from });
                     return;
                 }
                 let hlc = report.hlc;
-                let part = NodePart { shards, applied, wants_ticks, is_handed_out, hlc };
+                let part = NodePart { shards, applied, ticks_to, is_handed_out, hlc };
                 self.nodes.insert(from, part);
             }
-            CutScope::Datacenter { applied, wants_ticks } => {
+            CutScope::Datacenter { applied, ticks_to } => {
                 if from.datacenter == own {
                     return;
                 }
@@ -235,7 +235,7 @@ impl CutKeeper {
                 for (origin, to) in applied.iter() {
                     known.0.advance(origin, to);
                 }
-                known.1 = wants_ticks;
+                known.1 = ticks_to;
                 self.note_hlc(report.hlc);
             }
         }
@@ -253,28 +253,28 @@ impl CutKeeper {
         let part = NodePart {
             shards: runs(watermarks.iter().map(|(shard, _)| *shard)),
             applied: smallest(watermarks.iter().map(|(_, part)| part)),
-            wants_ticks: watermarks.iter().any(|(_, part)| part.wants_ticks),
+            ticks_to: watermarks.iter().map(|(_, part)| part.ticks_to).max().unwrap_or_default(),
             is_handed_out: watermarks.iter().all(|(_, part)| part.is_handed_out),
             hlc,
         };
         self.nodes.insert(here.node, part.clone());
         self.combine(own);
-        let (applied, wants_ticks) = self.datacenters.get(&own).cloned().unwrap_or_default();
+        let (applied, ticks_to) = self.datacenters.get(&own).cloned().unwrap_or_default();
         let is_same = self.last_sent.as_ref().is_some_and(|(sent, cut, wants)| {
             sent.shards == part.shards
                 && sent.applied == part.applied
-                && sent.wants_ticks == part.wants_ticks
+                && sent.ticks_to == part.ticks_to
                 && sent.is_handed_out == part.is_handed_out
                 && *cut == applied
-                && *wants == wants_ticks
+                && *wants == ticks_to
         });
         self.quiet_rounds = if is_same { self.quiet_rounds.saturating_add(1) } else { 0 };
         let is_heartbeat = self.quiet_rounds.is_multiple_of(HEARTBEAT_ROUNDS);
         if REPEAT_ROUNDS < self.quiet_rounds && !is_heartbeat {
             return;
         }
-        self.last_sent = Some((part.clone(), applied.clone(), wants_ticks));
-        self.send(here, part, &applied, wants_ticks, out);
+        self.last_sent = Some((part.clone(), applied.clone(), ticks_to));
+        self.send(here, part, &applied, ticks_to, out);
     }
 
     fn send(
@@ -282,7 +282,7 @@ impl CutKeeper {
         here: &Here,
         part: NodePart,
         applied: &Cut,
-        wants_ticks: bool,
+        ticks_to: Timestamp,
         out: &mut Outputs,
     ) {
         let own = here.node.datacenter;
@@ -298,7 +298,7 @@ impl CutKeeper {
         let scope = CutScope::Node {
             shards: part.shards,
             applied: part.applied,
-            wants_ticks: part.wants_ticks,
+            ticks_to: part.ticks_to,
             is_handed_out: part.is_handed_out,
         };
         for node in datacenter.present().filter(|node| *node != here.node) {
@@ -312,7 +312,7 @@ impl CutKeeper {
             // Also one that is said to be gone: it may be back, and this is how it hears of that.
             for (index, node) in other.nodes.iter().copied().enumerate() {
                 if Some(index % node_count.max(1)) == place {
-                    let scope = CutScope::Datacenter { applied: applied.clone(), wants_ticks };
+                    let scope = CutScope::Datacenter { applied: applied.clone(), ticks_to };
                     out.early(node, report(self.cuts.hlc.max(part.hlc), scope));
                 }
             }
@@ -322,11 +322,11 @@ impl CutKeeper {
     /// Makes the datacenter's cut of its nodes' parts, and the stable cut of all datacenters'.
     fn combine(&mut self, own: DatacenterId) {
         let is_copying = self.configuration.donor_of(own).is_some();
-        let wants_ticks = is_copying || self.nodes.values().any(|part| part.wants_ticks);
+        let ticks_to = self.nodes.values().map(|part| part.ticks_to).max().unwrap_or_default();
         let is_whole =
             self.covers_every_shard() || self.mutations.has(Mutation::MinimaWithoutShards);
         let known = self.datacenters.entry(own).or_default();
-        known.1 = wants_ticks;
+        known.1 = ticks_to;
         if is_whole {
             for origin in self.configuration.origins() {
                 let parts = self.nodes.values().filter(|part| !part.shards.is_empty());
@@ -336,7 +336,8 @@ impl CutKeeper {
             }
             let hlc = self.nodes.values().map(|part| part.hlc).max().unwrap_or_default();
             if is_copying {
-                self.opens_at.get_or_insert(hlc); // Above every stamp that was copied.
+                // Above every stamp that was copied: what all others promise for.
+                known.1 = known.1.max(*self.opens_at.get_or_insert(hlc));
             }
             self.note_hlc(hlc);
         }
@@ -345,7 +346,7 @@ impl CutKeeper {
         self.configuration.membership.gone.keys().for_each(|gone| {
             cuts.applied.advance(*gone, Timestamp::MAX);
         });
-        cuts.wants_ticks = self.datacenters.values().any(|(_, wants)| *wants);
+        cuts.ticks_to = self.datacenters.values().map(|(_, to)| *to).max().unwrap_or_default();
         let peers = self.configuration.peers(own);
         let followed_to =
             peers.map(|peer| self.applied_at(peer).map_or(Timestamp::ZERO, |cut| cut.at(own)));

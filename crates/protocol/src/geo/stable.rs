@@ -15,15 +15,12 @@ use antecede_model::{clock::Timestamp, cut::Cut, ids::DatacenterId};
 
 use super::cuts::CUTS_EVERY;
 use crate::{
-    chain::Shard,
+    chain::{Line, Shard},
     entry::Body as EntryBody,
     machine::{Here, Outputs, Room, Storage},
     mutation::Mutation,
 };
 
-/// How long a head waits between two ticks while it takes no writes of clients, since too much is kept
-/// for others.
-const HELD_UP_PAUSE: Duration = Duration::from_secs(10);
 /// Stable cuts that are remembered until second stability; older ones stand for newer ones.
 const NOTED_MAX: usize = 64;
 /// Tombstones that are collected in one step.
@@ -60,22 +57,17 @@ impl Shard {
         // One that is gone from the deployment is told of nothing any more.
         let is_needed = self.configuration.is_present(own) && self.lets_reads_overtake();
         let is_needless = self.is_alone() && !is_needed;
-        if is_needless || !self.cuts.wants_ticks || storage.room() == Room::None {
+        if is_needless || storage.room() == Room::None {
             return;
         }
         let newest = self.lines.get(&own).map(|line| line.received.watermark());
-        // While no writes are taken, nothing begins here that a promise could be wanted for; and what
-        // nobody may write must not be filled with promises.
-        let is_held_up = storage.held_up_by().is_some();
-        let is_recent = newest.is_some_and(|newest| {
-            let is_followed = newest.millis() < later(self.cuts.followed_to, UNFOLLOWED_EVERY);
-            let every = match (is_held_up, is_followed) {
-                (true, _) => HELD_UP_PAUSE,
-                (false, true) => CUTS_EVERY / 2,
-                (false, false) => UNFOLLOWED_EVERY,
-            };
-            here.now.wall.millis() < later(newest, every)
-        });
+        let newest = newest.unwrap_or_default();
+        let is_followed = newest.millis() < later(self.cuts.followed_to, UNFOLLOWED_EVERY);
+        let every = if is_followed { CUTS_EVERY / 2 } else { UNFOLLOWED_EVERY };
+        let is_recent = here.now.wall.millis() < later(newest, every);
+        if self.cuts.ticks_to <= newest {
+            return; // What is promised is enough.
+        }
         if is_recent {
             return;
         }
@@ -84,24 +76,27 @@ impl Shard {
         self.send_entries(here, out);
     }
 
-    /// Whether something in this shard is not stable, or waits for second stability.
-    pub(crate) fn wants_ticks(&self) -> bool {
-        let is_unstable = self
-            .lines
-            .iter()
-            .any(|(origin, line)| !self.cuts.stable.covers(*origin, line.newest_write));
-        is_unstable || 0 < self.keys.tombstone_count() || self.is_applied_unknown()
+    /// Up to when promises are wanted for this shard: for its newest write if something is not
+    /// stable, and for second stability.
+    pub(crate) fn ticks_wanted_to(&self) -> Timestamp {
+        let newest = |(origin, line): (&DatacenterId, &Line)| {
+            let is_unstable = !self.cuts.stable.covers(*origin, line.newest_write);
+            is_unstable.then_some(line.newest_write)
+        };
+        let unstable = self.lines.iter().filter_map(newest).max();
+        let noted = self.collection.noted.back().map(|(at, _)| *at);
+        let noted = noted.filter(|_| 0 < self.keys.tombstone_count());
+        unstable.max(noted).max(self.unknown_to_be_applied()).unwrap_or_default()
     }
 
-    /// Whether what was written last is above what the datacenter is known to have applied, and
+    /// What was written last, if it is above what the datacenter is known to have applied, and
     /// sessions ask for that even where no other datacenter does: a read that was overtaken by one
     /// behind it must not show what became visible only in between.
-    fn is_applied_unknown(&self) -> bool {
+    fn unknown_to_be_applied(&self) -> Option<Timestamp> {
         let own = self.here_datacenter();
         let newest = self.lines.get(&own).map(|line| line.newest_write);
-        self.is_alone()
-            && self.lets_reads_overtake()
-            && newest.is_some_and(|newest| !self.cuts.applied.covers(own, newest))
+        let newest = newest.filter(|_| self.is_alone() && self.lets_reads_overtake());
+        newest.filter(|newest| !self.cuts.applied.covers(own, *newest))
     }
 
     /// Whether a read may be answered later than what is handed over behind it: by another replica,

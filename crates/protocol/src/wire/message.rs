@@ -509,9 +509,9 @@ fn write_cut_report(report: &CutReport, to: &mut Writer<'_>) {
     to.number(report.membership.0);
     to.timestamp(report.hlc);
     match &report.scope {
-        CutScope::Node { shards, applied, wants_ticks, is_handed_out } => {
+        CutScope::Node { shards, applied, ticks_to, is_handed_out } => {
             to.u8(0);
-            to.flag(*wants_ticks);
+            to.timestamp(*ticks_to);
             write_cut(applied, to);
             to.flag(*is_handed_out);
             to.length(shards.len());
@@ -520,9 +520,9 @@ fn write_cut_report(report: &CutReport, to: &mut Writer<'_>) {
                 to.shard(*last);
             }
         }
-        CutScope::Datacenter { applied, wants_ticks } => {
+        CutScope::Datacenter { applied, ticks_to } => {
             to.u8(1);
-            to.flag(*wants_ticks);
+            to.timestamp(*ticks_to);
             write_cut(applied, to);
         }
     }
@@ -533,7 +533,7 @@ fn read_cut_report(from: &mut Reader<'_>) -> Result<CutReport, DecodeError> {
     let membership = MembershipEpoch(from.number()?);
     let hlc = from.timestamp()?;
     let tag = from.u8()?;
-    let wants_ticks = from.flag()?;
+    let ticks_to = from.timestamp()?;
     let applied = read_cut(from)?;
     let scope = match tag {
         0 => CutScope::Node {
@@ -542,9 +542,9 @@ fn read_cut_report(from: &mut Reader<'_>) -> Result<CutReport, DecodeError> {
                 Ok((from.shard()?, from.shard()?))
             })?,
             applied,
-            wants_ticks,
+            ticks_to,
         },
-        1 => CutScope::Datacenter { applied, wants_ticks },
+        1 => CutScope::Datacenter { applied, ticks_to },
         found => return Err(DecodeError::UnknownTag { what: "scope of a cut", found }),
     };
     Ok(CutReport { epoch, membership, hlc, scope })

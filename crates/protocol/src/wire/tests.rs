@@ -376,14 +376,14 @@ mod golden {
             &report(CutScope::Node {
                 shards: vec![(ShardId(0), ShardId(255))],
                 applied: applied.clone(),
-                wants_ticks: true,
+                ticks_to: Timestamp(NOW),
                 is_handed_out: true,
             }),
-            "020101000000505c18a30100010101ffffff4f5c18a301010100ff01",
+            "020101000000505c18a30100000000505c18a3010101ffffff4f5c18a301010100ff01",
         );
         check(
-            &report(CutScope::Datacenter { applied, wants_ticks: false }),
-            "020101000000505c18a30101000101ffffff4f5c18a301",
+            &report(CutScope::Datacenter { applied, ticks_to: Timestamp::ZERO }),
+            "020101000000505c18a3010100000000000000000101ffffff4f5c18a301",
         );
     }
 
@@ -954,17 +954,17 @@ mod any {
     fn cut_report() -> impl Strategy<Value = CutReport> {
         let shard = || any::<u16>().prop_map(ShardId);
         let scope = prop_oneof![
-            (vec((shard(), shard()), 0..3), writes(), any::<bool>()).prop_map(
-                |(shards, applied, wants_ticks)| CutScope::Node {
-                    is_handed_out: wants_ticks != shards.is_empty(),
+            (vec((shard(), shard()), 0..3), writes(), stamp()).prop_map(
+                |(shards, applied, ticks_to)| CutScope::Node {
+                    is_handed_out: shards.is_empty(),
                     shards,
                     applied: Cut::of(applied),
-                    wants_ticks,
+                    ticks_to,
                 }
             ),
-            (writes(), any::<bool>()).prop_map(|(applied, wants_ticks)| CutScope::Datacenter {
+            (writes(), stamp()).prop_map(|(applied, ticks_to)| CutScope::Datacenter {
                 applied: Cut::of(applied),
-                wants_ticks,
+                ticks_to,
             }),
         ];
         (any::<u64>(), any::<u64>(), stamp(), scope).prop_map(|(epoch, membership, hlc, scope)| {

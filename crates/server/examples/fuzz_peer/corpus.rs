@@ -248,8 +248,13 @@ fn cut_reports() -> [Message; 2] {
     };
     let shards = vec![(ShardId(0), ShardId(99)), (ShardId(200), ShardId(255))];
     [
-        report(CutScope::Node { shards, applied: cut(), wants_ticks: true, is_handed_out: true }),
-        report(CutScope::Datacenter { applied: cut(), wants_ticks: false }),
+        report(CutScope::Node {
+            shards,
+            applied: cut(),
+            ticks_to: Timestamp(9),
+            is_handed_out: true,
+        }),
+        report(CutScope::Datacenter { applied: cut(), ticks_to: Timestamp::ZERO }),
     ]
 }
 

@@ -622,7 +622,7 @@ impl Node {
         let mut quiet = self.quiet.lock();
         let is_same = quiet.appended_to == appended_to
             && Arc::ptr_eq(&quiet.cuts, &cuts)
-            && !cuts.wants_ticks;
+            && !cuts.wants_ticks();
         quiet.ticks = if is_same { quiet.ticks.wrapping_add(1) } else { 0 };
         quiet.appended_to = appended_to;
         quiet.cuts = cuts;

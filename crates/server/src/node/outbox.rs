@@ -73,7 +73,7 @@ impl Node {
     /// ticks.
     pub(crate) fn oldest_kept(&self, now: Now) -> Duration {
         let age = self.outbox.look(|bound| bound.kept().oldest.map(|_| bound.kept_for(now)));
-        age.filter(|_| self.cuts().wants_ticks).unwrap_or_default()
+        age.filter(|_| self.cuts().wants_ticks()).unwrap_or_default()
     }
 
     /// How far each other datacenter is behind this one: how old what it has not applied is of what

@@ -781,13 +781,7 @@ mod between_datacenters {
             let ahead = Timestamp::from_millis(deployment.millis + seconds * 1_000);
             let all = [(dc(1), ahead), (dc(2), ahead)];
             let stable = Cut::of(all);
-            let cuts = Cuts {
-                applied: stable.clone(),
-                stable,
-                wants_ticks: false,
-                hlc: ahead,
-                ..Cuts::default()
-            };
+            let cuts = Cuts { applied: stable.clone(), stable, hlc: ahead, ..Cuts::default() };
             deployment.tell(head, shard, Input::Cuts(&cuts));
         }
         assert_eq!(tombstones(&deployment), 1);

@@ -340,14 +340,20 @@ pub(super) fn cut(cut: &Cut) -> String {
 }
 
 fn cut_report(report: &CutReport) -> String {
-    let ticks = |wants: bool| if wants { ", wants ticks" } else { "" };
-    match &report.scope {
-        CutScope::Node { shards, applied, wants_ticks, is_handed_out: _ } => {
-            let shards = list(shards, |(first, last)| format!("s{first}-s{last}"));
-            format!("of a node with {shards}: {}{}", cut(applied), ticks(*wants_ticks))
+    let ticks = |to: Timestamp| {
+        if to == Timestamp::ZERO {
+            String::new()
+        } else {
+            format!(", wants ticks to {}", stamp(to))
         }
-        CutScope::Datacenter { applied, wants_ticks } => {
-            format!("of a datacenter: {}{}", cut(applied), ticks(*wants_ticks))
+    };
+    match &report.scope {
+        CutScope::Node { shards, applied, ticks_to, is_handed_out: _ } => {
+            let shards = list(shards, |(first, last)| format!("s{first}-s{last}"));
+            format!("of a node with {shards}: {}{}", cut(applied), ticks(*ticks_to))
+        }
+        CutScope::Datacenter { applied, ticks_to } => {
+            format!("of a datacenter: {}{}", cut(applied), ticks(*ticks_to))
         }
     }
 }
