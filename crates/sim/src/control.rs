@@ -97,6 +97,8 @@ pub(crate) struct Beat {
     has_done: bool,
     /// Whom it has not reached for long.
     unreached: Vec<NodeId>,
+    /// Whether a replica serves here that has not settled.
+    is_settling: bool,
 }
 
 impl ControlPlane {
@@ -151,6 +153,8 @@ impl ControlPlane {
         facts.leaving = leaving.map(|(node, _)| *node).collect();
         let short = self.heard.iter().filter(|(_, heard)| heard.beat.is_short);
         facts.short = short.map(|(node, _)| *node).collect();
+        let settling = self.heard.iter().filter(|(_, heard)| heard.beat.is_settling);
+        facts.settling = settling.map(|(node, _)| *node).collect();
         if !mutations.has(Mutation::KeepUnreached) {
             for heard in self.heard.values() {
                 let others = heard.beat.unreached.iter();
@@ -209,6 +213,11 @@ impl World {
             is_short: node.is_short(),
             has_done: node.keeper.has_done(node.id.datacenter),
             unreached,
+            is_settling: shards().any(|(shard, replica)| {
+                let chain = node.configuration.chain(node.id.datacenter, shard);
+                let settles = |replica: &antecede_protocol::chain::Shard| !replica.is_settled();
+                chain.contains(&node.id) && replica.as_ref().is_some_and(settles)
+            }),
         };
         if let Some(at) = self.crosses_to_control(place.node) {
             self.queue.add(at, Happening::Hear(place, Box::new(beat)));
@@ -396,11 +405,17 @@ impl World {
             return; // Somebody else was there before, or it is lost.
         }
         let Some(part) = decision.configuration.datacenter(datacenter) else { return };
-        control.part = Arc::new(part.clone());
-        control.revision += 1;
         for change in &decision.changes {
             self.trace.line(self.now, format_args!("DECIDED epoch {}: {change}", part.epoch));
         }
+        self.set_part(datacenter, part);
+    }
+
+    /// Something is written to the register.
+    pub(crate) fn set_part(&mut self, datacenter: DatacenterId, part: &Datacenter) {
+        let Some(control) = self.control.get_mut(&datacenter) else { return };
+        control.part = Arc::new(part.clone());
+        control.revision += 1;
         let mut known = Configuration::clone(&self.configuration);
         if known.is_present(datacenter) {
             known.datacenters.insert(datacenter, part.clone());

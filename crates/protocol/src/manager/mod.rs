@@ -10,6 +10,8 @@
 //! | syncing | offline | serving once it has caught up | offline, to copy anew | stays |
 //! | offline | stays | syncing, if the chain serves and nobody else syncs | as left | stays |
 //!
+//! A node that shall hold nothing does not begin to copy, where enough others are there.
+//!
 //! A node that leaves has said that it is about to stop, and that it answers nobody any more. A
 //! serving or syncing replica of it goes offline as if it had expired, but the last one that could
 //! serve stays; it begins nothing.
@@ -38,12 +40,15 @@
 //! Ensures: the same configuration and facts give the same decision; the epoch grows by one with
 //! each; nobody serves who may lack what was committed; nothing stays as it is once all nodes live
 //! and have caught up, until all replicas serve.
-//! Not here: which node replaces one that stays away, and moving shards.
+//! What nothing of that concerns may be moved, a step at a time (`moves`): replicas away from nodes
+//! that shall hold nothing and to nodes that hold little, heads and tails to where there are few.
 
 /// When a node that is asked to stop may do so.
 pub mod leaving;
 /// Which datacenters belong to the deployment.
 pub mod membership;
+/// What is moved while nothing is wrong.
+pub mod moves;
 /// Who yields where nodes that live cannot reach each other.
 mod reach;
 #[cfg(test)]
@@ -113,6 +118,8 @@ pub struct Facts {
     /// Who has not reached whom for long, in whatever epoch they said so; of nodes that live. One
     /// way that is cut is enough, since neither hears an answer then.
     pub unreached: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes with a replica that serves and has not settled yet.
+    pub settling: BTreeSet<NodeId>,
 }
 
 impl Facts {
@@ -253,6 +260,58 @@ pub enum Change {
         /// Who copied.
         node: NodeId,
     },
+    /// A node shall hold nothing: others are to take its replicas.
+    Drained {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node that held nothing may hold replicas again.
+    Undrained {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node begins to copy a shard that it does not hold.
+    Moving {
+        /// The chain.
+        shard: ShardId,
+        /// Who copies.
+        node: NodeId,
+    },
+    /// A chain has more replicas than it needs: one steps aside.
+    Retiring {
+        /// The chain.
+        shard: ShardId,
+        /// Who steps aside.
+        node: NodeId,
+    },
+    /// A replica that has stepped aside, or was away, leaves its chain for good: others are enough.
+    Moved {
+        /// The chain.
+        shard: ShardId,
+        /// Who leaves.
+        node: NodeId,
+    },
+    /// A replica that was to leave stays: the others are not enough any more.
+    Kept {
+        /// The chain.
+        shard: ShardId,
+        /// Who stays.
+        node: NodeId,
+    },
+    /// A chain has another head, so that nodes have about equally many.
+    NewHead {
+        /// The chain.
+        shard: ShardId,
+        /// The head.
+        node: NodeId,
+    },
+    /// A chain has another tail, so that nodes have about equally many.
+    NewTail {
+        /// The chain.
+        shard: ShardId,
+        /// The tail.
+        node: NodeId,
+    },
 }
 
 impl fmt::Display for Change {
@@ -314,6 +373,26 @@ impl fmt::Display for Change {
                     "{node} copies shard {shard} no more: it was silent, stops, has restarted, has no \
                      room, or cannot be reached"
                 )
+            }
+            Self::Drained { node } => {
+                write!(f, "node {node} shall hold nothing: others take its replicas")
+            }
+            Self::Undrained { node } => write!(f, "node {node} may hold replicas again"),
+            Self::Moving { shard, node } => write!(f, "{node} copies shard {shard}, to hold it"),
+            Self::Retiring { shard, node } => {
+                write!(f, "{node} steps aside in shard {shard}, which others hold by now")
+            }
+            Self::Moved { shard, node } => {
+                write!(f, "{node} holds shard {shard} no more: others do")
+            }
+            Self::Kept { shard, node } => {
+                write!(f, "{node} keeps shard {shard}: the others are not enough any more")
+            }
+            Self::NewHead { shard, node } => {
+                write!(f, "{node} is the head of shard {shard}, as it had fewer than others")
+            }
+            Self::NewTail { shard, node } => {
+                write!(f, "{node} is the tail of shard {shard}, as it had fewer than others")
             }
         }
     }
@@ -395,6 +474,14 @@ pub fn next_configuration(
             chain.epoch = datacenter.epoch.next();
         }
     }
+    let chains = &next.chains;
+    let serves = |shard: &ShardId, node: &NodeId| {
+        chains.get(usize::from(shard.0)).is_some_and(|chain| chain.serving.contains(node))
+    };
+    next.retiring.retain(|shard, node| serves(shard, node));
+    if changes.is_empty() {
+        changes = moves::next_moves(&mut next, facts);
+    }
     if changes.is_empty() {
         return None;
     }
@@ -457,14 +544,13 @@ impl Step<'_> {
         let is_gone = |node: &NodeId| self.facts.has_expired(*node) || is_leaving(node);
         let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);
         let yields = |node: &NodeId| self.yielding.contains(node);
-        let goes_on = next
-            .serving
-            .iter()
-            .any(|node| !yields(node) && is_left(node) && self.facts.is_alive(*node));
+        let retires = |node: &NodeId| self.before.retiring.get(&shard) == Some(node);
+        let stays_on = |node: &NodeId| !yields(node) && !retires(node) && is_left(node);
+        let goes_on = next.serving.iter().any(|node| stays_on(node) && self.facts.is_alive(*node));
         let is_aside: BTreeSet<NodeId> = next
             .serving
             .iter()
-            .filter(|node| goes_on && yields(node) && self.has_stepped_aside(**node, next))
+            .filter(|node| goes_on && yields(node) && self.has_stepped_aside(**node))
             .copied()
             .collect();
         let is_dark = !next.serving.iter().any(is_left);
@@ -506,8 +592,8 @@ impl Step<'_> {
     }
 
     /// Whether a replica has said that it answers nobody any more, in the run that it could answer in.
-    fn has_stepped_aside(&self, node: NodeId, chain: &Chain) -> bool {
-        self.before.is_aside(node, chain)
+    fn has_stepped_aside(&self, node: NodeId) -> bool {
+        self.before.is_aside(node, self.shard)
             && self.facts.adopted.contains(&node)
             && !self.restarted.contains(&node)
     }
@@ -579,7 +665,8 @@ impl Step<'_> {
         let may_copy = |node: &NodeId| {
             let copies = self.copies.get(node).copied().unwrap_or_default();
             let yields = self.yielding.contains(node);
-            self.facts.is_alive(*node) && !yields && copies < COPIES_AT_ONCE
+            let is_wished = !self.before.drained.contains(node) || moves::is_stuck(self.before);
+            self.facts.is_alive(*node) && is_wished && !yields && copies < COPIES_AT_ONCE
         };
         let back = next.waiting_as(Waiting::Offline).find(may_copy);
         if let Some(node) = back {

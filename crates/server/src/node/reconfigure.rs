@@ -129,6 +129,7 @@ impl Node {
             NodeFacts::of(configuration.epoch(self.id.datacenter), self.has_begun_empty);
         facts.is_leaving = self.control.is_leaving();
         facts.is_short = self.log.is_short();
+        facts.is_settling = 0 < self.unsettled();
         let now = clock::steady();
         for link in self.links.all().values() {
             let is_near = link.node().datacenter == self.id.datacenter;
