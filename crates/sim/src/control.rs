@@ -167,6 +167,15 @@ impl ControlPlane {
             caught_up.extend(heard.beat.caught_up.iter().copied());
             misfits.extend(heard.beat.misfits.iter().copied());
         }
+        if mutations.has(Mutation::RetireAtOnce) {
+            facts.adopted.extend(&self.part.nodes);
+        }
+        if mutations.has(Mutation::TakeHalfForWhole) {
+            let chains = (0..).map(ShardId).zip(&self.part.chains);
+            caught_up.extend(chains.flat_map(|(shard, chain)| {
+                chain.waiting_as(Waiting::Syncing).map(move |node| (shard, node))
+            }));
+        }
         (facts.caught_up, facts.misfits) = (caught_up, misfits);
         facts
     }

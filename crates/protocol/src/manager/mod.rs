@@ -10,7 +10,7 @@
 //! | syncing | offline | serving once it has caught up | offline, to copy anew | stays |
 //! | offline | stays | syncing, if the chain serves and nobody else syncs | as left | stays |
 //!
-//! A node that shall hold nothing does not begin to copy, where enough others are there.
+//! A node that shall hold nothing does not begin to copy while another one may.
 //!
 //! A node that leaves has said that it is about to stop, and that it answers nobody any more. A
 //! serving or syncing replica of it goes offline as if it had expired, but the last one that could
@@ -662,10 +662,14 @@ impl Step<'_> {
             }
             return;
         }
+        let others_may = self.before.nodes.iter().any(|node| {
+            let is_free = !next.serving.contains(node) && !self.before.drained.contains(node);
+            is_free && self.facts.is_alive(*node) && !self.yielding.contains(node)
+        });
         let may_copy = |node: &NodeId| {
             let copies = self.copies.get(node).copied().unwrap_or_default();
             let yields = self.yielding.contains(node);
-            let is_wished = !self.before.drained.contains(node) || moves::is_stuck(self.before);
+            let is_wished = !self.before.drained.contains(node) || !others_may;
             self.facts.is_alive(*node) && is_wished && !yields && copies < COPIES_AT_ONCE
         };
         let back = next.waiting_as(Waiting::Offline).find(may_copy);

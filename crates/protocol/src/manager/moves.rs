@@ -37,7 +37,7 @@ const ORDERS_AT_ONCE: usize = 8;
 const DIFFERENCE_MIN: usize = 2;
 
 /// Whether a datacenter has too few nodes that may hold something for those to hold all replicas:
-/// those that shall hold nothing keep theirs then.
+/// some that shall hold nothing keep theirs then.
 #[must_use]
 pub fn is_stuck(part: &Datacenter) -> bool {
     part.nodes.iter().filter(|node| !part.drained.contains(node)).count()
@@ -220,14 +220,11 @@ impl Moves<'_> {
 
     /// Lets replicas be copied away from nodes that shall hold nothing.
     fn begin_wished(&mut self) {
-        if is_stuck(self.next) {
-            return;
-        }
         let mut loads = self.loads();
         for shard in self.shards() {
             let chain = &self.next.chains[place(shard)];
             let is_held = chain.members().any(|node| self.next.drained.contains(&node));
-            let stays = chain.members().filter(|node| !self.next.drained.contains(node));
+            let stays = chain.members().filter(|node| self.may_hold(*node));
             let is_busy = chain.serving.is_empty()
                 || chain.waiting_as(Waiting::Syncing).next().is_some()
                 || self.next.retiring.contains_key(&shard);
@@ -412,5 +409,209 @@ impl Ends {
         let head = serving.remove(at);
         serving.sort_by_key(|node| std::cmp::Reverse(self.tails_of(*node)));
         serving.insert(0, head);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use antecede_model::{
+        configuration::{Configuration, Layout},
+        ids::{Boot, DatacenterId, DeploymentId, Epoch},
+        key::ShardCount,
+    };
+
+    use super::super::{Life, next_configuration};
+    use super::*;
+
+    const HERE: DatacenterId = DatacenterId(1);
+
+    fn node(number: u16) -> NodeId {
+        NodeId { datacenter: HERE, number }
+    }
+
+    /// A datacenter of so many nodes, whose chains are these.
+    fn with(nodes: u16, replicas: u16, chains: &[&[u16]]) -> Configuration {
+        let mut configuration = Configuration::of(&Layout {
+            deployment: DeploymentId([3; 16]),
+            shard_count: ShardCount::new(u32::try_from(chains.len()).unwrap()).unwrap(),
+            chain_length: replicas,
+            datacenters: vec![(HERE, "here".to_owned(), nodes)],
+        });
+        let part = configuration.datacenters.get_mut(&HERE).unwrap();
+        part.boots = part.nodes.iter().map(|node| (*node, Boot(1))).collect();
+        let chain = |members: &&[u16]| Chain::of(members.iter().copied().map(node).collect());
+        part.chains = chains.iter().map(chain).collect();
+        configuration
+    }
+
+    fn part(of: &Configuration) -> &Datacenter {
+        of.datacenter(HERE).unwrap()
+    }
+
+    fn drained(mut of: Configuration, number: u16) -> Configuration {
+        let next = with_drained(part(&of), node(number), true).unwrap();
+        of.datacenters.insert(HERE, next);
+        of
+    }
+
+    /// All nodes live and act by what holds; whoever copies is whole.
+    fn well(of: &Configuration) -> Facts {
+        let part = part(of);
+        let nodes = part.nodes.iter().map(|node| (*node, Life::Alive(Boot(1)))).collect();
+        let adopted = part.nodes.iter().copied().collect();
+        let chains = (0..).map(ShardId).zip(&part.chains);
+        let caught_up = chains.flat_map(|(shard, chain)| {
+            chain.waiting_as(Waiting::Syncing).map(move |node| (shard, node))
+        });
+        let caught_up = caught_up.collect();
+        Facts { epoch: part.epoch, nodes, adopted, caught_up, ..Facts::default() }
+    }
+
+    /// Decides until nothing changes, while all is well; no chain may get shorter than it was.
+    fn settled(mut of: Configuration) -> (Configuration, Vec<Change>) {
+        let mut all = Vec::new();
+        for _ in 0..2_000 {
+            let Some(decision) = next_configuration(&of, HERE, &well(&of)) else {
+                return (of, all);
+            };
+            for (old, new) in part(&of).chains.iter().zip(&part(&decision.configuration).chains) {
+                let least = old.serving.len().min(usize::from(part(&of).replicas));
+                assert!(least <= new.serving.len(), "{old:?} became {new:?}");
+            }
+            (of, all) = (decision.configuration, [all, decision.changes].concat());
+        }
+        panic!("it never ends: {:?}", &all[all.len() - 20..]);
+    }
+
+    fn spread(of: &Configuration, count: impl Fn(&Chain, NodeId) -> bool) -> usize {
+        let part = part(of);
+        let may_hold = part.nodes.iter().filter(|node| !part.drained.contains(node));
+        let counts = may_hold.map(|node| part.chains.iter().filter(|c| count(c, *node)).count());
+        let counts: Vec<usize> = counts.collect();
+        counts.iter().max().unwrap() - counts.iter().min().unwrap()
+    }
+
+    #[test]
+    fn heads_and_tails_are_spread_again_after_a_node_came_back_as_the_tail_of_all() {
+        let chains: Vec<&[u16]> = [&[1, 2, 3][..], &[2, 1, 3]].repeat(128);
+        let old = with(3, 3, &chains);
+        let (next, changes) = settled(old);
+        assert!(spread(&next, |chain, node| chain.serving.first() == Some(&node)) <= 1);
+        assert!(spread(&next, |chain, node| chain.serving.last() == Some(&node)) <= 1);
+        let orders =
+            |change: &Change| matches!(change, Change::NewHead { .. } | Change::NewTail { .. });
+        assert!(changes.iter().all(orders), "no replica has to be copied");
+        assert!(changes.len() <= 180, "{} moves", changes.len());
+    }
+
+    #[test]
+    fn difference_of_one_moves_nothing() {
+        let old = with(3, 3, &[&[1, 2, 3], &[1, 3, 2]]);
+        let (_, changes) = settled(old);
+        assert_eq!(changes, [Change::NewHead { shard: ShardId(1), node: node(3) }]);
+        let old = with(2, 2, &[&[1, 2], &[2, 1], &[1, 2], &[2, 1]]);
+        assert_eq!(next_configuration(&old, HERE, &well(&old)), None);
+    }
+
+    #[test]
+    fn nothing_is_moved_while_a_node_is_late_or_a_replica_settles() {
+        let old = with(3, 3, &[&[1, 2, 3], &[1, 2, 3]]);
+        assert!(next_configuration(&old, HERE, &well(&old)).is_some());
+        let mut late = well(&old);
+        late.adopted.remove(&node(2));
+        assert_eq!(next_configuration(&old, HERE, &late), None);
+        let mut settling = well(&old);
+        settling.settling.insert(node(3));
+        assert_eq!(next_configuration(&old, HERE, &settling), None);
+    }
+
+    #[test]
+    fn replica_moves_by_a_copy_then_by_stepping_aside_and_leaves_last() {
+        let old = drained(with(3, 2, &[&[1, 2], &[3, 2]]), 1);
+        let decide = |old: &Configuration, facts: &Facts| {
+            let decision = next_configuration(old, HERE, facts).expect("something moves");
+            (decision.configuration, decision.changes)
+        };
+        let (shard, one, three) = (ShardId(0), node(1), node(3));
+        let (copying, changes) = decide(&old, &well(&old));
+        assert_eq!(changes, [Change::Moving { shard, node: three }]);
+        assert_eq!(part(&copying).chains[0].serving, [one, node(2)]);
+        let (grown, _) = decide(&copying, &well(&copying));
+        assert_eq!(part(&grown).chains[0].serving, [one, node(2), three]);
+        let (aside, changes) = decide(&grown, &well(&grown));
+        assert_eq!(changes, [Change::Retiring { shard, node: one }]);
+        assert!(part(&aside).is_aside(one, shard));
+        let mut silent = well(&aside);
+        silent.adopted.remove(&one);
+        assert_eq!(next_configuration(&aside, HERE, &silent), None, "it may still answer");
+        let (moved, changes) = decide(&aside, &well(&aside));
+        assert_eq!(changes, [Change::Moved { shard, node: one }]);
+        assert_eq!(part(&moved).chains[0].serving, [node(2), three]);
+        assert_eq!(part(&moved).chains[0].epoch, part(&moved).epoch);
+        assert_eq!(held_by(part(&moved), one), 0);
+    }
+
+    #[test]
+    fn replica_that_was_to_leave_stays_when_another_one_is_lost() {
+        let mut old = drained(with(3, 2, &[&[1, 2, 3], &[3, 2]]), 1);
+        let there = old.datacenters.get_mut(&HERE).unwrap();
+        there.retiring.insert(ShardId(0), node(1));
+        let mut lost = well(&old);
+        lost.nodes.insert(node(3), Life::Expired);
+        let shorter = next_configuration(&old, HERE, &lost).unwrap().configuration;
+        lost.epoch = shorter.epoch(HERE);
+        let kept = next_configuration(&shorter, HERE, &lost).unwrap();
+        assert_eq!(kept.changes[0], Change::Kept { shard: ShardId(0), node: node(1) });
+        assert!(!part(&kept.configuration).is_aside(node(1), ShardId(0)));
+    }
+
+    #[test]
+    fn drained_node_ends_with_nothing_and_gets_its_share_again_later() {
+        let chains: Vec<&[u16]> = [&[1, 2, 3][..], &[2, 3, 4], &[3, 4, 1], &[4, 1, 2]].repeat(4);
+        let old = drained(with(4, 3, &chains), 2);
+        let (empty, _) = settled(old);
+        assert_eq!((held_by(part(&empty), node(2)), why_stuck(part(&empty), node(2))), (0, None));
+        assert!(part(&empty).chains.iter().all(|chain| chain.serving.len() == 3));
+        let mut back = empty;
+        let next = with_drained(part(&back), node(2), false).unwrap();
+        back.datacenters.insert(HERE, next);
+        let (full, _) = settled(back);
+        assert_eq!(spread(&full, |chain, node| chain.serving.contains(&node)), 0);
+        assert!(spread(&full, |chain, node| chain.serving.first() == Some(&node)) <= 1);
+    }
+
+    #[test]
+    fn replicas_of_a_node_that_is_gone_and_drained_are_made_elsewhere() {
+        let mut old = drained(with(4, 2, &[&[1, 2], &[2, 3]]), 1);
+        let there = old.datacenters.get_mut(&HERE).unwrap();
+        there.absent.insert(node(1));
+        there.chains[0].serving = vec![node(2)];
+        there.chains[0].waiting.insert(node(1), Waiting::Offline);
+        for _ in 0..6 {
+            let mut facts = well(&old);
+            facts.nodes.insert(node(1), Life::Expired);
+            facts.adopted.remove(&node(1));
+            let Some(decision) = next_configuration(&old, HERE, &facts) else { break };
+            old = decision.configuration;
+        }
+        assert_eq!(held_by(part(&old), node(1)), 0, "{:?}", part(&old).chains);
+        assert!(part(&old).chains.iter().all(|chain| chain.serving.len() == 2));
+    }
+
+    #[test]
+    fn drain_that_cannot_end_says_why() {
+        let old = drained(with(3, 3, &[&[1, 2, 3], &[2, 3, 1]]), 1);
+        assert_eq!(next_configuration(&old, HERE, &well(&old)), None);
+        let why = why_stuck(part(&old), node(1)).unwrap();
+        assert!(why.starts_with("only 2 nodes may hold something"), "{why}");
+        assert_eq!(why_stuck(part(&old), node(2)), None);
+        let mut old = drained(with(4, 3, &[&[1, 2, 3], &[2, 3, 1]]), 1);
+        assert_eq!(why_stuck(part(&old), node(1)), None, "the fourth takes them");
+        old.datacenters.get_mut(&HERE).unwrap().absent.insert(node(4));
+        assert!(why_stuck(part(&old), node(1)).unwrap().starts_with("2 shards have no other"));
+        let alone = drained(with(2, 1, &[&[1], &[2]]), 1);
+        assert!(with_drained(part(&alone), node(1), true).is_none(), "it is so already");
+        assert!(with_drained(part(&alone), node(9), true).is_none(), "there is no such node");
+        assert_eq!(part(&alone).epoch, Epoch(2));
     }
 }
