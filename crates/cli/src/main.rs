@@ -28,6 +28,8 @@ mod ending;
 mod http;
 /// Memory in use.
 mod memory;
+/// `antecede nodes`.
+mod nodes;
 /// What is printed.
 mod screen;
 /// `antecede serve`, `antecede dev` and `antecede witness`.
@@ -83,6 +85,8 @@ enum Command {
     Doctor(doctor::DoctorOptions),
     /// Show, add and remove datacenters
     Topology(topology::TopologyOptions),
+    /// Show what nodes hold, and empty one before it is switched off
+    Nodes(nodes::NodesOptions),
     /// Write, check and show configuration files
     Config(settings::ConfigOptions),
     /// Measure servers that speak the Redis protocol, and record what they answer
@@ -107,6 +111,7 @@ fn main() -> ExitCode {
         | Command::Status(_)
         | Command::Doctor(_)
         | Command::Topology(_)
+        | Command::Nodes(_)
         | Command::Config(_)
         | Command::Bench(_)
         | Command::Check(_) => LevelFilter::WARN,
@@ -120,6 +125,7 @@ fn main() -> ExitCode {
         Command::Status(options) => with_runtime(|_| status::run(options)),
         Command::Doctor(options) => with_runtime(|_| doctor::run(options)),
         Command::Topology(options) => with_runtime(|_| topology::run(options)),
+        Command::Nodes(options) => with_runtime(|_| nodes::run(options)),
         Command::Config(options) => settings::run(options),
         Command::Bench(options) => with_runtime(|_| bench::run(options)),
         Command::Check(options) => check::run(options),

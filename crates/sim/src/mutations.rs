@@ -89,7 +89,7 @@ pub const TABLE: &[Row] = &[
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     leases("answer-aside", Mutation::AnswerAside),
     managed("keep-unreached", Mutation::KeepUnreached, Profile::Mixed),
-    managed("retire-at-once", Mutation::RetireAtOnce, Profile::Mixed),
+    leases("retire-at-once", Mutation::RetireAtOnce),
     managed("take-half-for-whole", Mutation::TakeHalfForWhole, Profile::Mixed),
     Row { seeds: 500, ..leases("renew-late", Mutation::RenewLate) },
     with_checkpoints(
