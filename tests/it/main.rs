@@ -31,6 +31,8 @@ mod larger_than_memory;
 mod lost_nodes;
 /// What a write costs between datacenters.
 mod metadata;
+/// A node is emptied, lost, and taken back.
+mod moves;
 /// A client that many use from Rust.
 mod redis_rs;
 /// Writes that are sent again while nodes are killed.

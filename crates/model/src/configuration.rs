@@ -90,8 +90,9 @@ pub struct Datacenter {
     pub replicas: u16,
     /// Those nodes that shall hold nothing: others take their replicas.
     pub drained: BTreeSet<NodeId>,
-    /// Serving replicas that others have taken the place of: they step aside, then leave.
-    pub retiring: BTreeMap<ShardId, NodeId>,
+    /// Serving replicas that others have taken the place of: they step aside, then leave. With the
+    /// epoch since which they do.
+    pub retiring: BTreeMap<ShardId, (NodeId, Epoch)>,
     /// The chain of each shard, by shard number.
     pub chains: Vec<Chain>,
     /// The datacenters that its nodes act by; none until the deployment has agreed on them.
@@ -136,9 +137,10 @@ impl Datacenter {
         to.number(u64::from(self.replicas));
         write_nodes(self.drained.iter(), to);
         to.length(self.retiring.len());
-        for (shard, node) in &self.retiring {
+        for (shard, (node, since)) in &self.retiring {
             to.shard(*shard);
             to.node(*node);
+            to.number(since.0);
         }
         to.length(self.chains.len());
         for chain in &self.chains {
@@ -176,10 +178,7 @@ impl Datacenter {
                 .collect(),
             replicas: u16::try_from(from.number()?).unwrap_or(u16::MAX),
             drained: from.list("nodes to hold nothing", Reader::node)?.into_iter().collect(),
-            retiring: from
-                .list("replicas to leave", |from| Ok((from.shard()?, from.node()?)))?
-                .into_iter()
-                .collect(),
+            retiring: from.list("replicas to leave", read_retiring)?.into_iter().collect(),
             chains: from.list("chains", |from| {
                 Ok(Chain {
                     epoch: Epoch(from.number()?),
@@ -198,13 +197,19 @@ impl Datacenter {
         self.short.contains(&node) || self.apart.contains(&node)
     }
 
+    /// The replica of a chain that others have taken the place of.
+    #[must_use]
+    pub fn retires(&self, shard: ShardId) -> Option<NodeId> {
+        self.retiring.get(&shard).map(|(node, _)| *node)
+    }
+
     /// Whether a replica of a chain steps aside: it answers nobody, so that the others may go on
     /// without it. It does while its node yields, or it is to leave this chain, and one that serves
     /// beside it stays.
     #[must_use]
     pub fn is_aside(&self, node: NodeId, shard: ShardId) -> bool {
         let Some(chain) = self.chains.get(usize::from(shard.0)) else { return false };
-        let leaves = |node: NodeId| self.yields(node) || self.retiring.get(&shard) == Some(&node);
+        let leaves = |node: NodeId| self.yields(node) || self.retires(shard) == Some(node);
         leaves(node) && chain.serving.iter().any(|other| !leaves(*other))
     }
 
@@ -441,6 +446,10 @@ fn write_nodes<'a>(nodes: impl ExactSizeIterator<Item = &'a NodeId>, to: &mut Wr
     }
 }
 
+fn read_retiring(from: &mut Reader<'_>) -> Result<(ShardId, (NodeId, Epoch)), DecodeError> {
+    Ok((from.shard()?, (from.node()?, Epoch(from.number()?))))
+}
+
 fn read_waiting(from: &mut Reader<'_>) -> Result<(NodeId, Waiting), DecodeError> {
     let node = from.node()?;
     let why = match from.u8()? {
@@ -506,7 +515,7 @@ mod tests {
         part.apart.insert(part.nodes[1]);
         part.boots.insert(node, Boot(3));
         part.drained.insert(part.nodes[0]);
-        part.retiring.insert(ShardId(7), part.nodes[2]);
+        part.retiring.insert(ShardId(7), (part.nodes[2], Epoch(6)));
         part.chains[5].serving.retain(|member| *member != node);
         part.chains[5].waiting.insert(node, Waiting::Syncing);
         let mut bytes = Vec::new();
@@ -535,7 +544,7 @@ mod tests {
         part.apart = [second].into();
         assert!(part.is_aside(first, shard) && part.is_aside(second, shard));
         assert!(!part.is_aside(third, shard));
-        part.retiring.insert(shard, third);
+        part.retiring.insert(shard, (third, Epoch(1)));
         assert!(!part.is_aside(first, shard) && !part.is_aside(third, shard), "nobody stays");
         part.apart.clear();
         assert!(part.is_aside(first, shard) && part.is_aside(third, shard));

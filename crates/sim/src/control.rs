@@ -146,6 +146,8 @@ impl ControlPlane {
             };
             facts.nodes.insert(*node, life);
         }
+        let acts_by = self.heard.iter().map(|(node, heard)| (*node, heard.beat.epoch));
+        facts.acts_by = acts_by.collect();
         let fresh = self.heard.values().filter(|heard| heard.beat.epoch == self.part.epoch);
         let emptied = self.heard.iter().filter(|(_, heard)| heard.beat.is_emptied);
         facts.emptied = emptied.map(|(node, _)| *node).collect();
@@ -168,7 +170,8 @@ impl ControlPlane {
             misfits.extend(heard.beat.misfits.iter().copied());
         }
         if mutations.has(Mutation::RetireAtOnce) {
-            facts.adopted.extend(&self.part.nodes);
+            let all = self.part.nodes.iter().map(|node| (*node, self.part.epoch));
+            facts.acts_by = all.collect();
         }
         if mutations.has(Mutation::TakeHalfForWhole) {
             let chains = (0..).map(ShardId).zip(&self.part.chains);
@@ -223,8 +226,14 @@ impl World {
             has_done: node.keeper.has_done(node.id.datacenter),
             unreached,
             is_settling: shards().any(|(shard, replica)| {
+                let Some(part) = node.configuration.datacenter(node.id.datacenter) else {
+                    return false;
+                };
                 let chain = node.configuration.chain(node.id.datacenter, shard);
-                let settles = |replica: &antecede_protocol::chain::Shard| !replica.is_settled();
+                let retires = part.retires(shard) == Some(node.id);
+                let settles = |replica: &antecede_protocol::chain::Shard| {
+                    !replica.is_settled() || retires && replica.has_open_replies()
+                };
                 chain.contains(&node.id) && replica.as_ref().is_some_and(settles)
             }),
         };

@@ -85,7 +85,7 @@ impl World {
             let part = control.part();
             let is_gone = |node: NodeId| self.nodes[self.place_of(node)].is_removed;
             let mut tell = |what: String| found.push(format!("datacenter {id}: {what}"));
-            for (shard, node) in &part.retiring {
+            for (shard, (node, _)) in &part.retiring {
                 tell(format!("{node} leaves shard {shard}"));
             }
             let has_room = part.nodes.iter().filter(|node| !is_gone(**node)).count();

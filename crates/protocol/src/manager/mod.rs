@@ -118,8 +118,11 @@ pub struct Facts {
     /// Who has not reached whom for long, in whatever epoch they said so; of nodes that live. One
     /// way that is cut is enough, since neither hears an answer then.
     pub unreached: BTreeSet<(NodeId, NodeId)>,
-    /// Nodes with a replica that serves and has not settled yet.
+    /// Nodes with a replica that serves and has not settled yet, or that is to leave and has not
+    /// answered all that it took before.
     pub settling: BTreeSet<NodeId>,
+    /// The epochs that nodes acted by when they were heard last, newer than this one never.
+    pub acts_by: BTreeMap<NodeId, Epoch>,
 }
 
 impl Facts {
@@ -478,7 +481,8 @@ pub fn next_configuration(
     let serves = |shard: &ShardId, node: &NodeId| {
         chains.get(usize::from(shard.0)).is_some_and(|chain| chain.serving.contains(node))
     };
-    next.retiring.retain(|shard, node| serves(shard, node));
+    next.retiring.retain(|shard, (node, _)| serves(shard, node));
+    changes.extend(moves::end_retirements(&mut next, facts));
     if changes.is_empty() {
         changes = moves::next_moves(&mut next, facts);
     }
@@ -544,7 +548,7 @@ impl Step<'_> {
         let is_gone = |node: &NodeId| self.facts.has_expired(*node) || is_leaving(node);
         let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);
         let yields = |node: &NodeId| self.yielding.contains(node);
-        let retires = |node: &NodeId| self.before.retiring.get(&shard) == Some(node);
+        let retires = |node: &NodeId| self.before.retires(shard) == Some(*node);
         let stays_on = |node: &NodeId| !yields(node) && !retires(node) && is_left(node);
         let goes_on = next.serving.iter().any(|node| stays_on(node) && self.facts.is_alive(*node));
         let is_aside: BTreeSet<NodeId> = next

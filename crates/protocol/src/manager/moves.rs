@@ -14,7 +14,7 @@
 //! tails; each only while a node has at least two more than another one that could take one over.
 //! Every such move makes the sum of squares of what nodes have smaller, so it ends.
 //!
-//! Assumes: it is asked only while nothing else is to be decided.
+//! Assumes: moves begin only while nothing else is to be decided.
 //! Ensures: a chain that has as many replicas as it shall have never has fewer for a move; the same
 //! configuration and facts give the same moves.
 //! Limits: heads are moved only between replicas of one chain, so where chains are shorter than the
@@ -106,10 +106,17 @@ pub fn why_stuck(part: &Datacenter, node: NodeId) -> Option<String> {
     })
 }
 
+/// Takes replicas out that have stepped aside, since others have taken their places. Clients wait for
+/// that, so it is done whatever else is decided.
+pub(super) fn end_retirements(next: &mut Datacenter, facts: &Facts) -> Vec<Change> {
+    let mut moves = Moves { next, facts, changes: Vec::new() };
+    moves.end_retirements();
+    moves.changes
+}
+
 /// Changes a datacenter's part by the next moves; tells which.
 pub(super) fn next_moves(next: &mut Datacenter, facts: &Facts) -> Vec<Change> {
     let mut moves = Moves { next, facts, changes: Vec::new() };
-    moves.end_retirements();
     moves.retire();
     moves.forget();
     moves.begin_wished();
@@ -158,14 +165,16 @@ impl Moves<'_> {
 
     /// Takes out who has stepped aside, and keeps who is needed again.
     fn end_retirements(&mut self) {
-        for (shard, node) in self.next.retiring.clone() {
+        for (shard, (node, since)) in self.next.retiring.clone() {
             let Some(chain) = self.next.chains.get(place(shard)) else { continue };
             let others = chain.serving.iter().filter(|other| **other != node);
             let enough = self.wished() <= others.filter(|other| self.is_sound(**other)).count();
             if !enough {
                 self.next.retiring.remove(&shard);
                 self.changes.push(Change::Kept { shard, node });
-            } else if self.facts.adopted.contains(&node) {
+            } else if self.facts.acts_by.get(&node).is_some_and(|epoch| since <= *epoch)
+                && !self.facts.settling.contains(&node)
+            {
                 self.next.retiring.remove(&shard);
                 let epoch = self.next.epoch.next();
                 let chain = &mut self.next.chains[place(shard)];
@@ -194,7 +203,7 @@ impl Moves<'_> {
                 if let Some(load) = loads.get_mut(&node) {
                     *load -= 1; // It is of one that may hold something.
                 }
-                self.next.retiring.insert(shard, node);
+                self.next.retiring.insert(shard, (node, self.next.epoch.next()));
                 self.changes.push(Change::Retiring { shard, node });
             }
         }
@@ -204,9 +213,8 @@ impl Moves<'_> {
     fn forget(&mut self) {
         for shard in self.shards() {
             let chain = &self.next.chains[place(shard)];
-            let stays = |node: &&NodeId| {
-                self.may_hold(**node) && self.next.retiring.get(&shard) != Some(*node)
-            };
+            let stays =
+                |node: &&NodeId| self.may_hold(**node) && self.next.retires(shard) != Some(**node);
             if chain.serving.iter().filter(stays).count() < self.wished() {
                 continue;
             }
@@ -259,8 +267,8 @@ impl Moves<'_> {
         let nodes = self.next.nodes.iter().copied().filter(|node| self.may_hold(*node));
         let mut loads: BTreeMap<NodeId, usize> = nodes.map(|node| (node, 0)).collect();
         for (shard, chain) in self.shards().zip(&self.next.chains) {
-            let retires = self.next.retiring.get(&shard);
-            for node in chain.members().filter(|node| Some(node) != retires) {
+            let retires = self.next.retires(shard);
+            for node in chain.members().filter(|node| Some(*node) != retires) {
                 if let Some(load) = loads.get_mut(&node) {
                     *load += 1;
                 }
@@ -464,7 +472,8 @@ mod tests {
             chain.waiting_as(Waiting::Syncing).map(move |node| (shard, node))
         });
         let caught_up = caught_up.collect();
-        Facts { epoch: part.epoch, nodes, adopted, caught_up, ..Facts::default() }
+        let acts_by = part.nodes.iter().map(|node| (*node, part.epoch)).collect();
+        Facts { epoch: part.epoch, nodes, adopted, acts_by, caught_up, ..Facts::default() }
     }
 
     /// Decides until nothing changes, while all is well; no chain may get shorter than it was.
@@ -542,7 +551,7 @@ mod tests {
         assert_eq!(changes, [Change::Retiring { shard, node: one }]);
         assert!(part(&aside).is_aside(one, shard));
         let mut silent = well(&aside);
-        silent.adopted.remove(&one);
+        silent.acts_by.insert(one, part(&grown).epoch);
         assert_eq!(next_configuration(&aside, HERE, &silent), None, "it may still answer");
         let (moved, changes) = decide(&aside, &well(&aside));
         assert_eq!(changes, [Change::Moved { shard, node: one }]);
@@ -555,13 +564,11 @@ mod tests {
     fn replica_that_was_to_leave_stays_when_another_one_is_lost() {
         let mut old = drained(with(3, 2, &[&[1, 2, 3], &[3, 2]]), 1);
         let there = old.datacenters.get_mut(&HERE).unwrap();
-        there.retiring.insert(ShardId(0), node(1));
+        there.retiring.insert(ShardId(0), (node(1), Epoch(2)));
         let mut lost = well(&old);
         lost.nodes.insert(node(3), Life::Expired);
-        let shorter = next_configuration(&old, HERE, &lost).unwrap().configuration;
-        lost.epoch = shorter.epoch(HERE);
-        let kept = next_configuration(&shorter, HERE, &lost).unwrap();
-        assert_eq!(kept.changes[0], Change::Kept { shard: ShardId(0), node: node(1) });
+        let kept = next_configuration(&old, HERE, &lost).unwrap();
+        assert!(kept.changes.contains(&Change::Kept { shard: ShardId(0), node: node(1) }));
         assert!(!part(&kept.configuration).is_aside(node(1), ShardId(0)));
     }
 

@@ -354,7 +354,7 @@ fn configurations() -> [Message; 2] {
         boots: [(node(2), Boot(3)), (node(3), Boot(300))].into(),
         replicas: 3,
         drained: [node(1)].into(),
-        retiring: [(ShardId(1), node(3))].into(),
+        retiring: [(ShardId(1), (node(3), Epoch(300)))].into(),
         chains: waits.into_iter().map(chain).collect(),
         membership: None,
     };

@@ -100,6 +100,8 @@ fn take_over(node: &Arc<Node>, part: &Datacenter) -> bool {
         let mut work = Work::begin();
         node.adopt(here, part, &mut work);
         node.finish(&mut work);
+        // Whoever decides may wait for this node's word: it does not wait for the next beat.
+        node.control.hurry.notify_one();
     }
     let known = node.configuration().epoch(here);
     if part.epoch < known {

@@ -117,6 +117,7 @@ pub(super) fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
             facts.settling.insert(*node);
         }
         facts.unreached.extend(told.unreached.iter().map(|other| (*node, *other)));
+        facts.acts_by.insert(*node, told.epoch);
         if told.epoch == part.epoch {
             facts.adopted.insert(*node);
             caught_up.extend(told.caught_up);
