@@ -124,7 +124,9 @@ fn node_is_emptied_then_lost_then_gets_its_share_again() {
     nodes.all[3].restart(&stage);
     nodes.all[3].await_ready(PATIENCE);
     under_calls(&nodes, "a node was taken back", |nodes| {
-        binary::answer_of(&stage, &["nodes", "undrain", "1.4", "--admin", &admin]);
+        let undrain = ["nodes", "undrain", "1.4", "--admin", &admin];
+        let done = binary::answer_of(&stage, &undrain);
+        assert!(done.contains("1.4 may hold replicas again"), "{done}");
         await_spread(&nodes.all[0]);
     });
     assert_probes(&nodes.all[3], "before");

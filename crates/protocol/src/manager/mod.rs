@@ -318,6 +318,7 @@ pub enum Change {
 }
 
 impl fmt::Display for Change {
+    #[expect(clippy::too_many_lines, reason = "a sentence for each change")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Expired { node } => write!(f, "node {node} was silent for too long"),
@@ -454,16 +455,10 @@ pub fn next_configuration(
             }
         }
     }
-    let apart = reach::who_yields(datacenter, facts);
-    changes.extend(apart.difference(&datacenter.apart).map(|node| Change::Apart { node: *node }));
-    let back = datacenter.apart.difference(&apart).filter(|node| facts.is_alive(**node));
-    changes.extend(back.map(|node| Change::Reached { node: *node }));
-    next.apart = apart;
+    next.apart = reach::who_yields(datacenter, facts);
+    changes.extend(changes_apart(datacenter, &next.apart, facts));
     let yielding: BTreeSet<NodeId> = next.short.union(&next.apart).copied().collect();
-    let mut copies: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for node in next.chains.iter().flat_map(|chain| chain.waiting_as(Waiting::Syncing)) {
-        *copies.entry(node).or_default() += 1;
-    }
+    let mut copies = copies_of(&next.chains);
     let shards = old.shard_count.shards();
     for (shard, chain) in shards.zip(&mut next.chains) {
         let (restarted, emptied, yielding) = (&restarted, &emptied, &yielding);
@@ -477,11 +472,6 @@ pub fn next_configuration(
             chain.epoch = datacenter.epoch.next();
         }
     }
-    let chains = &next.chains;
-    let serves = |shard: &ShardId, node: &NodeId| {
-        chains.get(usize::from(shard.0)).is_some_and(|chain| chain.serving.contains(node))
-    };
-    next.retiring.retain(|shard, (node, _)| serves(shard, node));
     changes.extend(moves::end_retirements(&mut next, facts));
     if changes.is_empty() {
         changes = moves::next_moves(&mut next, facts);
@@ -493,6 +483,22 @@ pub fn next_configuration(
     let mut configuration = old.clone();
     configuration.datacenters.insert(here, next);
     Some(Decision { configuration, changes })
+}
+
+/// Who yields from now on because others cannot reach it, and who does not any more.
+fn changes_apart(before: &Datacenter, apart: &BTreeSet<NodeId>, facts: &Facts) -> Vec<Change> {
+    let new = apart.difference(&before.apart).map(|node| Change::Apart { node: *node });
+    let back = before.apart.difference(apart).filter(|node| facts.is_alive(**node));
+    new.chain(back.map(|node| Change::Reached { node: *node })).collect()
+}
+
+/// How many shards each node copies.
+fn copies_of(chains: &[Chain]) -> BTreeMap<NodeId, usize> {
+    let mut copies = BTreeMap::new();
+    for node in chains.iter().flat_map(|chain| chain.waiting_as(Waiting::Syncing)) {
+        *copies.entry(node).or_default() += 1;
+    }
+    copies
 }
 
 /// One chain's part of a decision.

@@ -109,6 +109,10 @@ pub fn why_stuck(part: &Datacenter, node: NodeId) -> Option<String> {
 /// Takes replicas out that have stepped aside, since others have taken their places. Clients wait for
 /// that, so it is done whatever else is decided.
 pub(super) fn end_retirements(next: &mut Datacenter, facts: &Facts) -> Vec<Change> {
+    let chains = &next.chains;
+    next.retiring.retain(|shard, (node, _)| {
+        chains.get(place(*shard)).is_some_and(|chain| chain.serving.contains(node))
+    });
     let mut moves = Moves { next, facts, changes: Vec::new() };
     moves.end_retirements();
     moves.changes
@@ -294,21 +298,22 @@ impl Moves<'_> {
         }
         let mut loads = self.loads();
         while self.copies() < COPIES_AT_ONCE {
-            let step = |from: &NodeId, to: &NodeId| {
+            let between = |from: NodeId, to: NodeId| {
                 self.shards().find(|shard| {
                     let chain = &self.next.chains[place(*shard)];
-                    let has_room = chain.waiting.is_empty() && !chain.serving.contains(to);
-                    has_room && chain.serving.contains(from)
+                    let has_room = chain.waiting.is_empty() && !chain.serving.contains(&to);
+                    has_room && chain.serving.contains(&from)
                 })
             };
             let pairs = loads.iter().flat_map(|from| loads.iter().map(move |to| (from, to)));
-            let mut pairs: Vec<((&NodeId, &usize), (&NodeId, &usize))> =
-                pairs.filter(|(from, to)| *to.1 + DIFFERENCE_MIN <= *from.1).collect();
-            pairs.sort_by_key(|(from, to)| to.1.abs_diff(*from.1));
+            let apart = pairs.filter(|(from, to)| *to.1 + DIFFERENCE_MIN <= *from.1);
+            let mut pairs: Vec<(usize, NodeId, NodeId)> =
+                apart.map(|(from, to)| (*from.1 - *to.1, *from.0, *to.0)).collect();
+            pairs.sort_unstable();
             let found = pairs
                 .iter()
                 .rev()
-                .find_map(|(from, to)| step(from.0, to.0).map(|shard| (shard, *from.0, *to.0)));
+                .find_map(|(_, from, to)| Some((between(*from, *to)?, *from, *to)));
             let Some((shard, from, to)) = found else { return };
             *loads.entry(from).or_default() -= 1;
             *loads.entry(to).or_default() += 1;
