@@ -31,6 +31,8 @@ mod larger_than_memory;
 mod lost_nodes;
 /// What a write costs between datacenters.
 mod metadata;
+/// A node is emptied, lost, and taken back.
+mod moves;
 /// What is kept for a datacenter that is cut off.
 mod outbox;
 /// A client that many use from Rust.

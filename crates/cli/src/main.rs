@@ -28,6 +28,8 @@ mod ending;
 mod http;
 /// Memory in use.
 mod memory;
+/// `antecede nodes`.
+mod nodes;
 /// What is printed.
 mod screen;
 /// `antecede serve`, `antecede dev` and `antecede witness`.
@@ -87,6 +89,8 @@ enum Command {
     Topology(topology::TopologyOptions),
     /// List what a datacenter that is gone never sent, and execute it again
     Unsent(unsent::UnsentOptions),
+    /// Show what nodes hold, and empty one before it is switched off
+    Nodes(nodes::NodesOptions),
     /// Write, check and show configuration files
     Config(settings::ConfigOptions),
     /// Measure servers that speak the Redis protocol, and record what they answer
@@ -112,6 +116,7 @@ fn main() -> ExitCode {
         | Command::Doctor(_)
         | Command::Topology(_)
         | Command::Unsent(_)
+        | Command::Nodes(_)
         | Command::Config(_)
         | Command::Bench(_)
         | Command::Check(_) => LevelFilter::WARN,
@@ -126,6 +131,7 @@ fn main() -> ExitCode {
         Command::Doctor(options) => with_runtime(|_| doctor::run(options)),
         Command::Topology(options) => with_runtime(|_| topology::run(options)),
         Command::Unsent(options) => with_runtime(|_| unsent::run(options)),
+        Command::Nodes(options) => with_runtime(|_| nodes::run(options)),
         Command::Config(options) => settings::run(options),
         Command::Bench(options) => with_runtime(|_| bench::run(options)),
         Command::Check(options) => check::run(options),

@@ -86,6 +86,13 @@ pub struct Datacenter {
     pub apart: BTreeSet<NodeId>,
     /// The runs of nodes that the rights of this epoch belong to, where they are known.
     pub boots: BTreeMap<NodeId, Boot>,
+    /// How many replicas a chain shall have, where there are nodes for them.
+    pub replicas: u16,
+    /// Those nodes that shall hold nothing: others take their replicas.
+    pub drained: BTreeSet<NodeId>,
+    /// Serving replicas that others have taken the place of: they step aside, then leave. With the
+    /// epoch since which they do.
+    pub retiring: BTreeMap<ShardId, (NodeId, Epoch)>,
     /// The chain of each shard, by shard number.
     pub chains: Vec<Chain>,
     /// The datacenters that its nodes act by; none until the deployment has agreed on them.
@@ -93,15 +100,25 @@ pub struct Datacenter {
 }
 
 impl Datacenter {
-    /// A datacenter in its first epoch, of whose nodes nothing is known.
+    /// A datacenter in its first epoch, of whose nodes nothing is known. Its longest chain is as
+    /// long as all shall be.
     #[must_use]
-    pub const fn of(name: String, nodes: Vec<NodeId>, chains: Vec<Chain>) -> Self {
-        let absent = BTreeSet::new();
-        let short = BTreeSet::new();
-        let apart = BTreeSet::new();
-        let boots = BTreeMap::new();
-        let membership = None;
-        Self { name, epoch: Epoch(1), nodes, absent, short, apart, boots, chains, membership }
+    pub fn of(name: String, nodes: Vec<NodeId>, chains: Vec<Chain>) -> Self {
+        let longest = chains.iter().map(|chain| chain.members().count()).max();
+        Self {
+            name,
+            epoch: Epoch(1),
+            nodes,
+            absent: BTreeSet::new(),
+            short: BTreeSet::new(),
+            apart: BTreeSet::new(),
+            boots: BTreeMap::new(),
+            replicas: u16::try_from(longest.unwrap_or_default()).unwrap_or(u16::MAX),
+            drained: BTreeSet::new(),
+            retiring: BTreeMap::new(),
+            chains,
+            membership: None,
+        }
     }
 
     /// Writes the part.
@@ -116,6 +133,14 @@ impl Datacenter {
         for (node, boot) in &self.boots {
             to.node(*node);
             to.number(boot.0);
+        }
+        to.number(u64::from(self.replicas));
+        write_nodes(self.drained.iter(), to);
+        to.length(self.retiring.len());
+        for (shard, (node, since)) in &self.retiring {
+            to.shard(*shard);
+            to.node(*node);
+            to.number(since.0);
         }
         to.length(self.chains.len());
         for chain in &self.chains {
@@ -151,6 +176,9 @@ impl Datacenter {
                 .list("runs of nodes", |from| Ok((from.node()?, Boot(from.number()?))))?
                 .into_iter()
                 .collect(),
+            replicas: u16::try_from(from.number()?).unwrap_or(u16::MAX),
+            drained: from.list("nodes to hold nothing", Reader::node)?.into_iter().collect(),
+            retiring: from.list("replicas to leave", read_retiring)?.into_iter().collect(),
             chains: from.list("chains", |from| {
                 Ok(Chain {
                     epoch: Epoch(from.number()?),
@@ -169,11 +197,20 @@ impl Datacenter {
         self.short.contains(&node) || self.apart.contains(&node)
     }
 
-    /// Whether a replica of a chain steps aside: it answers nobody, so that the others may go on
-    /// without it. It does while its node yields and one that serves beside it does not.
+    /// The replica of a chain that others have taken the place of.
     #[must_use]
-    pub fn is_aside(&self, node: NodeId, chain: &Chain) -> bool {
-        self.yields(node) && chain.serving.iter().any(|other| !self.yields(*other))
+    pub fn retires(&self, shard: ShardId) -> Option<NodeId> {
+        self.retiring.get(&shard).map(|(node, _)| *node)
+    }
+
+    /// Whether a replica of a chain steps aside: it answers nobody, so that the others may go on
+    /// without it. It does while its node yields, or it is to leave this chain, and one that serves
+    /// beside it stays.
+    #[must_use]
+    pub fn is_aside(&self, node: NodeId, shard: ShardId) -> bool {
+        let Some(chain) = self.chains.get(usize::from(shard.0)) else { return false };
+        let leaves = |node: NodeId| self.yields(node) || self.retires(shard) == Some(node);
+        leaves(node) && chain.serving.iter().any(|other| !leaves(*other))
     }
 
     /// Its nodes without those that are known to be gone, sorted.
@@ -224,7 +261,8 @@ impl Configuration {
                 .collect();
             let addresses = nodes.iter().map(|node| (*node, String::new())).collect();
             members.insert(*id, Member::open(name.clone(), addresses));
-            datacenters.insert(*id, Datacenter::of(name.clone(), nodes, chains));
+            let part = Datacenter::of(name.clone(), nodes, chains);
+            datacenters.insert(*id, Datacenter { replicas: layout.chain_length, ..part });
         }
         Self {
             deployment: layout.deployment,
@@ -408,6 +446,10 @@ fn write_nodes<'a>(nodes: impl ExactSizeIterator<Item = &'a NodeId>, to: &mut Wr
     }
 }
 
+fn read_retiring(from: &mut Reader<'_>) -> Result<(ShardId, (NodeId, Epoch)), DecodeError> {
+    Ok((from.shard()?, (from.node()?, Epoch(from.number()?))))
+}
+
 fn read_waiting(from: &mut Reader<'_>) -> Result<(NodeId, Waiting), DecodeError> {
     let node = from.node()?;
     let why = match from.u8()? {
@@ -472,6 +514,8 @@ mod tests {
         part.short.insert(part.nodes[2]);
         part.apart.insert(part.nodes[1]);
         part.boots.insert(node, Boot(3));
+        part.drained.insert(part.nodes[0]);
+        part.retiring.insert(ShardId(7), (part.nodes[2], Epoch(6)));
         part.chains[5].serving.retain(|member| *member != node);
         part.chains[5].waiting.insert(node, Waiting::Syncing);
         let mut bytes = Vec::new();
@@ -488,18 +532,23 @@ mod tests {
     #[test]
     fn a_replica_steps_aside_while_another_one_has_room() {
         let mut part = three_of_three().datacenters[&DatacenterId(1)].clone();
-        let chain = part.chains[0].clone();
+        let (shard, chain) = (ShardId(0), part.chains[0].clone());
         let [first, second, third] = [chain.serving[0], chain.serving[1], chain.serving[2]];
-        assert!(!part.is_aside(first, &chain));
+        assert!(!part.is_aside(first, shard));
         part.short = [first, second].into();
-        assert!(part.is_aside(first, &chain) && part.is_aside(second, &chain));
-        assert!(!part.is_aside(third, &chain));
+        assert!(part.is_aside(first, shard) && part.is_aside(second, shard));
+        assert!(!part.is_aside(third, shard));
         part.short.insert(third);
-        assert!(!part.is_aside(first, &chain), "nobody could go on");
+        assert!(!part.is_aside(first, shard), "nobody could go on");
         part.short = [first].into();
         part.apart = [second].into();
-        assert!(part.is_aside(first, &chain) && part.is_aside(second, &chain));
-        assert!(!part.is_aside(third, &chain));
+        assert!(part.is_aside(first, shard) && part.is_aside(second, shard));
+        assert!(!part.is_aside(third, shard));
+        part.retiring.insert(shard, (third, Epoch(1)));
+        assert!(!part.is_aside(first, shard) && !part.is_aside(third, shard), "nobody stays");
+        part.apart.clear();
+        assert!(part.is_aside(first, shard) && part.is_aside(third, shard));
+        assert!(!part.is_aside(second, shard) && !part.is_aside(third, ShardId(1)));
     }
 
     #[test]

@@ -79,6 +79,10 @@ pub enum Mutation {
     AnswerAside,
     /// A manager does not listen to nodes that cannot reach others.
     KeepUnreached,
+    /// A manager does not wait until a replica has said that it steps aside.
+    RetireAtOnce,
+    /// A manager takes a replica that copies for whole, and lets the one go that it replaces.
+    TakeHalfForWhole,
     /// Values are taken out of memory that no durable checkpoint holds.
     EvictUnsaved,
     /// What is read from a checkpoint takes the place of what is in memory, newer or not.

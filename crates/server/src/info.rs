@@ -265,7 +265,7 @@ fn causal(node: &Node, text: &mut String) {
     line(text, "epoch", configuration.epoch(here));
     line(text, "membership", configuration.membership.epoch);
     line(text, "datacenters", configuration.datacenters.len());
-    line(text, "shards_here", node.shards().count());
+    line(text, "shards_here", configuration.shards_of(node.id).count());
     line(text, "shards_settling", node.unsettled());
     line(text, "default_level", "linearizable");
     for (origin, stamp) in cuts.stable.iter() {

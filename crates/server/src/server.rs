@@ -192,8 +192,8 @@ impl Server {
         if let Some(listener) = listeners.admin {
             let (listener, address) = into_tokio(listener, "the admin port")?;
             admin_address = Some(address);
-            let deployment = agreement.as_ref().and_then(|all| all.deployment.clone());
-            let service = admin::serve(Arc::clone(&node), shaper.clone(), deployment, listener);
+            let shaper = shaper.clone();
+            let service = admin::serve(Arc::clone(&node), shaper, agreement.as_ref(), listener);
             tasks.push(tokio::spawn(service));
         }
         let (listener, client_address) = into_tokio(listeners.client, "clients")?;

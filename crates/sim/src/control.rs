@@ -97,6 +97,8 @@ pub(crate) struct Beat {
     has_done: bool,
     /// Whom it has not reached for long.
     unreached: Vec<NodeId>,
+    /// Whether a replica serves here that has not settled.
+    is_settling: bool,
 }
 
 impl ControlPlane {
@@ -144,6 +146,8 @@ impl ControlPlane {
             };
             facts.nodes.insert(*node, life);
         }
+        let acts_by = self.heard.iter().map(|(node, heard)| (*node, heard.beat.epoch));
+        facts.acts_by = acts_by.collect();
         let fresh = self.heard.values().filter(|heard| heard.beat.epoch == self.part.epoch);
         let emptied = self.heard.iter().filter(|(_, heard)| heard.beat.is_emptied);
         facts.emptied = emptied.map(|(node, _)| *node).collect();
@@ -151,6 +155,8 @@ impl ControlPlane {
         facts.leaving = leaving.map(|(node, _)| *node).collect();
         let short = self.heard.iter().filter(|(_, heard)| heard.beat.is_short);
         facts.short = short.map(|(node, _)| *node).collect();
+        let settling = self.heard.iter().filter(|(_, heard)| heard.beat.is_settling);
+        facts.settling = settling.map(|(node, _)| *node).collect();
         if !mutations.has(Mutation::KeepUnreached) {
             for heard in self.heard.values() {
                 let others = heard.beat.unreached.iter();
@@ -162,6 +168,16 @@ impl ControlPlane {
             facts.adopted.insert(heard.beat.node);
             caught_up.extend(heard.beat.caught_up.iter().copied());
             misfits.extend(heard.beat.misfits.iter().copied());
+        }
+        if mutations.has(Mutation::RetireAtOnce) {
+            let all = self.part.nodes.iter().map(|node| (*node, self.part.epoch));
+            facts.acts_by = all.collect();
+        }
+        if mutations.has(Mutation::TakeHalfForWhole) {
+            let chains = (0..).map(ShardId).zip(&self.part.chains);
+            caught_up.extend(chains.flat_map(|(shard, chain)| {
+                chain.waiting_as(Waiting::Syncing).map(move |node| (shard, node))
+            }));
         }
         (facts.caught_up, facts.misfits) = (caught_up, misfits);
         facts
@@ -209,6 +225,17 @@ impl World {
             is_short: node.is_short(),
             has_done: node.keeper.has_done(node.id.datacenter),
             unreached,
+            is_settling: shards().any(|(shard, replica)| {
+                let Some(part) = node.configuration.datacenter(node.id.datacenter) else {
+                    return false;
+                };
+                let chain = node.configuration.chain(node.id.datacenter, shard);
+                let retires = part.retires(shard) == Some(node.id);
+                let settles = |replica: &antecede_protocol::chain::Shard| {
+                    !replica.is_settled() || retires && replica.has_open_replies()
+                };
+                chain.contains(&node.id) && replica.as_ref().is_some_and(settles)
+            }),
         };
         if let Some(at) = self.crosses_to_control(place.node) {
             self.queue.add(at, Happening::Hear(place, Box::new(beat)));
@@ -396,11 +423,17 @@ impl World {
             return; // Somebody else was there before, or it is lost.
         }
         let Some(part) = decision.configuration.datacenter(datacenter) else { return };
-        control.part = Arc::new(part.clone());
-        control.revision += 1;
         for change in &decision.changes {
             self.trace.line(self.now, format_args!("DECIDED epoch {}: {change}", part.epoch));
         }
+        self.set_part(datacenter, part);
+    }
+
+    /// Something is written to the register.
+    pub(crate) fn set_part(&mut self, datacenter: DatacenterId, part: &Datacenter) {
+        let Some(control) = self.control.get_mut(&datacenter) else { return };
+        control.part = Arc::new(part.clone());
+        control.revision += 1;
         let mut known = Configuration::clone(&self.configuration);
         if known.is_present(datacenter) {
             known.datacenters.insert(datacenter, part.clone());

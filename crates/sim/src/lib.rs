@@ -34,6 +34,8 @@ mod trouble;
 
 /// Who decides which replicas serve.
 mod control;
+/// Nodes that shall hold nothing.
+pub mod drains;
 /// The agreement of a deployment on its datacenters.
 pub mod members;
 

@@ -89,6 +89,11 @@ pub const TABLE: &[Row] = &[
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     leases("answer-aside", Mutation::AnswerAside),
     managed("keep-unreached", Mutation::KeepUnreached, Profile::Mixed),
+    Row {
+        seeds: 1_000, // One in some hundreds: somebody must read there before it knows.
+        ..leases("retire-at-once", Mutation::RetireAtOnce)
+    },
+    managed("take-half-for-whole", Mutation::TakeHalfForWhole, Profile::Mixed),
     Row { seeds: 500, ..leases("renew-late", Mutation::RenewLate) },
     with_checkpoints(
         "floors-beyond-committed",

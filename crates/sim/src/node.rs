@@ -354,8 +354,11 @@ impl Node {
     fn new_replica(&self, shard: ShardId) -> Option<Shard> {
         let configuration = &self.configuration;
         let chain = configuration.chain_of(self.id.datacenter, shard)?;
-        let is_member = chain.members().any(|member| member == self.id);
-        is_member.then(|| Shard::new(shard, self.id, Arc::clone(configuration), self.options))
+        // It may become a member later, or have been one by another configuration.
+        let part = configuration.datacenter(self.id.datacenter)?;
+        let is_managed = !part.boots.is_empty() || chain.serving.is_empty();
+        let holds = is_managed || chain.members().any(|member| member == self.id);
+        holds.then(|| Shard::new(shard, self.id, Arc::clone(configuration), self.options))
     }
 
     /// Ends a run: what is in memory is gone, and what the disk has not synced perhaps too.

@@ -16,6 +16,7 @@ use antecede_protocol::{mutation::Mutations, retries::KEPT_MAX};
 use crate::{
     chance::Chance,
     checkpoints, cold,
+    drains::{self, Drain},
     faults::{self, Fault},
     members::{self, MemberChange},
     moment::{MICRO, MILLI, Moment, SECOND},
@@ -46,6 +47,8 @@ pub struct Plan {
     pub mutations: Mutations,
     /// What becomes of the members of the deployment.
     pub members: Vec<MemberChange>,
+    /// Nodes that shall hold nothing, and may again.
+    pub drains: Vec<Drain>,
 }
 
 /// When a node counts a record as persisted.
@@ -236,6 +239,7 @@ impl Plan {
             clients: Vec::new(),
             mutations: Mutations::NONE,
             members: Vec::new(),
+            drains: Vec::new(),
         };
         profile.bend(&mut plan, &mut chance);
         let mut chance = Chance::new(seed, streams::FAULTS);
@@ -246,6 +250,7 @@ impl Plan {
         plan.draw_disks();
         plan.draw_ids();
         plan.draw_lines();
+        plan.draw_drains();
         plan.draw_members(Members::Drawn);
         plan.draw_outbox();
         plan.clients = (0..plan.workload.clients).collect();
@@ -343,6 +348,19 @@ impl Plan {
             self.faults.extend(faults::draw_lines(&mut chance, self));
             self.faults.sort_by_key(|fault| fault.at);
         }
+    }
+
+    /// Draws nodes that shall hold nothing, for some seeds with managers, from a stream of their own.
+    /// Most of them get a node more than a chain is long, so that there is somewhere to go.
+    fn draw_drains(&mut self) {
+        let mut chance = Chance::new(self.seed, streams::DRAINS);
+        if !self.shape.is_managed || !chance.per_mille(350) {
+            return;
+        }
+        if self.shape.datacenters < 4 && chance.per_mille(800) {
+            self.shape.nodes = self.shape.nodes.max(self.shape.chain + 1);
+        }
+        self.drains = drains::draw(&mut chance, self.shape);
     }
 
     /// Draws datacenters that are added, removed or lost, wherever managers decide, from a stream of
@@ -461,6 +479,8 @@ pub mod streams {
     pub const MEMORY: u64 = 14;
     /// When and which, and how long it takes to load them.
     pub const MEMORY_AT_WORK: u64 = 15;
+    /// Nodes that shall hold nothing.
+    pub const DRAINS: u64 = 16;
     /// How much is kept for other datacenters.
     pub const OUTBOX: u64 = 18;
     /// The first client; each has its own.

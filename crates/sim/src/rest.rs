@@ -105,6 +105,7 @@ impl World {
             }
         }
         unrest.unsettled.extend(self.short_chains());
+        unrest.unsettled.extend(self.misplaced());
         unrest.unsettled.extend(self.changing_members());
         let newest = self.ledger.newest_committed().clone();
         let judged = |node: &&Node| !node.is_removed && self.is_judged(node.id);

@@ -120,6 +120,8 @@ pub(crate) enum Happening {
     Manage(DatacenterId),
     /// People ask for this change of the members.
     Wish(usize),
+    /// People ask for this of a node.
+    Drain(usize),
     /// Something reaches the register of the members.
     Members(MembersWrite),
     /// A decision reaches the register of a datacenter, made when that had this revision.
@@ -312,6 +314,7 @@ impl World {
         }
         self.begin_control();
         self.begin_members();
+        self.begin_drains();
         for (number, fault) in self.plan.faults.iter().enumerate() {
             self.queue.add(fault.at, Happening::Begin(number));
         }
@@ -445,6 +448,7 @@ impl World {
             Happening::WrittenBack(place, sent) => self.written_back(place, sent),
             Happening::Leave(place) => self.go_on_leaving(place),
             Happening::Wish(number) => self.wish(number),
+            Happening::Drain(number) => self.drain(number),
             Happening::Members(write) => self.on_members(write),
             Happening::Manage(datacenter) => self.manage(datacenter),
             Happening::Decide(datacenter, behind, decision) => {
@@ -481,6 +485,7 @@ impl World {
             | Happening::Hear(..)
             | Happening::WriteBack(..)
             | Happening::Wish(_)
+            | Happening::Drain(_)
             | Happening::Members(_)
             | Happening::Manage(_)
             | Happening::Decide(..) => return None,

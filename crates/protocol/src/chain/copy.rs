@@ -223,7 +223,12 @@ impl Shard {
     }
 
     /// Forgets everything and begins where a copy does.
-    fn begin_from(&mut self, start: &Start, storage: &mut dyn Storage, out: &mut Outputs) {
+    pub(super) fn begin_from(
+        &mut self,
+        start: &Start,
+        storage: &mut dyn Storage,
+        out: &mut Outputs,
+    ) {
         let shard = self.shard;
         self.checkpoints.begin_anew();
         let index = self.log(storage, out, &mut |bytes| Record::write_begun(bytes, shard, start));

@@ -557,9 +557,14 @@ impl Shard {
         !self.pending.is_empty() || self.cold.has_parked()
     }
 
-    /// After a change of epoch nobody knows here what became of what was not committed.
-    pub(super) fn give_up_replies(&mut self, out: &mut Outputs) {
+    /// The head is elsewhere, and names by itself what the writes of a session follow.
+    pub(super) fn forget_follows(&mut self) {
         self.follows.clear();
+    }
+
+    /// A replica out of its chain does not learn what became of what was not committed. One that
+    /// stays in it does, also where it is the head no more: the others settle on its whole log.
+    pub(super) fn give_up_replies(&mut self, out: &mut Outputs) {
         for pending in std::mem::take(&mut self.pending) {
             self.refuse(pending.request, Refusal::UnknownOutcome, out);
         }

@@ -25,6 +25,7 @@ use antecede_model::{
 
 use super::{Cuts, Neighbours, SETTLE_EVERY, Shard, after, initial_cuts};
 use crate::{
+    copied::Start,
     entry::{Entry, Identity},
     event::Event,
     geo::stable::Collection,
@@ -400,7 +401,7 @@ impl Shard {
         let joiner = chain.waiting_as(Waiting::Syncing).next();
         self.joiner = joiner.filter(|_| self.neighbours.is_tail());
         self.lacks_replicas = !chain.waiting.is_empty();
-        self.is_aside = here.is_aside(self.node, chain);
+        self.is_aside = here.is_aside(self.node, self.shard);
         if self.joiner.is_none() {
             self.copying.forget_joiner();
         }
@@ -409,6 +410,21 @@ impl Shard {
         }
         if self.neighbours.is_member && self.is_seeding() {
             self.take_place_of_seed();
+        }
+    }
+
+    /// A replica without which its chain goes on for good holds nothing from then on.
+    fn forget_if_out(&mut self, here: &Here, storage: &mut dyn Storage, out: &mut Outputs) {
+        let Some(part) = self.configuration.datacenter(self.node.datacenter) else { return };
+        let chain = self.configuration.chain_of(self.node.datacenter, self.shard);
+        let is_out = chain.is_some_and(|chain| {
+            !chain.serving.is_empty() && chain.members().all(|member| member != self.node)
+        });
+        let is_known = part.boots.get(&self.node) == Some(&here.boot);
+        let holds = Position(0) < self.window.end() || self.keys.frontier().is_some();
+        if is_out && is_known && holds {
+            self.give_up_replies(out);
+            self.begin_from(&Start::default(), storage, out);
         }
     }
 
@@ -435,6 +451,7 @@ impl Shard {
             self.adopt_members(here, was_alone, storage, out);
         }
         self.take_place(here.boot);
+        self.forget_if_out(here, storage, out);
         let epoch = self.configuration.chain_epoch(self.node.datacenter, self.shard);
         if epoch <= self.epoch {
             if !was_syncing && self.donor.is_some() {
@@ -453,6 +470,9 @@ impl Shard {
         self.inboxes.clear();
         self.waiters = crate::geo::dependency::Waiters::default();
         if !was_head || !self.neighbours.is_head() {
+            self.forget_follows();
+        }
+        if !self.neighbours.is_member {
             self.give_up_replies(out);
         }
         self.give_up_handed_on(out);

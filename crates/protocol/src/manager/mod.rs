@@ -10,6 +10,8 @@
 //! | syncing | offline | serving once it has caught up | offline, to copy anew | stays |
 //! | offline | stays | syncing, if the chain serves and nobody else syncs | as left | stays |
 //!
+//! A node that shall hold nothing does not begin to copy while another one may.
+//!
 //! A node that leaves has said that it is about to stop, and that it answers nobody any more. A
 //! serving or syncing replica of it goes offline as if it had expired, but the last one that could
 //! serve stays; it begins nothing.
@@ -38,12 +40,15 @@
 //! Ensures: the same configuration and facts give the same decision; the epoch grows by one with
 //! each; nobody serves who may lack what was committed; nothing stays as it is once all nodes live
 //! and have caught up, until all replicas serve.
-//! Not here: which node replaces one that stays away, and moving shards.
+//! What nothing of that concerns may be moved, a step at a time (`moves`): replicas away from nodes
+//! that shall hold nothing and to nodes that hold little, heads and tails to where there are few.
 
 /// When a node that is asked to stop may do so.
 pub mod leaving;
 /// Which datacenters belong to the deployment.
 pub mod membership;
+/// What is moved while nothing is wrong.
+pub mod moves;
 /// Who yields where nodes that live cannot reach each other.
 mod reach;
 #[cfg(test)]
@@ -113,6 +118,11 @@ pub struct Facts {
     /// Who has not reached whom for long, in whatever epoch they said so; of nodes that live. One
     /// way that is cut is enough, since neither hears an answer then.
     pub unreached: BTreeSet<(NodeId, NodeId)>,
+    /// Nodes with a replica that serves and has not settled yet, or that is to leave and has not
+    /// answered all that it took before.
+    pub settling: BTreeSet<NodeId>,
+    /// The epochs that nodes acted by when they were heard last, newer than this one never.
+    pub acts_by: BTreeMap<NodeId, Epoch>,
 }
 
 impl Facts {
@@ -253,9 +263,62 @@ pub enum Change {
         /// Who copied.
         node: NodeId,
     },
+    /// A node shall hold nothing: others are to take its replicas.
+    Drained {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node that held nothing may hold replicas again.
+    Undrained {
+        /// The node.
+        node: NodeId,
+    },
+    /// A node begins to copy a shard that it does not hold.
+    Moving {
+        /// The chain.
+        shard: ShardId,
+        /// Who copies.
+        node: NodeId,
+    },
+    /// A chain has more replicas than it needs: one steps aside.
+    Retiring {
+        /// The chain.
+        shard: ShardId,
+        /// Who steps aside.
+        node: NodeId,
+    },
+    /// A replica that has stepped aside, or was away, leaves its chain for good: others are enough.
+    Moved {
+        /// The chain.
+        shard: ShardId,
+        /// Who leaves.
+        node: NodeId,
+    },
+    /// A replica that was to leave stays: the others are not enough any more.
+    Kept {
+        /// The chain.
+        shard: ShardId,
+        /// Who stays.
+        node: NodeId,
+    },
+    /// A chain has another head, so that nodes have about equally many.
+    NewHead {
+        /// The chain.
+        shard: ShardId,
+        /// The head.
+        node: NodeId,
+    },
+    /// A chain has another tail, so that nodes have about equally many.
+    NewTail {
+        /// The chain.
+        shard: ShardId,
+        /// The tail.
+        node: NodeId,
+    },
 }
 
 impl fmt::Display for Change {
+    #[expect(clippy::too_many_lines, reason = "a sentence for each change")]
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Expired { node } => write!(f, "node {node} was silent for too long"),
@@ -315,6 +378,26 @@ impl fmt::Display for Change {
                      room, or cannot be reached"
                 )
             }
+            Self::Drained { node } => {
+                write!(f, "node {node} shall hold nothing: others take its replicas")
+            }
+            Self::Undrained { node } => write!(f, "node {node} may hold replicas again"),
+            Self::Moving { shard, node } => write!(f, "{node} copies shard {shard}, to hold it"),
+            Self::Retiring { shard, node } => {
+                write!(f, "{node} steps aside in shard {shard}, which others hold by now")
+            }
+            Self::Moved { shard, node } => {
+                write!(f, "{node} holds shard {shard} no more: others do")
+            }
+            Self::Kept { shard, node } => {
+                write!(f, "{node} keeps shard {shard}: the others are not enough any more")
+            }
+            Self::NewHead { shard, node } => {
+                write!(f, "{node} is the head of shard {shard}, as it had fewer than others")
+            }
+            Self::NewTail { shard, node } => {
+                write!(f, "{node} is the tail of shard {shard}, as it had fewer than others")
+            }
         }
     }
 }
@@ -372,16 +455,10 @@ pub fn next_configuration(
             }
         }
     }
-    let apart = reach::who_yields(datacenter, facts);
-    changes.extend(apart.difference(&datacenter.apart).map(|node| Change::Apart { node: *node }));
-    let back = datacenter.apart.difference(&apart).filter(|node| facts.is_alive(**node));
-    changes.extend(back.map(|node| Change::Reached { node: *node }));
-    next.apart = apart;
+    next.apart = reach::who_yields(datacenter, facts);
+    changes.extend(changes_apart(datacenter, &next.apart, facts));
     let yielding: BTreeSet<NodeId> = next.short.union(&next.apart).copied().collect();
-    let mut copies: BTreeMap<NodeId, usize> = BTreeMap::new();
-    for node in next.chains.iter().flat_map(|chain| chain.waiting_as(Waiting::Syncing)) {
-        *copies.entry(node).or_default() += 1;
-    }
+    let mut copies = copies_of(&next.chains);
     let shards = old.shard_count.shards();
     for (shard, chain) in shards.zip(&mut next.chains) {
         let (restarted, emptied, yielding) = (&restarted, &emptied, &yielding);
@@ -395,6 +472,10 @@ pub fn next_configuration(
             chain.epoch = datacenter.epoch.next();
         }
     }
+    changes.extend(moves::end_retirements(&mut next, facts));
+    if changes.is_empty() {
+        changes = moves::next_moves(&mut next, facts);
+    }
     if changes.is_empty() {
         return None;
     }
@@ -402,6 +483,22 @@ pub fn next_configuration(
     let mut configuration = old.clone();
     configuration.datacenters.insert(here, next);
     Some(Decision { configuration, changes })
+}
+
+/// Who yields from now on because others cannot reach it, and who does not any more.
+fn changes_apart(before: &Datacenter, apart: &BTreeSet<NodeId>, facts: &Facts) -> Vec<Change> {
+    let new = apart.difference(&before.apart).map(|node| Change::Apart { node: *node });
+    let back = before.apart.difference(apart).filter(|node| facts.is_alive(**node));
+    new.chain(back.map(|node| Change::Reached { node: *node })).collect()
+}
+
+/// How many shards each node copies.
+fn copies_of(chains: &[Chain]) -> BTreeMap<NodeId, usize> {
+    let mut copies = BTreeMap::new();
+    for node in chains.iter().flat_map(|chain| chain.waiting_as(Waiting::Syncing)) {
+        *copies.entry(node).or_default() += 1;
+    }
+    copies
 }
 
 /// One chain's part of a decision.
@@ -457,14 +554,13 @@ impl Step<'_> {
         let is_gone = |node: &NodeId| self.facts.has_expired(*node) || is_leaving(node);
         let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);
         let yields = |node: &NodeId| self.yielding.contains(node);
-        let goes_on = next
-            .serving
-            .iter()
-            .any(|node| !yields(node) && is_left(node) && self.facts.is_alive(*node));
+        let retires = |node: &NodeId| self.before.retires(shard) == Some(*node);
+        let stays_on = |node: &NodeId| !yields(node) && !retires(node) && is_left(node);
+        let goes_on = next.serving.iter().any(|node| stays_on(node) && self.facts.is_alive(*node));
         let is_aside: BTreeSet<NodeId> = next
             .serving
             .iter()
-            .filter(|node| goes_on && yields(node) && self.has_stepped_aside(**node, next))
+            .filter(|node| goes_on && yields(node) && self.has_stepped_aside(**node))
             .copied()
             .collect();
         let is_dark = !next.serving.iter().any(is_left);
@@ -506,8 +602,8 @@ impl Step<'_> {
     }
 
     /// Whether a replica has said that it answers nobody any more, in the run that it could answer in.
-    fn has_stepped_aside(&self, node: NodeId, chain: &Chain) -> bool {
-        self.before.is_aside(node, chain)
+    fn has_stepped_aside(&self, node: NodeId) -> bool {
+        self.before.is_aside(node, self.shard)
             && self.facts.adopted.contains(&node)
             && !self.restarted.contains(&node)
     }
@@ -576,10 +672,15 @@ impl Step<'_> {
             }
             return;
         }
+        let others_may = self.before.nodes.iter().any(|node| {
+            let is_free = !next.serving.contains(node) && !self.before.drained.contains(node);
+            is_free && self.facts.is_alive(*node) && !self.yielding.contains(node)
+        });
         let may_copy = |node: &NodeId| {
             let copies = self.copies.get(node).copied().unwrap_or_default();
             let yields = self.yielding.contains(node);
-            self.facts.is_alive(*node) && !yields && copies < COPIES_AT_ONCE
+            let is_wished = !self.before.drained.contains(node) || !others_may;
+            self.facts.is_alive(*node) && is_wished && !yields && copies < COPIES_AT_ONCE
         };
         let back = next.waiting_as(Waiting::Offline).find(may_copy);
         if let Some(node) = back {

@@ -141,9 +141,20 @@ impl Session {
                     && self.tally.unnamed.is_none_or(|(unnamed, _)| unnamed == shard);
                 self.is_alone_with(view, shard) && (is_read || implies_all)
             }
-            Some(Course::Head(of)) => of == shard && (is_read || self.tally.reads == 0),
+            Some(Course::Head(of)) => {
+                let is_same = of == shard && self.is_same_head(view, shard);
+                is_same && (is_read || self.tally.reads == 0)
+            }
             Some(Course::Reads) => is_read,
         }
+    }
+
+    /// Whether the head of a shard is the one that has the open parts. Another one does not know
+    /// which writes of the session are under way, and cannot name them as what a write follows.
+    fn is_same_head(&self, view: &View<'_>, shard: ShardId) -> bool {
+        let head = view.configuration.head(self.node.datacenter, shard);
+        let newest = self.parts.iter().rev().find(|part| part.is_open());
+        newest.is_none_or(|part| Some(part.to) == head)
     }
 
     /// A part is evaluated later than the order of its course says. A read that is the only open

@@ -210,6 +210,9 @@ fn part_of_configuration() -> Datacenter {
         short: [node(2)].into(),
         apart: [node(1)].into(),
         boots: [(node(1), Boot(300)), (node(2), Boot(4))].into(),
+        replicas: 3,
+        drained: [node(2)].into(),
+        retiring: [(ShardId(2), (node(2), Epoch(299)))].into(),
         chains: vec![
             chain(299, &[2], &[(1, Waiting::Syncing)]),
             chain(7, &[], &[(1, Waiting::LastServing), (3, Waiting::LastServing)]),
@@ -444,7 +447,7 @@ mod golden {
         let part = Box::new(part_of_configuration());
         check(
             &Message::Configuration(DatacenterId(2), part),
-            "04020374776fac02030100020002000200030002000103000200010200020001010002000201000200ac02020002000403ab02010200020001010002000007000201000200010300020001ac02020100020002000200010300020002010101020374776f01010002000874776f3a3734303001010102000101036f6c6401ac02",
+            "04020374776fac02030100020002000200030002000103000200010200020001010002000201000200ac020200020004030102000200010202000200ab0203ab02010200020001010002000007000201000200010300020001ac02020100020002000200010300020002010101020374776f01010002000874776f3a3734303001010102000101036f6c6401ac02",
         );
     }
 
@@ -920,18 +923,26 @@ mod any {
         );
         let boots = vec((node(), any::<u64>().prop_map(Boot)), 0..4);
         let some = || vec(node(), 0..3);
-        let nodes = (vec(node(), 0..4), some(), some(), some());
-        (".{0,9}", epoch(), nodes, boots, vec(chain, 0..4), any::<bool>()).prop_map(
-            |(name, epoch, (nodes, absent, short, apart), boots, chains, has_members)| Datacenter {
-                name,
-                epoch,
-                nodes,
-                absent: absent.into_iter().collect(),
-                short: short.into_iter().collect(),
-                apart: apart.into_iter().collect(),
-                boots: boots.into_iter().collect(),
-                chains,
-                membership: has_members.then(|| Arc::new(membership())),
+        let nodes = (vec(node(), 0..4), some(), some(), some(), some());
+        let retiring = vec((any::<u16>().prop_map(ShardId), (node(), epoch())), 0..3);
+        let wished = (any::<u16>(), retiring);
+        (".{0,9}", epoch(), nodes, boots, wished, vec(chain, 0..4), any::<bool>()).prop_map(
+            |(name, epoch, nodes, boots, (replicas, retiring), chains, has_members)| {
+                let (nodes, absent, short, apart, drained) = nodes;
+                Datacenter {
+                    name,
+                    epoch,
+                    nodes,
+                    absent: absent.into_iter().collect(),
+                    short: short.into_iter().collect(),
+                    apart: apart.into_iter().collect(),
+                    boots: boots.into_iter().collect(),
+                    replicas,
+                    drained: drained.into_iter().collect(),
+                    retiring: retiring.into_iter().collect(),
+                    chains,
+                    membership: has_members.then(|| Arc::new(membership())),
+                }
             },
         )
     }

@@ -357,6 +357,9 @@ fn configurations() -> [Message; 2] {
         short: [node(3)].into(),
         apart: [node(2)].into(),
         boots: [(node(2), Boot(3)), (node(3), Boot(300))].into(),
+        replicas: 3,
+        drained: [node(1)].into(),
+        retiring: [(ShardId(1), (node(3), Epoch(300)))].into(),
         chains: waits.into_iter().map(chain).collect(),
         membership: None,
     };

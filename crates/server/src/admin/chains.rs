@@ -5,6 +5,7 @@ use antecede_model::{
     configuration::{Chain, Configuration, Datacenter, Waiting},
     ids::{NodeId, ShardId},
 };
+use antecede_protocol::manager::moves::{held_by, why_stuck};
 use serde::Serialize;
 
 use crate::clock;
@@ -126,9 +127,18 @@ pub(super) fn trouble_of(part: &Datacenter) -> Vec<String> {
             names(last.iter())
         ));
     }
-    if !part.absent.is_empty() {
-        let verb = if part.absent.len() == 1 { "is" } else { "are" };
-        trouble.push(format!("{} {verb} gone", names(part.absent.iter())));
+    // Who shall hold nothing, and does, may be switched off.
+    let is_missed = |node: &&NodeId| !part.drained.contains(node) || 0 < held_by(part, **node);
+    let absent: Vec<NodeId> = part.absent.iter().filter(is_missed).copied().collect();
+    if !absent.is_empty() {
+        let verb = if absent.len() == 1 { "is" } else { "are" };
+        trouble.push(format!("{} {verb} gone", names(absent.iter())));
+    }
+    for node in &part.drained {
+        if let Some(why) = why_stuck(part, *node) {
+            let held = held_by(part, *node);
+            trouble.push(format!("node {node} shall hold nothing and keeps {held} shards: {why}"));
+        }
     }
     if !part.short.is_empty() {
         let verb = if part.short.len() == 1 { "has" } else { "have" };
@@ -141,7 +151,8 @@ pub(super) fn trouble_of(part: &Datacenter) -> Vec<String> {
             names(part.apart.iter())
         ));
     }
-    let short = |chain: &&Chain| !chain.serving.is_empty() && !chain.waiting.is_empty();
+    let length = usize::from(part.replicas).min(part.nodes.len());
+    let short = |chain: &&Chain| !chain.serving.is_empty() && chain.serving.len() < length;
     let short_count = part.chains.iter().filter(short).count();
     if 0 < short_count {
         let copies = match counts.syncing {
@@ -227,6 +238,23 @@ mod tests {
             ]
         );
         assert_eq!(spare(&there, 2, 2), 0);
+        there.drained.insert(node(2));
+        let stuck = "node 1.2 shall hold nothing and keeps 3 shards: only 2 nodes may hold \
+                     something, and each shard shall have 3 replicas";
+        assert!(trouble_of(&there).contains(&stuck.to_owned()), "{:?}", trouble_of(&there));
+        there.replicas = 2;
+        there.chains = vec![Chain::of(vec![node(1), node(3)])];
+        assert!(!trouble_of(&there).iter().any(|line| line.contains("1.2")), "it may be off");
+        there.chains = vec![waiting(&[1, 3], &[(2, Waiting::Syncing)])];
+        let lacking = trouble_of(&there);
+        assert!(!lacking.iter().any(|line| line.contains("lack")), "it moves: {lacking:?}");
+        there.chains = vec![waiting(&[1], &[(2, Waiting::Syncing)])];
+        assert!(trouble_of(&there).iter().any(|line| line.contains("lack")));
+        there.chains = vec![
+            full(),
+            waiting(&[1, 3], &[(2, Waiting::Syncing)]),
+            waiting(&[], &[(2, Waiting::LastServing), (3, Waiting::Offline)]),
+        ];
         let counts = Counts::of(&there);
         assert_eq!((counts.serving, counts.syncing, counts.dark), (5, 1, 1));
     }

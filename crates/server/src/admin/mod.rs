@@ -2,7 +2,7 @@
 //!
 //! Invariant: nothing outside this folder knows HTTP or JSON.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use axum::{
     Json, Router,
@@ -14,7 +14,7 @@ use axum::{
 use tokio::net::TcpListener;
 use tracing::warn;
 
-use crate::control::deployment::Deployment;
+use crate::control::{agreement::Agreement, deployment::Deployment};
 use crate::node::Node;
 use crate::peer::LinkShaper;
 
@@ -24,6 +24,8 @@ mod applied;
 mod chains;
 /// Delays and cuts on request.
 mod faults;
+/// Which nodes hold what.
+mod nodes;
 /// What is kept for other datacenters.
 mod outbox;
 /// What a node tells of itself.
@@ -32,6 +34,7 @@ mod status;
 mod topology;
 pub use applied::{AppliedShard, AppliedStatus, KeysAsked, VersionsFound};
 pub use chains::{ChainStatus, ControlStatus};
+pub use nodes::{NodeHolding, Nodes};
 pub use outbox::{OutboxStatus, PeerBehind};
 pub use status::{ColdStatus, DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
 pub(crate) use status::{cold_of, metrics_of, status_of};
@@ -44,21 +47,27 @@ pub(crate) struct Admin {
     shaper: LinkShaper,
     /// The agreement on datacenters, where there is one.
     deployment: Option<Arc<Deployment>>,
+    /// The agreement of the datacenter, where there is one and the node is not stopping.
+    agreement: Weak<Agreement>,
 }
 
 /// Answers requests until its task is ended.
-pub(crate) async fn serve(
+pub(crate) fn serve(
     node: Arc<Node>,
     shaper: LinkShaper,
-    deployment: Option<Arc<Deployment>>,
+    agreement: Option<&Arc<Agreement>>,
     listener: TcpListener,
-) {
+) -> impl Future<Output = ()> + use<> {
     let id = node.id;
-    let router = router(Admin { node: Arc::clone(&node), shaper, deployment });
+    let deployment = agreement.and_then(|all| all.deployment.clone());
+    let agreement = agreement.map(Arc::downgrade).unwrap_or_default();
+    let router = router(Admin { node: Arc::clone(&node), shaper, deployment, agreement });
     let router = router.into_make_service_with_connect_info::<topology::Ends>();
     let stopped = async move { node.stopped().await };
-    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
-        warn!(node = %id, %error, "the admin port has ended");
+    async move {
+        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+            warn!(node = %id, %error, "the admin port has ended");
+        }
     }
 }
 
@@ -69,6 +78,8 @@ fn router(admin: Admin) -> Router {
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
         .route("/v1/status", get(status))
+        .route("/v1/nodes", get(nodes::show).post(nodes::apply))
+        .route("/v1/nodes/plan", post(nodes::plan))
         .route("/v1/topology", get(topology::show).post(topology::apply))
         .route("/v1/topology/plan", post(topology::plan));
     let router = applied::add(router);

@@ -208,7 +208,7 @@ pub(crate) fn status_of(node: &Node) -> Status {
     let configuration = &node.configuration();
     let now = clock::now();
     let positions = node.log.positions();
-    let shards: Vec<_> = node.shards().collect();
+    let shards: Vec<_> = configuration.shards_of(node.id).collect();
     let count = |is_mine: &dyn Fn(antecede_model::ids::ShardId) -> bool| {
         shards.iter().filter(|shard| is_mine(**shard)).count()
     };

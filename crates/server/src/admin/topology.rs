@@ -222,7 +222,7 @@ impl Connected<IncomingStream<'_, TcpListener>> for Ends {
 
 impl Ends {
     /// Whether the other end is on this machine.
-    fn is_here(&self) -> bool {
+    pub(super) fn is_here(&self) -> bool {
         let is_same = self.local.is_some_and(|local| local.ip() == self.remote.ip());
         self.remote.ip().is_loopback() || is_same
     }

@@ -12,25 +12,27 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use antecede_control::{
-    ConfigurationStore, StoreKey,
+    ConfigurationStore, StoreError, StoreKey,
     embedded::{
         EmbeddedStore, GroupId, Listening, Member, MemberOptions, MembershipError, Start,
         StoreOptions, Timing,
     },
 };
-use antecede_model::ids::NodeId;
+use antecede_model::{configuration::Datacenter, ids::NodeId};
 use tokio::net::TcpListener;
 use tokio::time::interval;
 use tracing::{info, warn};
 
 #[cfg(feature = "etcd")]
 use super::etcd;
-use super::{admission, deployment::Deployment};
+use super::{admission, decoded, deployment::Deployment, encoded};
 use crate::clock;
 use crate::node::{Node, StartError, open::write_file};
 
 /// How long a request to the agreement may take, all attempts together.
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(1);
+/// How often a change of what holds is tried while decisions come in between.
+const REPLACE_ATTEMPTS: u32 = 10;
 /// How long the others may take to say what holds, before this node's own member is opened.
 const LOOK_LIMIT: Duration = Duration::from_millis(500);
 /// How often a node tries to become a member again.
@@ -106,6 +108,38 @@ impl Agreement {
         };
         let deployment = Deployment::of(node, port)?.map(Arc::new);
         Ok(Some(Self { store, key, deployment, role }))
+    }
+
+    /// What holds in the datacenter; `None` if nothing does that this build can read.
+    pub(crate) async fn read_part(&self, node: &Node) -> Result<Option<Datacenter>, StoreError> {
+        let stored = self.store.read(&self.key).await?;
+        Ok(stored.and_then(|stored| decoded(node, &stored.value)))
+    }
+
+    /// Changes what holds, unless it is so already; what holds then. A decision that comes in
+    /// between is no reason to give up: the change is made to what it left.
+    pub(crate) async fn replace_part<E>(
+        &self,
+        node: &Node,
+        change: impl Fn(&Datacenter) -> Result<Option<Datacenter>, E>,
+    ) -> Result<Option<Result<Datacenter, E>>, StoreError> {
+        let mut attempts = REPLACE_ATTEMPTS;
+        loop {
+            let Some(stored) = self.store.read(&self.key).await? else { return Ok(None) };
+            let Some(part) = decoded(node, &stored.value) else { return Ok(None) };
+            let next = match change(&part) {
+                Ok(Some(next)) => next,
+                Ok(None) => return Ok(Some(Ok(part))),
+                Err(why) => return Ok(Some(Err(why))),
+            };
+            attempts -= 1;
+            let (expected, value) = (Some(stored.revision), encoded(&next));
+            match self.store.compare_and_swap(&self.key, expected, value).await {
+                Ok(_) => return Ok(Some(Ok(next))),
+                Err(StoreError::Conflict { .. }) if 0 < attempts => {}
+                Err(why) => return Err(why),
+            }
+        }
     }
 
     /// Whether this node decides, as far as it knows.

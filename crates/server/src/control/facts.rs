@@ -41,6 +41,8 @@ pub(crate) struct NodeFacts {
     pub(crate) is_leaving: bool,
     /// Nodes of its datacenter that it has not reached for long.
     pub(crate) unreached: Vec<NodeId>,
+    /// Whether a replica serves here that has not settled.
+    pub(crate) is_settling: bool,
 }
 
 impl NodeFacts {
@@ -80,14 +82,19 @@ impl NodeFacts {
                 writer.node(*node);
             }
         }
-        if self.is_leaving || !self.unreached.is_empty() {
-            writer.flag(self.is_leaving); // Left out else: what an earlier build does not know.
+        // Left out while there is nothing to say: what an earlier build does not know.
+        let has_unreached = !self.unreached.is_empty() || self.is_settling;
+        if self.is_leaving || has_unreached {
+            writer.flag(self.is_leaving);
         }
-        if !self.unreached.is_empty() {
+        if has_unreached {
             writer.length(self.unreached.len());
             for node in &self.unreached {
                 writer.node(*node);
             }
+        }
+        if self.is_settling {
+            writer.flag(self.is_settling);
         }
         bytes.into()
     }
@@ -104,6 +111,7 @@ impl NodeFacts {
             misfits: reader.list("replicas that do not fit", fact)?,
             is_leaving: false,
             unreached: Vec::new(),
+            is_settling: false,
         };
         let has_more = |reader: &Reader<'_>| reader.finish().is_err();
         if has_more(&reader) {
@@ -111,6 +119,9 @@ impl NodeFacts {
         }
         if has_more(&reader) {
             facts.unreached = reader.list("nodes that are not reached", Reader::node)?;
+        }
+        if has_more(&reader) {
+            facts.is_settling = reader.flag()?;
         }
         reader.finish()?;
         Ok(facts)
@@ -151,6 +162,10 @@ mod tests {
         assert!(bytes.len() <= FACTS_BYTES_MAX, "{} bytes", bytes.len());
         assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
         facts.unreached.clear();
+        facts.is_settling = true;
+        let bytes = facts.encoded();
+        assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
+        facts.is_settling = false;
         facts.is_leaving = true;
         let bytes = facts.encoded();
         assert!(bytes.len() <= FACTS_BYTES_MAX, "{} bytes", bytes.len());

@@ -152,13 +152,15 @@ async fn renew(
 async fn take_over(node: &Arc<Node>, part: &Datacenter, workers: &Handle) -> bool {
     let here = node.id.datacenter;
     if node.configuration().epoch(here) < part.epoch {
-        let (node, part) = (Arc::clone(node), part.clone());
+        let (adopter, part) = (Arc::clone(node), part.clone());
         let adopting = workers.spawn(async move {
             let mut work = Work::begin();
-            node.adopt(here, &part, &mut work);
-            node.finish(&mut work);
+            adopter.adopt(here, &part, &mut work);
+            adopter.finish(&mut work);
         });
         outcome(adopting.await).await;
+        // Whoever decides may wait for this node's word: it does not wait for the next beat.
+        node.control.hurry.notify_one();
     }
     let known = node.configuration().epoch(here);
     if part.epoch < known {

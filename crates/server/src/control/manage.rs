@@ -113,7 +113,11 @@ pub(super) fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
         if told.is_short {
             facts.short.insert(*node);
         }
+        if told.is_settling {
+            facts.settling.insert(*node);
+        }
         facts.unreached.extend(told.unreached.iter().map(|other| (*node, *other)));
+        facts.acts_by.insert(*node, told.epoch);
         if told.epoch == part.epoch {
             facts.adopted.insert(*node);
             caught_up.extend(told.caught_up);
@@ -135,7 +139,11 @@ fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
             Change::Short { .. } | Change::Apart { .. } => {
                 warn!(node = %node.id, %epoch, "decided: {change}");
             }
-            Change::Started { .. } | Change::HasRoom { .. } | Change::Reached { .. } => {
+            Change::Started { .. }
+            | Change::HasRoom { .. }
+            | Change::Reached { .. }
+            | Change::Drained { .. }
+            | Change::Undrained { .. } => {
                 info!(node = %node.id, %epoch, "decided: {change}");
             }
             Change::Shortened { .. }
@@ -147,6 +155,12 @@ fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
             | Change::CaughtUp { .. }
             | Change::SteppedAside { .. }
             | Change::CutOff { .. }
+            | Change::Moving { .. }
+            | Change::Retiring { .. }
+            | Change::Moved { .. }
+            | Change::Kept { .. }
+            | Change::NewHead { .. }
+            | Change::NewTail { .. }
             | Change::GaveUp { .. } => {
                 shards += 1;
                 debug!(node = %node.id, %epoch, "decided: {change}");
@@ -219,6 +233,10 @@ mod tests {
         told.add_unreached(node(2));
         let facts = facts_of(&part(), &heard(&told));
         assert_eq!(facts.unreached, BTreeSet::from([(node(1), node(2))]), "in whatever epoch");
+        assert!(facts.settling.is_empty(), "{facts:?}");
+        told.is_settling = true;
+        let facts = facts_of(&part(), &heard(&told));
+        assert_eq!(facts.settling, BTreeSet::from([node(1)]), "in whatever epoch");
         told.is_leaving = true;
         let facts = facts_of(&part(), &heard(&told));
         assert_eq!(facts.leaving, BTreeSet::from([node(1)]), "in whatever epoch");

@@ -487,9 +487,10 @@ fn replicas(
         mutations: Mutations::NONE,
     };
     let held: std::collections::BTreeSet<ShardId> = configuration.shards_of(config.node).collect();
+    // Where managers decide it may hold any shard, now or by what it finds on its disk.
+    let may_hold = |shard| config.is_managed() || held.contains(&shard);
     let one = |shard| {
-        held.contains(&shard)
-            .then(|| Shard::new(shard, config.node, Arc::clone(configuration), options))
+        may_hold(shard).then(|| Shard::new(shard, config.node, Arc::clone(configuration), options))
     };
     configuration.shard_count.shards().map(one).collect()
 }

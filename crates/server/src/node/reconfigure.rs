@@ -129,6 +129,12 @@ impl Node {
             NodeFacts::of(configuration.epoch(self.id.datacenter), self.has_begun_empty);
         facts.is_leaving = self.control.is_leaving();
         facts.is_short = self.log.is_short();
+        // A replica that is to leave lets its last writes be committed and answered first.
+        let part = configuration.datacenter(self.id.datacenter);
+        let mut retiring = part.into_iter().flat_map(|part| &part.retiring);
+        let is_open = |shard: ShardId| self.look(shard, Shard::has_open_replies) == Some(true);
+        facts.is_settling = 0 < self.unsettled()
+            || retiring.any(|(shard, (node, _))| *node == self.id && is_open(*shard));
         let now = clock::steady();
         for link in self.links.all().values() {
             let is_near = link.node().datacenter == self.id.datacenter;
