@@ -91,6 +91,8 @@ pub enum Mutation {
     SeedFromTheMiddle,
     /// A new datacenter opens as soon as all of its shards have copied.
     OpenWithTornPast,
+    /// A new datacenter copies before all others keep what it will need.
+    CopyBeforeAcknowledged,
     /// A datacenter that leaves goes on taking writes.
     WriteWhileLeaving,
     /// Survivors keep what they have of a lost datacenter to themselves.

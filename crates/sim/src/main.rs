@@ -63,7 +63,8 @@ struct Choice {
     /// Whether nodes take checkpoints: drawn, off, on.
     #[arg(long, global = true, default_value = "drawn")]
     checkpoints: String,
-    /// Whether datacenters are added, removed or lost: drawn, off, on.
+    /// Whether datacenters are added, removed or lost: drawn, off, on, grown (all but the first are
+    /// added).
     #[arg(long, global = true, default_value = "drawn")]
     members: String,
     /// Whether nodes that take checkpoints keep some values on disk only: drawn, off, on.
@@ -208,7 +209,8 @@ impl Choice {
             "drawn" | "" => Members::Drawn,
             "off" => Members::Off,
             "on" => Members::On,
-            other => bail!("there are no members `{other}`; there are drawn, off, on"),
+            "grown" => Members::Grown,
+            other => bail!("there are no members `{other}`; there are drawn, off, on, grown"),
         };
         let mut plan = Plan::drawn(seed, profile, control);
         plan.draw_checkpoints(checkpoints);

@@ -9,23 +9,29 @@
 //! A datacenter that is added runs from the beginning, with settings that name it as a member; the
 //! others do not know it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use antecede_check::{History, Kind, Outcome, Record};
 use antecede_model::{
     configuration::{Configuration, Datacenter},
     ids::{DatacenterId, MembershipEpoch, NodeId},
-    membership::{Membership, Standing},
+    membership::{Member, Membership, Standing},
 };
-use antecede_protocol::manager::{
-    Decision,
-    membership::{Said, Wish, acknowledged, next_membership, wished, with_members, with_word_of},
+use antecede_protocol::{
+    manager::{
+        Decision,
+        membership::{
+            Said, Wish, acknowledged, next_membership, wished, with_members, with_word_of,
+        },
+    },
+    mutation::Mutation,
 };
 
 use crate::{
     chance::Chance,
     control::ControlPlane,
     moment::{MILLI, Moment, SECOND},
+    plan::ACTIVE,
     world::{Happening, World},
 };
 
@@ -33,6 +39,12 @@ use crate::{
 const ASK_EVERY: u64 = 500 * MILLI;
 /// How long a write takes to the register at most: mostly, and sometimes.
 const DELAYS_MAX: [u64; 3] = [100 * MILLI, 200 * MILLI, 2 * SECOND];
+
+/// Of a thousand times that a datacenter takes newer members over, how often one of its nodes hears
+/// late of them.
+const DEAF_PER_MILLE: u64 = 600;
+/// How late it hears of them at most, while things go wrong.
+const DEAF_MAX: u64 = 20 * SECOND;
 
 /// What becomes of one datacenter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +93,16 @@ pub fn draw(chance: &mut Chance, datacenters: u16) -> Vec<MemberChange> {
     changes
 }
 
+/// All but the first are added, one after the other.
+pub fn draw_growth(chance: &mut Chance, datacenters: u16) -> Vec<MemberChange> {
+    let mut at = Moment::default();
+    let added = (2..=datacenters).map(DatacenterId).map(|datacenter| {
+        at = at.after(chance.between(SECOND, 6 * SECOND));
+        MemberChange { at, datacenter, kind: ChangeKind::Add }
+    });
+    added.collect()
+}
+
 /// The register.
 #[derive(Debug, Default)]
 pub(crate) struct MembersPlane {
@@ -88,6 +110,8 @@ pub(crate) struct MembersPlane {
     revision: u64,
     /// Changes that people have not got yet.
     pub(crate) open_wishes: usize,
+    /// Nodes that are heard, but hear nothing themselves until then.
+    deaf: BTreeMap<NodeId, Moment>,
 }
 
 /// What is written to the register.
@@ -223,11 +247,37 @@ impl World {
         if with_word_of(&members, datacenter, said).is_some() {
             self.write_members(MembersWrite::Said(datacenter, said));
         }
-        let next = next_membership(&members).map(|(next, _)| next);
+        let next = match next_membership(&members) {
+            None if mutations.has(Mutation::CopyBeforeAcknowledged) => hasty(&members),
+            next => next.map(|(next, _)| next),
+        };
         if let Some(next) = next {
             self.write_members(MembersWrite::Next(self.members.revision, Box::new(next)));
         }
         None
+    }
+
+    /// A datacenter acts by newer members: some of its nodes hear late of it.
+    pub(crate) fn let_some_hear_late(&mut self, part: &Datacenter) {
+        if !part.membership.as_ref().is_some_and(|members| members.changing().is_some()) {
+            return;
+        }
+        if self.growth_chance.per_mille(DEAF_PER_MILLE) {
+            let has_place = |node: &&NodeId| {
+                part.chains.iter().any(|chain| chain.serving.contains(*node))
+            };
+            let idle: Vec<NodeId> =
+                part.nodes.iter().filter(|node| !has_place(node)).copied().collect();
+            let node = self.growth_chance.pick(if idle.is_empty() { &part.nodes } else { &idle });
+            let until = self.now.after(self.growth_chance.between(SECOND, DEAF_MAX)).min(ACTIVE);
+            self.trace.line(self.now, format_args!("{node} hears nothing until {until:?}"));
+            self.members.deaf.insert(node, until);
+        }
+    }
+
+    /// Whether a node is not told of anything now.
+    pub(crate) fn is_deaf(&self, node: NodeId) -> bool {
+        self.members.deaf.get(&node).is_some_and(|until| self.now < *until)
     }
 
     fn write_members(&mut self, write: MembersWrite) {
@@ -297,4 +347,17 @@ fn doubt(records: &mut [Record]) {
             record.ret_ns = None;
         }
     }
+}
+
+/// A deliberate bug: waits for nobody.
+fn hasty(members: &Membership) -> Option<Membership> {
+    let (id, standing) = members.changing()?;
+    let Standing::Joining { .. } = standing else { return None };
+    let mut next = members.clone();
+    next.members.iter_mut().filter(|(other, _)| **other != id).for_each(
+        |(_, member): (_, &mut Member)| {
+            member.acknowledged = members.epoch;
+        },
+    );
+    next_membership(&next).map(|(next, _)| next)
 }

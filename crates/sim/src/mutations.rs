@@ -104,6 +104,11 @@ pub const TABLE: &[Row] = &[
     ),
     with_members("seed-from-the-middle", Mutation::SeedFromTheMiddle),
     with_members("open-with-torn-past", Mutation::OpenWithTornPast),
+    Row {
+        members: "grown",
+        profile: Profile::Gaps,
+        ..with_members("copy-before-acknowledged", Mutation::CopyBeforeAcknowledged)
+    },
     with_members("write-while-leaving", Mutation::WriteWhileLeaving),
     with_members("keep-lost-to-oneself", Mutation::KeepLostToOneself),
     cold("evict-unsaved", Mutation::EvictUnsaved, Profile::Mixed),

@@ -83,6 +83,8 @@ pub enum Members {
     Off,
     /// Some are, wherever managers decide.
     On,
+    /// All but the first are added, wherever managers decide.
+    Grown,
 }
 
 /// Whether nodes take checkpoints and cut their logs.
@@ -347,14 +349,25 @@ impl Plan {
     pub fn draw_members(&mut self, wanted: Members) {
         let mut chance = Chance::new(self.seed, streams::MEMBERS);
         let is_drawn = chance.per_mille(250);
-        let is_wanted = match wanted {
-            Members::Drawn => is_drawn,
-            Members::Off => false,
-            Members::On => true,
+        let mut grows = Chance::new(self.seed, streams::GROWTH);
+        let (is_wanted, is_grown) = match wanted {
+            Members::Drawn => (is_drawn, grows.per_mille(200)),
+            Members::Off => (false, false),
+            Members::On => (true, false),
+            Members::Grown => (true, true),
         };
+        if wanted == Members::Grown {
+            // So a node with no place in any chain, which has sessions only, hears of it last.
+            (self.shape.shards, self.shape.nodes) = (2, self.shape.chain + 2);
+        }
         self.members.clear();
         if is_wanted && self.shape.is_managed {
-            self.members = members::draw(&mut chance, self.shape.datacenters);
+            let datacenters = self.shape.datacenters;
+            self.members = if is_grown {
+                members::draw_growth(&mut grows, datacenters)
+            } else {
+                members::draw(&mut chance, datacenters)
+            };
         }
     }
 
@@ -447,6 +460,10 @@ pub mod streams {
     pub const MEMORY: u64 = 14;
     /// When and which, and how long it takes to load them.
     pub const MEMORY_AT_WORK: u64 = 15;
+    /// Whether a deployment grows from one datacenter, and when.
+    pub const GROWTH: u64 = 20;
+    /// Who hears late of new members.
+    pub const GROWTH_AT_WORK: u64 = 21;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
     /// What the first client draws for its request ids; each has its own.

@@ -731,11 +731,11 @@ impl Shard {
 
 /// The cuts before anything was exchanged: a datacenter alone in its deployment is everywhere, and
 /// nothing of one that is gone can be missing any more. One that is gone itself waits for nobody.
+/// What is applied is not told so: its own writes become visible one by one there, too.
 pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) -> Cuts {
     let mut cuts = Cuts::default();
     if configuration.is_present(here) && configuration.peers(here).next().is_none() {
         cuts.stable.advance(here, Timestamp::MAX);
-        cuts.applied.advance(here, Timestamp::MAX);
     }
     for gone in configuration.membership.gone.keys() {
         cuts.stable.advance(*gone, Timestamp::MAX);

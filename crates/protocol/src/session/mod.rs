@@ -438,6 +438,7 @@ impl Session {
             stamp: None,
             retried: Retried::of(retry),
             is_parked: false,
+            is_in_order: false,
         };
         self.hand_over(part, operation, view, requests, Self::push_part);
     }
@@ -460,14 +461,17 @@ impl Session {
             part.number = self.next_number();
             part.attempts = part.attempts.saturating_add(1);
             part.gone_at = None;
-            part.is_parked = false;
+            (part.is_parked, part.is_in_order) = (false, false);
             part.mark = self.past.mark();
             let id = self.request_id(part.number);
             let carried = self.past.carry(part.kind != Kind::Read, part.place, view.stable);
             let retry = part.retry(self.options.mutations);
             let request = LocalRequest { id, operation, carried, retry };
             match requests.request(part.to, part.shard, request) {
-                Handover::Answered => part.state = State::UnderWay,
+                Handover::Answered => {
+                    part.state = State::UnderWay;
+                    part.is_in_order = true;
+                }
                 Handover::UnderWay => {
                     part.state = State::UnderWay;
                     // It waits for the tail's word, and may be refused instead.
@@ -522,7 +526,7 @@ impl Session {
         let operation =
             ShardOperation::read(&mut Reader::new(&bytes)).expect("this node wrote the bytes");
         self.hand_over(part, &operation, view, requests, |session, part| {
-            session.parts[at] = part;
+            session.parts[at] = Part { is_in_order: false, ..part };
         });
         self.parts[at].bytes = Some(bytes);
     }
@@ -553,7 +557,8 @@ impl Session {
         if part.retried.is_some() {
             self.past.repeated(id.number, &reply);
         }
-        if self.course == Some(Course::Reads) && at + 1 < self.parts.len() {
+        let is_in_order = part.is_in_order;
+        if self.course == Some(Course::Reads) && at + 1 < self.parts.len() && !is_in_order {
             self.read_later_ones_again(at, &reply);
         }
         let mut response = reply.response;

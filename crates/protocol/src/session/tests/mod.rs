@@ -83,6 +83,8 @@ struct Around {
     refusals: u32,
     /// How many requests a replica on this node parks.
     parks: u32,
+    /// Whether replicas on this node answer reads when they are handed over.
+    answers_at_once: bool,
     here: NodeId,
 }
 
@@ -102,6 +104,9 @@ impl Requests for Around {
         if to == self.here && 0 < self.parks {
             self.parks -= 1;
             return Handover::Parked;
+        }
+        if to == self.here && self.answers_at_once && request.operation.is_read() {
+            return Handover::Answered;
         }
         let Some(stamp) = self.stamps.as_mut().filter(|_| to == self.here) else {
             return Handover::UnderWay;
@@ -158,6 +163,7 @@ impl Scene {
                 stamps: None,
                 refusals: 0,
                 parks: 0,
+                answers_at_once: false,
                 here: node(1),
             },
             configuration,
