@@ -283,6 +283,9 @@ impl World {
 
     /// A control plane hears that a node lives, and tells it what holds.
     pub(crate) fn hear(&mut self, place: Place, beat: Beat) {
+        if self.is_mute(beat.node) {
+            return;
+        }
         let is_deaf = self.is_deaf(beat.node);
         let Some(control) = self.control.get_mut(&beat.node.datacenter) else { return };
         if !control.is_up || self.nodes[place.node].is_cut_from_control {

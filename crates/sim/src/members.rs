@@ -15,16 +15,11 @@ use antecede_check::{History, Kind, Outcome, Record};
 use antecede_model::{
     configuration::{Configuration, Datacenter},
     ids::{DatacenterId, MembershipEpoch, NodeId},
-    membership::{Member, Membership, Standing},
+    membership::{Membership, Standing},
 };
-use antecede_protocol::{
-    manager::{
-        Decision,
-        membership::{
-            Said, Wish, acknowledged, next_membership, wished, with_members, with_word_of,
-        },
-    },
-    mutation::Mutation,
+use antecede_protocol::manager::{
+    Decision,
+    membership::{Said, Wish, acknowledged, next_membership, wished, with_members, with_word_of},
 };
 
 use crate::{
@@ -110,8 +105,8 @@ pub(crate) struct MembersPlane {
     revision: u64,
     /// Changes that people have not got yet.
     pub(crate) open_wishes: usize,
-    /// Nodes that are heard, but hear nothing themselves until then.
-    deaf: BTreeMap<NodeId, Moment>,
+    /// Nodes that hear nothing until then, and whether they are heard.
+    deaf: BTreeMap<NodeId, (Moment, bool)>,
 }
 
 /// What is written to the register.
@@ -247,10 +242,7 @@ impl World {
         if with_word_of(&members, datacenter, said).is_some() {
             self.write_members(MembersWrite::Said(datacenter, said));
         }
-        let next = match next_membership(&members) {
-            None if mutations.has(Mutation::CopyBeforeAcknowledged) => hasty(&members),
-            next => next.map(|(next, _)| next),
-        };
+        let next = next_membership(&members).map(|(next, _)| next);
         if let Some(next) = next {
             self.write_members(MembersWrite::Next(self.members.revision, Box::new(next)));
         }
@@ -271,13 +263,19 @@ impl World {
             let node = self.growth_chance.pick(if idle.is_empty() { &part.nodes } else { &idle });
             let until = self.now.after(self.growth_chance.between(SECOND, DEAF_MAX)).min(ACTIVE);
             self.trace.line(self.now, format_args!("{node} hears nothing until {until:?}"));
-            self.members.deaf.insert(node, until);
+            let is_heard = self.growth_chance.per_mille(500);
+            self.members.deaf.insert(node, (until, is_heard));
         }
     }
 
     /// Whether a node is not told of anything now.
     pub(crate) fn is_deaf(&self, node: NodeId) -> bool {
-        self.members.deaf.get(&node).is_some_and(|until| self.now < *until)
+        self.members.deaf.get(&node).is_some_and(|(until, _)| self.now < *until)
+    }
+
+    /// Whether a node is not told of anything now, and not heard either.
+    pub(crate) fn is_mute(&self, node: NodeId) -> bool {
+        self.is_deaf(node) && self.members.deaf.get(&node).is_some_and(|(_, is_heard)| !is_heard)
     }
 
     fn write_members(&mut self, write: MembersWrite) {
@@ -347,17 +345,4 @@ fn doubt(records: &mut [Record]) {
             record.ret_ns = None;
         }
     }
-}
-
-/// A deliberate bug: waits for nobody.
-fn hasty(members: &Membership) -> Option<Membership> {
-    let (id, standing) = members.changing()?;
-    let Standing::Joining { .. } = standing else { return None };
-    let mut next = members.clone();
-    next.members.iter_mut().filter(|(other, _)| **other != id).for_each(
-        |(_, member): (_, &mut Member)| {
-            member.acknowledged = members.epoch;
-        },
-    );
-    next_membership(&next).map(|(next, _)| next)
 }

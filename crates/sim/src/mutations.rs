@@ -106,8 +106,8 @@ pub const TABLE: &[Row] = &[
     with_members("open-with-torn-past", Mutation::OpenWithTornPast),
     Row {
         members: "grown",
-        profile: Profile::Gaps,
-        ..with_members("copy-before-acknowledged", Mutation::CopyBeforeAcknowledged)
+        profile: Profile::OutOfOrder,
+        ..with_members("trim-without-lease", Mutation::TrimWithoutLease)
     },
     with_members("write-while-leaving", Mutation::WriteWhileLeaving),
     with_members("keep-lost-to-oneself", Mutation::KeepLostToOneself),

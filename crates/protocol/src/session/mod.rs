@@ -26,6 +26,7 @@ mod past;
 mod retried;
 mod route;
 mod task;
+mod view;
 mod waiting;
 
 #[cfg(test)]
@@ -34,9 +35,8 @@ mod tests;
 use std::{collections::VecDeque, time::Duration};
 
 use antecede_model::{
-    clock::{Now, Steady, Timestamp},
+    clock::{Steady, Timestamp},
     codec::Reader,
-    configuration::Configuration,
     consistency::Consistency,
     context::Context,
     cut::Cut,
@@ -57,6 +57,7 @@ use self::{
     task::{Task, Watched},
     waiting::Waiting,
 };
+pub use self::view::View;
 use crate::{
     message::{LocalRequest, Message, Place, Reply},
     mutation::{Mutation, Mutations},
@@ -66,21 +67,6 @@ use crate::{
 pub const OUTSTANDING_MAX: usize = 1024;
 /// Requests that one command over several shards may have open at a time.
 const PARALLEL_MAX: usize = 32;
-
-/// What a session may look at while it handles an input.
-#[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
-    /// The clocks.
-    pub now: Now,
-    /// Which nodes hold which shards.
-    pub configuration: &'a Configuration,
-    /// What is applied in every datacenter.
-    pub stable: &'a Cut,
-    /// What is applied in this datacenter.
-    pub applied: &'a Cut,
-    /// At least the logical time at which everything that `applied` covers became visible.
-    pub applied_at: Timestamp,
-}
 
 /// What a session is told.
 #[derive(Debug)]
@@ -238,6 +224,9 @@ impl Session {
         requests: &mut dyn Requests,
         out: &mut Answers,
     ) {
+        let nothing = Cut::default();
+        let trims = self.options.mutations.has(Mutation::TrimWithoutLease);
+        let view = if trims { view } else { &view.without_old_knowledge(&nothing) };
         match input {
             SessionInput::Command(command) => self.on_command(view, command, requests, out),
             SessionInput::Reply(id, reply) => self.on_reply(view, id, reply, requests, out),

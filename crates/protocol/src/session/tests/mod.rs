@@ -42,6 +42,7 @@ use super::{
     command::{Command, Gather},
 };
 use crate::{
+    machine::Lease,
     message::{Carried, LocalRequest, Message, Place, Reply},
     mutation::Mutations,
 };
@@ -130,6 +131,7 @@ struct Scene {
     configuration: Configuration,
     stable: Cut,
     applied: Cut,
+    lease_until: Lease,
     millis: u64,
     out: Answers,
 }
@@ -169,6 +171,7 @@ impl Scene {
             configuration,
             stable: Cut::default(),
             applied: Cut::default(),
+            lease_until: Lease::Unbounded,
             millis: 0,
             out: Answers::default(),
         }
@@ -197,6 +200,7 @@ impl Scene {
             },
             configuration: &self.configuration,
             stable: &self.stable,
+            lease_until: self.lease_until,
             applied: &self.applied,
             applied_at: Timestamp::ZERO,
         };
@@ -211,6 +215,7 @@ impl Scene {
             now: Now::default(),
             configuration: &self.configuration,
             stable: &self.stable,
+            lease_until: self.lease_until,
             applied: &self.applied,
             applied_at: Timestamp::ZERO,
         };
