@@ -301,7 +301,8 @@ mod tests {
         assert_eq!(bytes, golden);
         let longer = [b"\x0f", &member[1..], b"\x63"].concat();
         let later =
-            [&b"\x01\x1d\x01\x01\x01"[..], &longer, b"\x01\x06\x05\x01c\x01\x05\x63\x63\x63"].concat();
+            [&b"\x01\x1d\x01\x01\x01"[..], &longer, b"\x01\x06\x05\x01c\x01\x05\x63\x63\x63"]
+                .concat();
         let mut reader = Reader::new(&later);
         assert_eq!(Membership::read(&mut reader), Ok(membership));
         reader.finish().unwrap();

@@ -252,7 +252,8 @@ impl World {
             let is_heard =
                 heard.is_some_and(|heard| self.now.since(heard.at) < 5 * nanos(BEAT_EVERY));
             let is_told = !self.is_deaf(*node);
-            let is_itself = is_told && state.leave.is_none() && state.cost == 0 && state.disk_factor == 1;
+            let is_itself =
+                is_told && state.leave.is_none() && state.cost == 0 && state.disk_factor == 1;
             is_heard && is_itself && is_old(state.paused_until) && is_old(state.well_since)
         };
         let cut = control.unreached_since.keys().filter(|(from, to)| from < to).count();

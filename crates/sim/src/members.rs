@@ -255,9 +255,8 @@ impl World {
             return;
         }
         if self.growth_chance.per_mille(DEAF_PER_MILLE) {
-            let has_place = |node: &&NodeId| {
-                part.chains.iter().any(|chain| chain.serving.contains(*node))
-            };
+            let has_place =
+                |node: &&NodeId| part.chains.iter().any(|chain| chain.serving.contains(*node));
             let idle: Vec<NodeId> =
                 part.nodes.iter().filter(|node| !has_place(node)).copied().collect();
             let node = self.growth_chance.pick(if idle.is_empty() { &part.nodes } else { &idle });

@@ -82,14 +82,15 @@ pub const TABLE: &[Row] = &[
     managed("copy-without-applied-sets", Mutation::CopyWithoutAppliedSets, Profile::TailDeath),
     managed("copy-without-history", Mutation::CopyWithoutHistory, Profile::ChainReplaced),
     Row {
-        seeds: 1_000, // One in several hundred: a replica joins just while a pipeline is under way.
-        ..managed("vouch-out-of-order", Mutation::VouchOutOfOrder, Profile::TailDeath)
+        profile: Profile::Pipelines,
+        seeds: 150,
+        ..with_members("vouch-out-of-order", Mutation::VouchOutOfOrder)
     },
     leases("vouch-without-waiting", Mutation::VouchWithoutWaiting),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     leases("answer-aside", Mutation::AnswerAside),
     managed("keep-unreached", Mutation::KeepUnreached, Profile::Mixed),
-    Row { seeds: 500, ..leases("renew-late", Mutation::RenewLate) },
+    Row { profile: Profile::TailDeath, seeds: 150, ..leases("renew-late", Mutation::RenewLate) },
     with_checkpoints(
         "floors-beyond-committed",
         Mutation::FloorsBeyondCommitted,

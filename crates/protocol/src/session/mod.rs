@@ -48,6 +48,7 @@ use antecede_model::{
     token::SessionToken,
 };
 
+pub use self::view::View;
 use self::{
     command::{Command, Gather},
     part::{Aim, Course, Fold, Kind, Part, State, Tally, encoded, gathered, unreachable},
@@ -57,7 +58,6 @@ use self::{
     task::{Task, Watched},
     waiting::Waiting,
 };
-pub use self::view::View;
 use crate::{
     message::{LocalRequest, Message, Place, Reply},
     mutation::{Mutation, Mutations},
