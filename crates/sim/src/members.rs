@@ -251,6 +251,9 @@ impl World {
 
     /// A datacenter acts by newer members: some of its nodes hear late of it.
     pub(crate) fn let_some_hear_late(&mut self, part: &Datacenter) {
+        if !self.plan.hears_late {
+            return;
+        }
         if !part.membership.as_ref().is_some_and(|members| members.changing().is_some()) {
             return;
         }

@@ -82,9 +82,8 @@ pub const TABLE: &[Row] = &[
     managed("copy-without-applied-sets", Mutation::CopyWithoutAppliedSets, Profile::TailDeath),
     managed("copy-without-history", Mutation::CopyWithoutHistory, Profile::ChainReplaced),
     Row {
-        profile: Profile::Pipelines,
-        seeds: 150,
-        ..with_members("vouch-out-of-order", Mutation::VouchOutOfOrder)
+        seeds: 1_000, // One in several hundred: a replica joins just while a pipeline is under way.
+        ..managed("vouch-out-of-order", Mutation::VouchOutOfOrder, Profile::TailDeath)
     },
     leases("vouch-without-waiting", Mutation::VouchWithoutWaiting),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),

@@ -46,6 +46,8 @@ pub struct Plan {
     pub mutations: Mutations,
     /// What becomes of the members of the deployment.
     pub members: Vec<MemberChange>,
+    /// Whether some nodes hear late of other members.
+    pub hears_late: bool,
 }
 
 /// When a node counts a record as persisted.
@@ -83,7 +85,9 @@ pub enum Members {
     Off,
     /// Some are, wherever managers decide.
     On,
-    /// All but the first are added, wherever managers decide.
+    /// The same, and some nodes hear late of it.
+    Late,
+    /// All but the first are added, wherever managers decide, and some nodes hear late of it.
     Grown,
 }
 
@@ -236,6 +240,7 @@ impl Plan {
             clients: Vec::new(),
             mutations: Mutations::NONE,
             members: Vec::new(),
+            hears_late: false,
         };
         profile.bend(&mut plan, &mut chance);
         let mut chance = Chance::new(seed, streams::FAULTS);
@@ -353,13 +358,14 @@ impl Plan {
         let (is_wanted, is_grown) = match wanted {
             Members::Drawn => (is_drawn, grows.per_mille(200)),
             Members::Off => (false, false),
-            Members::On => (true, false),
+            Members::On | Members::Late => (true, false),
             Members::Grown => (true, true),
         };
         if wanted == Members::Grown {
             // So a node with no place in any chain, which has sessions only, hears of it last.
             (self.shape.shards, self.shape.nodes) = (2, self.shape.chain + 2);
         }
+        self.hears_late = is_grown || wanted == Members::Late;
         self.members.clear();
         if is_wanted && self.shape.is_managed {
             let datacenters = self.shape.datacenters;
