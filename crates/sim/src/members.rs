@@ -254,7 +254,7 @@ impl World {
         if !self.plan.hears_late {
             return;
         }
-        if !part.membership.as_ref().is_some_and(|members| members.changing().is_some()) {
+        if part.membership.as_ref().is_none_or(|members| members.changing().is_none()) {
             return;
         }
         if self.growth_chance.per_mille(DEAF_PER_MILLE) {

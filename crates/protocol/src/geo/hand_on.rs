@@ -162,9 +162,10 @@ impl Shard {
         let confirmed = self.handing_on.confirmed.entry(from.datacenter).or_default();
         confirmed.extend(stamps.into_iter().map(|stamp| (origin, stamp)));
         let first_lacking = self.lacking(from.datacenter, origin).next();
-        let has_to = first_lacking.map_or(self.durable_position(), |entry| {
-            Position(entry.identity.position.0.saturating_sub(1))
-        });
+        let has_to = first_lacking.map_or_else(
+            || self.durable_position(),
+            |entry| Position(entry.identity.position.0.saturating_sub(1)),
+        );
         self.handing_on.has_to.insert((from.datacenter, origin), has_to);
         self.hand_on_to(from.datacenter, out);
     }
