@@ -123,6 +123,61 @@ fn a_log_with_a_damaged_middle_is_refused_with_its_place() {
     assert_says(&ended, &[&told, "record", "this is no torn end", what_to_do]);
 }
 
+/// Flips a bit of each place at which a value lies in a file; how many there were.
+fn damage(path: &Path, value: &[u8]) -> usize {
+    let bytes = fs::read(path).expect("the file can be read");
+    let file = fs::File::options().write(true).open(path).expect("the file can be opened");
+    let found = bytes.windows(value.len()).enumerate().filter(|(_, bytes)| *bytes == value);
+    let places: Vec<usize> = found.map(|(place, _)| place).collect();
+    for place in &places {
+        file.write_all_at(&[value[0] ^ 1], *place as u64).expect("a bit can flip");
+    }
+    places.len()
+}
+
+#[test]
+fn a_node_with_a_damaged_disk_is_refused_and_then_filled_by_its_chains() {
+    let stage = Stage::shared();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 3)]);
+    await_whole(&nodes);
+    let long = "x".repeat(4096);
+    let folder = stage.path("data").join("eu-2");
+    for turn in ["checkpoint", "log"] {
+        let value = format!("{turn} is whole {long}");
+        write_all(&nodes.all[0], &value);
+        let counted = || (0.0 < nodes.metric("antecede_log_cut_to")).then_some(());
+        eventually("logs were cut behind checkpoints", PATIENCE, counted);
+        let last = format!("{turn} was whole, too, {long}");
+        write_all(&nodes.all[0], &last);
+        nodes.all[1].crash();
+        let part = folder.join(turn);
+        let files = fs::read_dir(&part).expect("the folder is there");
+        let files = files.map(|file| file.expect("it can be read").path());
+        let places: usize = files
+            .map(|file| [&value, &last].map(|value| damage(&file, &value.as_bytes()[..24])))
+            .map(|[one, other]| one + other)
+            .sum();
+        assert!(0 < places, "nothing of the value lies in {}", part.display());
+        let ended = refused(&stage, &nodes.all[1], &[]);
+        assert_says(&ended, &[path_text(&part), "damaged"]);
+
+        // The others go on, and what they acknowledge now must be there afterwards.
+        let meanwhile = format!("{turn} was away {long}");
+        write_all(&nodes.all[0], &meanwhile);
+        fs::rename(&folder, stage.path("damaged").with_extension(turn)).expect("it can be moved");
+        nodes.all[1].restart(&stage);
+        nodes.all[1].await_ready(PATIENCE);
+        await_whole(&nodes);
+        assert_read(&nodes.all[1], &meanwhile);
+        nodes.all[0].crash();
+        assert_read(&nodes.all[1], &meanwhile);
+        assert_read(&nodes.all[2], &meanwhile);
+        nodes.all[0].restart(&stage);
+        nodes.all[0].await_ready(PATIENCE);
+        await_whole(&nodes);
+    }
+}
+
 #[test]
 fn an_old_copy_of_a_folder_is_refused_and_an_empty_one_is_filled() {
     let stage = Stage::shared();

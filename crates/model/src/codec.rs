@@ -139,6 +139,13 @@ impl<'a> Writer<'a> {
         self.datacenter(value.origin);
     }
 
+    /// Fields with their length together: a later build may write more of them behind these.
+    pub fn fields(&mut self, write: impl FnOnce(&mut Writer<'_>)) {
+        let mut fields = Vec::new();
+        write(&mut Writer::new(&mut fields));
+        self.bytes(&fields);
+    }
+
     /// A value that may be absent, as a flag and the value.
     pub fn option<T>(&mut self, value: Option<T>, write: impl FnOnce(&mut Self, T)) {
         self.flag(value.is_some());
@@ -299,6 +306,17 @@ impl<'a> Reader<'a> {
             self.rest.split_at_checked(length).ok_or(DecodeError::Short { wanted: length })?;
         self.rest = rest;
         Ok(head)
+    }
+
+    /// Fields with their length together; what a later build wrote behind them is skipped.
+    ///
+    /// # Errors
+    /// As [`Reader::bytes`], and what `read` finds.
+    pub fn fields<T>(
+        &mut self,
+        read: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
+    ) -> Result<T, DecodeError> {
+        read(&mut Self::new(self.bytes()?))
     }
 
     /// A timestamp.

@@ -69,6 +69,10 @@ impl FromIterator<NodeId> for Chain {
     }
 }
 
+/// The format in which this build writes a part; it is raised when a field is changed, and not when
+/// one is added.
+const FORMAT: u8 = 1;
+
 /// One datacenter's part.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Datacenter {
@@ -121,8 +125,14 @@ impl Datacenter {
         }
     }
 
-    /// Writes the part.
+    /// Writes the part, so that earlier and later builds can read it: fields are only ever added,
+    /// at the end of their list, and one that an earlier build lacked has a value for that.
     pub fn write(&self, to: &mut Writer<'_>) {
+        to.u8(FORMAT);
+        to.fields(|to| self.write_fields(to));
+    }
+
+    fn write_fields(&self, to: &mut Writer<'_>) {
         to.bytes(self.name.as_bytes());
         to.number(self.epoch.0);
         write_nodes(self.nodes.iter(), to);
@@ -144,17 +154,7 @@ impl Datacenter {
         }
         to.length(self.chains.len());
         for chain in &self.chains {
-            to.number(chain.epoch.0);
-            write_nodes(chain.serving.iter(), to);
-            to.length(chain.waiting.len());
-            for (node, why) in &chain.waiting {
-                to.node(*node);
-                to.u8(match why {
-                    Waiting::Syncing => 0,
-                    Waiting::LastServing => 1,
-                    Waiting::Offline => 2,
-                });
-            }
+            to.fields(|to| write_chain(chain, to));
         }
         to.option(self.membership.as_deref(), |to, membership| membership.write(to));
     }
@@ -162,8 +162,15 @@ impl Datacenter {
     /// Reads a part.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are none.
+    /// [`DecodeError`] when the bytes are none, or of a format that this build does not read.
     pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match from.u8()? {
+            FORMAT => from.fields(Self::read_fields),
+            found => Err(DecodeError::UnknownTag { what: "format of a configuration", found }),
+        }
+    }
+
+    fn read_fields(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let name = from.bytes()?;
         Ok(Self {
             name: String::from_utf8_lossy(name).into_owned(),
@@ -179,13 +186,7 @@ impl Datacenter {
             replicas: u16::try_from(from.number()?).unwrap_or(u16::MAX),
             drained: from.list("nodes to hold nothing", Reader::node)?.into_iter().collect(),
             retiring: from.list("replicas to leave", read_retiring)?.into_iter().collect(),
-            chains: from.list("chains", |from| {
-                Ok(Chain {
-                    epoch: Epoch(from.number()?),
-                    serving: from.list("serving nodes", Reader::node)?,
-                    waiting: from.list("waiting nodes", read_waiting)?.into_iter().collect(),
-                })
-            })?,
+            chains: from.list("chains", |from| from.fields(read_chain))?,
             membership: from.option(Membership::read)?.map(Arc::new),
         })
     }
@@ -450,6 +451,28 @@ fn read_retiring(from: &mut Reader<'_>) -> Result<(ShardId, (NodeId, Epoch)), De
     Ok((from.shard()?, (from.node()?, Epoch(from.number()?))))
 }
 
+fn write_chain(chain: &Chain, to: &mut Writer<'_>) {
+    to.number(chain.epoch.0);
+    write_nodes(chain.serving.iter(), to);
+    to.length(chain.waiting.len());
+    for (node, why) in &chain.waiting {
+        to.node(*node);
+        to.u8(match why {
+            Waiting::Syncing => 0,
+            Waiting::LastServing => 1,
+            Waiting::Offline => 2,
+        });
+    }
+}
+
+fn read_chain(from: &mut Reader<'_>) -> Result<Chain, DecodeError> {
+    Ok(Chain {
+        epoch: Epoch(from.number()?),
+        serving: from.list("serving nodes", Reader::node)?,
+        waiting: from.list("waiting nodes", read_waiting)?.into_iter().collect(),
+    })
+}
+
 fn read_waiting(from: &mut Reader<'_>) -> Result<(NodeId, Waiting), DecodeError> {
     let node = from.node()?;
     let why = match from.u8()? {
@@ -527,6 +550,29 @@ mod tests {
         for end in 0..bytes.len() {
             assert!(Datacenter::read(&mut Reader::new(&bytes[..end])).is_err(), "cut at {end}");
         }
+    }
+
+    #[test]
+    fn what_a_later_build_adds_is_skipped_and_the_format_keeps_its_bytes() {
+        let node = |number| NodeId { datacenter: DatacenterId(1), number };
+        let chain = Chain::of(vec![node(1)]);
+        let mut part = Datacenter::of("a".to_owned(), vec![node(1), node(2)], vec![chain]);
+        part.boots.insert(node(2), Boot(3));
+        part.chains[0].waiting.insert(node(2), Waiting::Syncing);
+        let mut bytes = Vec::new();
+        part.write(&mut Writer::new(&mut bytes));
+        let before = b"\x01a\x01\x02\x01\x00\x01\x00\x02\x00\x01\x00\x00\x00\x00\x01\x02\x00\x01\x00\x03\x01\x00\x00\x01";
+        let chain = b"\x0c\x01\x01\x01\x00\x01\x00\x01\x02\x00\x01\x00\x00";
+        let golden = [&b"\x01\x27"[..], before, chain, b"\x00"].concat();
+        assert_eq!(bytes, golden);
+        let longer = [b"\x0d", &chain[1..], b"\x63"].concat();
+        let later = [&b"\x01\x2a"[..], before, &longer, b"\x00\x63\x63"].concat();
+        let mut reader = Reader::new(&later);
+        assert_eq!(Datacenter::read(&mut reader), Ok(part));
+        reader.finish().unwrap();
+        let unknown = DecodeError::UnknownTag { what: "format of a configuration", found: 9 };
+        bytes[0] = 9;
+        assert_eq!(Datacenter::read(&mut Reader::new(&bytes)), Err(unknown));
     }
 
     #[test]

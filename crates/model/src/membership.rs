@@ -16,6 +16,10 @@ use crate::{
     ids::{DatacenterId, MembershipEpoch, NodeId},
 };
 
+/// The format in which this build writes a membership; it is raised when a field is changed, and
+/// not when one is added.
+const FORMAT: u8 = 1;
+
 /// What a datacenter may do, and what the others do for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Standing {
@@ -132,71 +136,91 @@ impl Membership {
         self.gone.contains_key(&id)
     }
 
-    /// Writes it.
+    /// Writes it, so that earlier and later builds can read it: fields are only ever added, at the
+    /// end of their list, and one that an earlier build lacked has a value for that.
     pub fn write(&self, to: &mut Writer<'_>) {
+        to.u8(FORMAT);
+        to.fields(|to| self.write_fields(to));
+    }
+
+    fn write_fields(&self, to: &mut Writer<'_>) {
         to.number(self.epoch.0);
         to.length(self.members.len());
         for (id, member) in &self.members {
             to.datacenter(*id);
-            to.bytes(member.name.as_bytes());
-            to.length(member.nodes.len());
-            for (node, address) in &member.nodes {
-                to.node(*node);
-                to.bytes(address.as_bytes());
-            }
-            match member.standing {
-                Standing::Open => to.u8(0),
-                Standing::Joining { from } => {
-                    to.u8(1);
-                    to.option(from, Writer::datacenter);
-                }
-                Standing::Copying { from } => {
-                    to.u8(2);
-                    to.datacenter(from);
-                }
-                Standing::Leaving => to.u8(3),
-                Standing::Lost => to.u8(4),
-            }
-            to.number(member.acknowledged.0);
-            to.number(member.done.0);
+            to.fields(|to| write_member(member, to));
         }
         to.length(self.gone.len());
         for (id, gone) in &self.gone {
             to.datacenter(*id);
-            to.bytes(gone.name.as_bytes());
-            to.u8(u8::from(gone.was_lost));
-            to.number(gone.since.0);
+            to.fields(|to| {
+                to.bytes(gone.name.as_bytes());
+                to.u8(u8::from(gone.was_lost));
+                to.number(gone.since.0);
+            });
         }
     }
 
     /// Reads one.
     ///
     /// # Errors
-    /// [`DecodeError`] when the bytes are none.
+    /// [`DecodeError`] when the bytes are none, or of a format that this build does not read.
     pub fn read(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        match from.u8()? {
+            FORMAT => from.fields(Self::read_fields),
+            found => Err(DecodeError::UnknownTag { what: "format of a membership", found }),
+        }
+    }
+
+    fn read_fields(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
         Ok(Self {
             epoch: MembershipEpoch(from.number()?),
             members: from
-                .list("datacenters", |from| Ok((from.datacenter()?, read_member(from)?)))?
+                .list("datacenters", |from| Ok((from.datacenter()?, from.fields(read_member)?)))?
                 .into_iter()
                 .collect(),
             gone: from
                 .list("datacenters that are gone", |from| {
-                    let id = from.datacenter()?;
-                    let name = text(from)?;
-                    let was_lost = match from.u8()? {
-                        0 => false,
-                        1 => true,
-                        found => {
-                            return Err(DecodeError::UnknownTag { what: "kind of loss", found });
-                        }
-                    };
-                    Ok((id, Gone { name, was_lost, since: MembershipEpoch(from.number()?) }))
+                    Ok((from.datacenter()?, from.fields(read_gone)?))
                 })?
                 .into_iter()
                 .collect(),
         })
     }
+}
+
+fn write_member(member: &Member, to: &mut Writer<'_>) {
+    to.bytes(member.name.as_bytes());
+    to.length(member.nodes.len());
+    for (node, address) in &member.nodes {
+        to.node(*node);
+        to.bytes(address.as_bytes());
+    }
+    match member.standing {
+        Standing::Open => to.u8(0),
+        Standing::Joining { from } => {
+            to.u8(1);
+            to.option(from, Writer::datacenter);
+        }
+        Standing::Copying { from } => {
+            to.u8(2);
+            to.datacenter(from);
+        }
+        Standing::Leaving => to.u8(3),
+        Standing::Lost => to.u8(4),
+    }
+    to.number(member.acknowledged.0);
+    to.number(member.done.0);
+}
+
+fn read_gone(from: &mut Reader<'_>) -> Result<Gone, DecodeError> {
+    let name = text(from)?;
+    let was_lost = match from.u8()? {
+        0 => false,
+        1 => true,
+        found => return Err(DecodeError::UnknownTag { what: "kind of loss", found }),
+    };
+    Ok(Gone { name, was_lost, since: MembershipEpoch(from.number()?) })
 }
 
 fn read_member(from: &mut Reader<'_>) -> Result<Member, DecodeError> {
@@ -261,6 +285,30 @@ mod tests {
                 assert!(Membership::read(&mut Reader::new(&bytes[..end])).is_err(), "cut at {end}");
             }
         }
+    }
+
+    #[test]
+    fn what_a_later_build_adds_is_skipped_and_the_format_keeps_its_bytes() {
+        let mut one = Member::open("a".to_owned(), [(node(1, 2), "b:3".to_owned())].into());
+        one.acknowledged = MembershipEpoch(4);
+        let mut membership = Membership::first([(DatacenterId(1), one)]);
+        let gone = Gone { name: "c".to_owned(), was_lost: true, since: MembershipEpoch(5) };
+        membership.gone.insert(DatacenterId(6), gone);
+        let mut bytes = Vec::new();
+        membership.write(&mut Writer::new(&mut bytes));
+        let member = b"\x0e\x01a\x01\x02\x00\x01\x00\x03b:3\x00\x04\x00";
+        let golden = [&b"\x01\x19\x01\x01\x01"[..], member, b"\x01\x06\x04\x01c\x01\x05"].concat();
+        assert_eq!(bytes, golden);
+        let longer = [b"\x0f", &member[1..], b"\x63"].concat();
+        let later =
+            [&b"\x01\x1d\x01\x01\x01"[..], &longer, b"\x01\x06\x05\x01c\x01\x05\x63\x63\x63"]
+                .concat();
+        let mut reader = Reader::new(&later);
+        assert_eq!(Membership::read(&mut reader), Ok(membership));
+        reader.finish().unwrap();
+        let unknown = DecodeError::UnknownTag { what: "format of a membership", found: 9 };
+        bytes[0] = 9;
+        assert_eq!(Membership::read(&mut Reader::new(&bytes)), Err(unknown));
     }
 
     #[test]

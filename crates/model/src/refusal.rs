@@ -176,6 +176,21 @@ pub enum Refusal {
     OtherRequest,
 }
 
+/// What a refusal says of the effect of a request.
+#[derive(Clone, Copy, Debug)]
+enum Says {
+    /// No replica has looked at it.
+    NotTried,
+    /// It has none by this sending.
+    NoEffect,
+    /// It has none, and that is what a request with an id came to.
+    LastWord,
+    /// It may have one.
+    Open,
+    /// It may have one, and nobody knows any more.
+    OpenForEver,
+}
+
 impl Refusal {
     /// The first word of the error that a Redis client sees.
     #[must_use]
@@ -207,84 +222,44 @@ impl Refusal {
     /// the same request may be handed over again.
     #[must_use]
     pub const fn was_not_tried(&self) -> bool {
-        match self {
-            Self::Unreachable { .. } | Self::Settling { .. } | Self::NoLease { .. } => true,
-            Self::Busy { .. }
-            | Self::NotYet { .. }
-            | Self::Lost { .. }
-            | Self::UnknownOutcome
-            | Self::Joining
-            | Self::Leaving
-            | Self::Gone
-            | Self::OutOfMemory
-            | Self::DiskFull { .. }
-            | Self::OutboxFull { .. }
-            | Self::Unreadable { .. }
-            | Self::CrossShard
-            | Self::WrongType
-            | Self::TooLarge
-            | Self::Drift { .. }
-            | Self::OtherDatacenter
-            | Self::Forgotten { .. }
-            | Self::NotKept { .. }
-            | Self::OtherRequest => false,
-        }
+        matches!(self.says(), Says::NotTried)
     }
 
     /// Whether it leaves open if the request has taken effect, or will.
     #[must_use]
     pub const fn leaves_open(&self) -> bool {
-        match self {
-            Self::UnknownOutcome | Self::OtherDatacenter | Self::Forgotten { .. } => true,
-            Self::Busy { .. }
-            | Self::NotYet { .. }
-            | Self::Lost { .. }
-            | Self::Joining
-            | Self::Leaving
-            | Self::Gone
-            | Self::Unreachable { .. }
-            | Self::Settling { .. }
-            | Self::NoLease { .. }
-            | Self::OutOfMemory
-            | Self::DiskFull { .. }
-            | Self::OutboxFull { .. }
-            | Self::Unreadable { .. }
-            | Self::CrossShard
-            | Self::WrongType
-            | Self::TooLarge
-            | Self::Drift { .. }
-            | Self::NotKept { .. }
-            | Self::OtherRequest => false,
-        }
+        matches!(self.says(), Says::Open | Says::OpenForEver)
     }
 
     /// Whether it stands for a request with an id whatever became of an earlier sending: it is
     /// what the request came to, or says that it is not known any more.
     #[must_use]
     pub const fn is_last_word(&self) -> bool {
+        matches!(self.says(), Says::LastWord | Says::OpenForEver)
+    }
+
+    const fn says(&self) -> Says {
         match self {
-            Self::WrongType
-            | Self::TooLarge
-            | Self::Forgotten { .. }
-            | Self::NotKept { .. }
-            | Self::OtherRequest => true,
+            Self::Unreachable { .. } | Self::Settling { .. } | Self::NoLease { .. } => {
+                Says::NotTried
+            }
+            Self::UnknownOutcome | Self::OtherDatacenter => Says::Open,
+            Self::Forgotten { .. } => Says::OpenForEver,
+            Self::WrongType | Self::TooLarge | Self::NotKept { .. } | Self::OtherRequest => {
+                Says::LastWord
+            }
             Self::Busy { .. }
             | Self::NotYet { .. }
             | Self::Lost { .. }
             | Self::Joining
             | Self::Leaving
             | Self::Gone
-            | Self::UnknownOutcome
-            | Self::Unreachable { .. }
-            | Self::Settling { .. }
-            | Self::NoLease { .. }
             | Self::OutOfMemory
             | Self::DiskFull { .. }
             | Self::OutboxFull { .. }
             | Self::Unreadable { .. }
             | Self::CrossShard
-            | Self::Drift { .. }
-            | Self::OtherDatacenter => false,
+            | Self::Drift { .. } => Says::NoEffect,
         }
     }
 

@@ -95,6 +95,8 @@ pub enum Mutation {
     SeedFromTheMiddle,
     /// A new datacenter opens as soon as all of its shards have copied.
     OpenWithTornPast,
+    /// A node that may not answer any more goes on by what it held for stable.
+    TrimWithoutLease,
     /// A datacenter that leaves goes on taking writes.
     WriteWhileLeaving,
     /// Survivors keep what they have of a lost datacenter to themselves.

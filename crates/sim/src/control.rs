@@ -278,7 +278,9 @@ impl World {
             let heard = control.heard.get(node);
             let is_heard =
                 heard.is_some_and(|heard| self.now.since(heard.at) < 5 * nanos(BEAT_EVERY));
-            let is_itself = state.leave.is_none() && state.cost == 0 && state.disk_factor == 1;
+            let is_told = !self.is_deaf(*node);
+            let is_itself =
+                is_told && state.leave.is_none() && state.cost == 0 && state.disk_factor == 1;
             is_heard && is_itself && is_old(state.paused_until) && is_old(state.well_since)
         };
         let cut = control.unreached_since.keys().filter(|(from, to)| from < to).count();
@@ -309,6 +311,10 @@ impl World {
 
     /// A control plane hears that a node lives, and tells it what holds.
     pub(crate) fn hear(&mut self, place: Place, beat: Beat) {
+        if self.is_mute(beat.node) {
+            return;
+        }
+        let is_deaf = self.is_deaf(beat.node);
         let Some(control) = self.control.get_mut(&beat.node.datacenter) else { return };
         if !control.is_up || self.nodes[place.node].is_cut_from_control {
             return;
@@ -319,6 +325,9 @@ impl World {
             return;
         }
         control.heard.insert(beat.node, Heard { at: self.now, beat });
+        if is_deaf {
+            return;
+        }
         let told = Told { sent, part: Arc::clone(&control.part), revision: control.revision };
         if let Some(at) = self.crosses_to_control(place.node) {
             self.queue.add(at, Happening::Renew(place, told));
@@ -432,8 +441,12 @@ impl World {
     /// Something is written to the register.
     pub(crate) fn set_part(&mut self, datacenter: DatacenterId, part: &Datacenter) {
         let Some(control) = self.control.get_mut(&datacenter) else { return };
+        let has_members = part.membership != control.part.membership;
         control.part = Arc::new(part.clone());
         control.revision += 1;
+        if has_members {
+            self.let_some_hear_late(part);
+        }
         let mut known = Configuration::clone(&self.configuration);
         if known.is_present(datacenter) {
             known.datacenters.insert(datacenter, part.clone());

@@ -63,7 +63,8 @@ struct Choice {
     /// Whether nodes take checkpoints: drawn, off, on.
     #[arg(long, global = true, default_value = "drawn")]
     checkpoints: String,
-    /// Whether datacenters are added, removed or lost: drawn, off, on.
+    /// Whether datacenters are added, removed or lost: drawn, off, on, late (and some
+    /// nodes hear late of it), grown (all but the first are added).
     #[arg(long, global = true, default_value = "drawn")]
     members: String,
     /// Whether nodes that take checkpoints keep some values on disk only: drawn, off, on.
@@ -208,7 +209,9 @@ impl Choice {
             "drawn" | "" => Members::Drawn,
             "off" => Members::Off,
             "on" => Members::On,
-            other => bail!("there are no members `{other}`; there are drawn, off, on"),
+            "late" => Members::Late,
+            "grown" => Members::Grown,
+            other => bail!("there are no members `{other}`; there are drawn, off, on, late, grown"),
         };
         let mut plan = Plan::drawn(seed, profile, control);
         plan.draw_checkpoints(checkpoints);

@@ -9,7 +9,7 @@
 //! A datacenter that is added runs from the beginning, with settings that name it as a member; the
 //! others do not know it.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use antecede_check::{History, Kind, Outcome, Record};
 use antecede_model::{
@@ -26,6 +26,7 @@ use crate::{
     chance::Chance,
     control::ControlPlane,
     moment::{MILLI, Moment, SECOND},
+    plan::ACTIVE,
     world::{Happening, World},
 };
 
@@ -33,6 +34,12 @@ use crate::{
 const ASK_EVERY: u64 = 500 * MILLI;
 /// How long a write takes to the register at most: mostly, and sometimes.
 const DELAYS_MAX: [u64; 3] = [100 * MILLI, 200 * MILLI, 2 * SECOND];
+
+/// Of a thousand times that a datacenter takes newer members over, how often one of its nodes hears
+/// late of them.
+const DEAF_PER_MILLE: u64 = 600;
+/// How late it hears of them at most, while things go wrong.
+const DEAF_MAX: u64 = 20 * SECOND;
 
 /// What becomes of one datacenter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,6 +88,16 @@ pub fn draw(chance: &mut Chance, datacenters: u16) -> Vec<MemberChange> {
     changes
 }
 
+/// All but the first are added, one after the other.
+pub fn draw_growth(chance: &mut Chance, datacenters: u16) -> Vec<MemberChange> {
+    let mut at = Moment::default();
+    let added = (2..=datacenters).map(DatacenterId).map(|datacenter| {
+        at = at.after(chance.between(SECOND, 6 * SECOND));
+        MemberChange { at, datacenter, kind: ChangeKind::Add }
+    });
+    added.collect()
+}
+
 /// The register.
 #[derive(Debug, Default)]
 pub(crate) struct MembersPlane {
@@ -88,6 +105,8 @@ pub(crate) struct MembersPlane {
     revision: u64,
     /// Changes that people have not got yet.
     pub(crate) open_wishes: usize,
+    /// Nodes that hear nothing until then, and whether they are heard.
+    deaf: BTreeMap<NodeId, (Moment, bool)>,
 }
 
 /// What is written to the register.
@@ -228,6 +247,37 @@ impl World {
             self.write_members(MembersWrite::Next(self.members.revision, Box::new(next)));
         }
         None
+    }
+
+    /// A datacenter acts by newer members: some of its nodes hear late of it.
+    pub(crate) fn let_some_hear_late(&mut self, part: &Datacenter) {
+        if !self.plan.hears_late {
+            return;
+        }
+        if part.membership.as_ref().is_none_or(|members| members.changing().is_none()) {
+            return;
+        }
+        if self.growth_chance.per_mille(DEAF_PER_MILLE) {
+            let has_place =
+                |node: &&NodeId| part.chains.iter().any(|chain| chain.serving.contains(*node));
+            let idle: Vec<NodeId> =
+                part.nodes.iter().filter(|node| !has_place(node)).copied().collect();
+            let node = self.growth_chance.pick(if idle.is_empty() { &part.nodes } else { &idle });
+            let until = self.now.after(self.growth_chance.between(SECOND, DEAF_MAX)).min(ACTIVE);
+            self.trace.line(self.now, format_args!("{node} hears nothing until {until:?}"));
+            let is_heard = self.growth_chance.per_mille(500);
+            self.members.deaf.insert(node, (until, is_heard));
+        }
+    }
+
+    /// Whether a node is not told of anything now.
+    pub(crate) fn is_deaf(&self, node: NodeId) -> bool {
+        self.members.deaf.get(&node).is_some_and(|(until, _)| self.now < *until)
+    }
+
+    /// Whether a node is not told of anything now, and not heard either.
+    pub(crate) fn is_mute(&self, node: NodeId) -> bool {
+        self.is_deaf(node) && self.members.deaf.get(&node).is_some_and(|(_, is_heard)| !is_heard)
     }
 
     fn write_members(&mut self, write: MembersWrite) {

@@ -94,7 +94,7 @@ pub const TABLE: &[Row] = &[
         ..leases("retire-at-once", Mutation::RetireAtOnce)
     },
     managed("take-half-for-whole", Mutation::TakeHalfForWhole, Profile::Mixed),
-    Row { seeds: 500, ..leases("renew-late", Mutation::RenewLate) },
+    Row { profile: Profile::TailDeath, seeds: 150, ..leases("renew-late", Mutation::RenewLate) },
     with_checkpoints(
         "floors-beyond-committed",
         Mutation::FloorsBeyondCommitted,
@@ -109,6 +109,11 @@ pub const TABLE: &[Row] = &[
     ),
     with_members("seed-from-the-middle", Mutation::SeedFromTheMiddle),
     with_members("open-with-torn-past", Mutation::OpenWithTornPast),
+    Row {
+        members: "grown",
+        profile: Profile::OutOfOrder,
+        ..with_members("trim-without-lease", Mutation::TrimWithoutLease)
+    },
     with_members("write-while-leaving", Mutation::WriteWhileLeaving),
     with_members("keep-lost-to-oneself", Mutation::KeepLostToOneself),
     cold("evict-unsaved", Mutation::EvictUnsaved, Profile::Mixed),

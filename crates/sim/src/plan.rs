@@ -49,6 +49,8 @@ pub struct Plan {
     pub members: Vec<MemberChange>,
     /// Nodes that shall hold nothing, and may again.
     pub drains: Vec<Drain>,
+    /// Whether some nodes hear late of other members.
+    pub hears_late: bool,
 }
 
 /// When a node counts a record as persisted.
@@ -86,6 +88,10 @@ pub enum Members {
     Off,
     /// Some are, wherever managers decide.
     On,
+    /// The same, and some nodes hear late of it.
+    Late,
+    /// All but the first are added, wherever managers decide, and some nodes hear late of it.
+    Grown,
 }
 
 /// Whether nodes take checkpoints and cut their logs.
@@ -240,6 +246,7 @@ impl Plan {
             mutations: Mutations::NONE,
             members: Vec::new(),
             drains: Vec::new(),
+            hears_late: false,
         };
         profile.bend(&mut plan, &mut chance);
         let mut chance = Chance::new(seed, streams::FAULTS);
@@ -368,14 +375,26 @@ impl Plan {
     pub fn draw_members(&mut self, wanted: Members) {
         let mut chance = Chance::new(self.seed, streams::MEMBERS);
         let is_drawn = chance.per_mille(250);
-        let is_wanted = match wanted {
-            Members::Drawn => is_drawn,
-            Members::Off => false,
-            Members::On => true,
+        let mut grows = Chance::new(self.seed, streams::GROWTH);
+        let (is_wanted, is_grown) = match wanted {
+            Members::Drawn => (is_drawn, grows.per_mille(200)),
+            Members::Off => (false, false),
+            Members::On | Members::Late => (true, false),
+            Members::Grown => (true, true),
         };
+        if wanted == Members::Grown {
+            // So a node with no place in any chain, which has sessions only, hears of it last.
+            (self.shape.shards, self.shape.nodes) = (2, self.shape.chain + 2);
+        }
+        self.hears_late = is_grown || wanted == Members::Late;
         self.members.clear();
         if is_wanted && self.shape.is_managed {
-            self.members = members::draw(&mut chance, self.shape.datacenters);
+            let datacenters = self.shape.datacenters;
+            self.members = if is_grown {
+                members::draw_growth(&mut grows, datacenters)
+            } else {
+                members::draw(&mut chance, datacenters)
+            };
         }
     }
 
@@ -483,6 +502,10 @@ pub mod streams {
     pub const DRAINS: u64 = 16;
     /// How much is kept for other datacenters.
     pub const OUTBOX: u64 = 18;
+    /// Whether a deployment grows from one datacenter, and when.
+    pub const GROWTH: u64 = 20;
+    /// Who hears late of new members.
+    pub const GROWTH_AT_WORK: u64 = 21;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
     /// What the first client draws for its request ids; each has its own.

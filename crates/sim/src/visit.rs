@@ -183,6 +183,7 @@ impl World {
             now: node.clock.at(self.now),
             configuration: &configuration,
             stable: &cuts.stable,
+            lease_until: node.here(self.now).lease_until,
             applied: &cuts.applied,
             applied_at: cuts.hlc,
         };

@@ -205,6 +205,7 @@ pub struct World {
     /// What the datacenters agree on.
     pub(crate) members: MembersPlane,
     pub(crate) members_chance: Chance,
+    pub(crate) growth_chance: Chance,
     /// Datacenters that are lost for ever.
     pub(crate) lost: BTreeSet<DatacenterId>,
     pub(crate) session_options: SessionOptions,
@@ -283,6 +284,7 @@ impl World {
             control: BTreeMap::new(),
             members: MembersPlane::default(),
             members_chance: Chance::new(plan.seed, streams::MEMBERS_AT_WORK),
+            growth_chance: Chance::new(plan.seed, streams::GROWTH_AT_WORK),
             lost: BTreeSet::new(),
             session_options,
             sessions_begun: 0,

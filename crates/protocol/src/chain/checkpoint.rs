@@ -299,6 +299,11 @@ impl Shard {
         let base = self.window.end();
         let is_behind = |(_, entry): &(LogIndex, Entry)| base < entry.identity.position;
         let behind = held.split_off(held.iter().position(is_behind).unwrap_or(held.len()));
+        // A copy writes history from its end to its beginning: a log that was cut within may begin
+        // with the oldest of it, and go on behind the base. Nobody needs that any more.
+        if held.back().is_some_and(|(_, last)| last.identity.position < base) {
+            held.clear();
+        }
         for (index, entry) in held.into_iter().rev() {
             let position = entry.identity.position;
             if !self.window.push_front(entry, index) {

@@ -758,6 +758,7 @@ impl Shard {
 
 /// The cuts before anything was exchanged: a datacenter alone in its deployment is everywhere, and
 /// nothing of one that is gone can be missing any more. One that is gone itself waits for nobody.
+/// What is applied is not told so: its own writes become visible one by one there, too.
 pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) -> Cuts {
     let mut cuts = Cuts::default();
     if configuration.peers(here).next().is_none() {

@@ -41,12 +41,6 @@ impl Shard {
         is_new && line.is_none_or(|line| line.received.watermark() == Timestamp::ZERO)
     }
 
-    /// How many of the node's shards of a new datacenter stand alone, for people.
-    #[must_use]
-    pub fn stands_alone(&self) -> bool {
-        !self.is_seeding()
-    }
-
     /// Takes no place in its own chain yet, and copies from another datacenter if it may.
     pub(super) fn take_place_of_seed(&mut self) {
         let own = self.here_datacenter();

@@ -36,6 +36,8 @@ const ENTRIES_MAX: usize = 512;
 pub struct HandingOn {
     /// By datacenter, origins and stamps.
     confirmed: BTreeMap<DatacenterId, BTreeSet<(DatacenterId, Timestamp)>>,
+    /// Up to where in the log a datacenter has all of an origin.
+    has_to: BTreeMap<(DatacenterId, DatacenterId), Position>,
     again_at: Option<Steady>,
 }
 
@@ -99,7 +101,8 @@ impl Shard {
     fn lacking(&self, peer: DatacenterId, lost: DatacenterId) -> impl Iterator<Item = &Entry> {
         let confirmed = self.handing_on.confirmed.get(&peer);
         let durable_to = self.durable_position();
-        self.window.after(Position(0)).filter(move |entry| {
+        let has_to = self.handing_on.has_to.get(&(peer, lost)).copied();
+        self.window.after(has_to.unwrap_or_default()).filter(move |entry| {
             entry.origin == lost
                 && entry.identity.position <= durable_to
                 && !self.cuts.stable.covers(lost, entry.stamp)
@@ -158,6 +161,12 @@ impl Shard {
         }
         let confirmed = self.handing_on.confirmed.entry(from.datacenter).or_default();
         confirmed.extend(stamps.into_iter().map(|stamp| (origin, stamp)));
+        let first_lacking = self.lacking(from.datacenter, origin).next();
+        let has_to = first_lacking.map_or_else(
+            || self.durable_position(),
+            |entry| Position(entry.identity.position.0.saturating_sub(1)),
+        );
+        self.handing_on.has_to.insert((from.datacenter, origin), has_to);
         self.hand_on_to(from.datacenter, out);
     }
 
@@ -166,20 +175,20 @@ impl Shard {
     pub(crate) fn is_handed_out(&self) -> bool {
         let own = self.here_datacenter();
         match self.configuration.membership.changing() {
-            Some((leaving, Standing::Leaving)) if leaving == own => {
+            Some((leaving, Standing::Leaving)) => {
                 let newest = self.lines.get(&own).map(|line| line.newest_write);
-                self.is_applied_by_all(newest.unwrap_or_default())
+                leaving != own || self.is_applied_by_all(newest.unwrap_or_default())
             }
-            Some((_, Standing::Lost))
-                if self.options.mutations.has(Mutation::KeepLostToOneself) =>
-            {
-                true
+            Some((_, Standing::Lost)) => {
+                let keeps = self.options.mutations.has(Mutation::KeepLostToOneself);
+                let has_all = |peer| {
+                    let mut lost = self.configuration.membership.lost();
+                    lost.all(|lost| self.lacking(peer, lost).next().is_none())
+                };
+                keeps || self.configuration.peers(own).all(has_all)
             }
-            Some((_, Standing::Lost)) => self.configuration.peers(own).all(|peer| {
-                let mut lost = self.configuration.membership.lost();
-                lost.all(|lost| self.lacking(peer, lost).next().is_none())
-            }),
-            _ => true,
+            Some((_, Standing::Joining { .. } | Standing::Copying { .. } | Standing::Open))
+            | None => true,
         }
     }
 }

@@ -138,13 +138,17 @@ impl Shard {
         self.keys.collect(|version| ready.covers(version.origin, version.timestamp), COLLECT_MAX);
     }
     /// Whether every operation up to a logical time is committed here. One of a datacenter that is
-    /// alone need not be: what comes later has a larger version.
+    /// alone need not be: what comes later has a larger version. Of one that is gone nothing comes
+    /// any more, but this replica may have to commit what the tail has already.
     fn has_applied_to(&self, at: Timestamp) -> bool {
         let is_applied = |origin: DatacenterId| {
             let watermark = self.lines.get(&origin).map(|line| line.applied.watermark());
             self.cuts.stable.at(origin) == Timestamp::MAX
                 || watermark.is_some_and(|watermark| at <= watermark)
         };
-        self.configuration.origins().all(is_applied)
+        let gone = self.configuration.membership.gone.keys();
+        let mut gone = gone.filter_map(|origin| self.lines.get(origin));
+        gone.all(|line| line.applied == line.received)
+            && self.configuration.origins().all(is_applied)
     }
 }

@@ -26,6 +26,7 @@ mod past;
 mod retried;
 mod route;
 mod task;
+mod view;
 mod waiting;
 
 #[cfg(test)]
@@ -34,9 +35,8 @@ mod tests;
 use std::{collections::VecDeque, time::Duration};
 
 use antecede_model::{
-    clock::{Now, Steady, Timestamp},
+    clock::{Steady, Timestamp},
     codec::Reader,
-    configuration::Configuration,
     consistency::Consistency,
     context::Context,
     cut::Cut,
@@ -48,6 +48,7 @@ use antecede_model::{
     token::SessionToken,
 };
 
+pub use self::view::View;
 use self::{
     command::{Command, Gather},
     part::{Aim, Course, Fold, Kind, Part, State, Tally, encoded, gathered, unreachable},
@@ -66,21 +67,6 @@ use crate::{
 pub const OUTSTANDING_MAX: usize = 1024;
 /// Requests that one command over several shards may have open at a time.
 const PARALLEL_MAX: usize = 32;
-
-/// What a session may look at while it handles an input.
-#[derive(Clone, Copy, Debug)]
-pub struct View<'a> {
-    /// The clocks.
-    pub now: Now,
-    /// Which nodes hold which shards.
-    pub configuration: &'a Configuration,
-    /// What is applied in every datacenter.
-    pub stable: &'a Cut,
-    /// What is applied in this datacenter.
-    pub applied: &'a Cut,
-    /// At least the logical time at which everything that `applied` covers became visible.
-    pub applied_at: Timestamp,
-}
 
 /// What a session is told.
 #[derive(Debug)]
@@ -238,6 +224,9 @@ impl Session {
         requests: &mut dyn Requests,
         out: &mut Answers,
     ) {
+        let nothing = Cut::default();
+        let trims = self.options.mutations.has(Mutation::TrimWithoutLease);
+        let view = if trims { view } else { &view.without_old_knowledge(&nothing) };
         match input {
             SessionInput::Command(command) => self.on_command(view, command, requests, out),
             SessionInput::Reply(id, reply) => self.on_reply(view, id, reply, requests, out),
@@ -438,6 +427,7 @@ impl Session {
             stamp: None,
             retried: Retried::of(retry),
             is_parked: false,
+            is_in_order: false,
         };
         self.hand_over(part, operation, view, requests, Self::push_part);
     }
@@ -460,14 +450,17 @@ impl Session {
             part.number = self.next_number();
             part.attempts = part.attempts.saturating_add(1);
             part.gone_at = None;
-            part.is_parked = false;
+            (part.is_parked, part.is_in_order) = (false, false);
             part.mark = self.past.mark();
             let id = self.request_id(part.number);
             let carried = self.past.carry(part.kind != Kind::Read, part.place, view.stable);
             let retry = part.retry(self.options.mutations);
             let request = LocalRequest { id, operation, carried, retry };
             match requests.request(part.to, part.shard, request) {
-                Handover::Answered => part.state = State::UnderWay,
+                Handover::Answered => {
+                    part.state = State::UnderWay;
+                    part.is_in_order = true;
+                }
                 Handover::UnderWay => {
                     part.state = State::UnderWay;
                     // It waits for the tail's word, and may be refused instead.
@@ -522,7 +515,7 @@ impl Session {
         let operation =
             ShardOperation::read(&mut Reader::new(&bytes)).expect("this node wrote the bytes");
         self.hand_over(part, &operation, view, requests, |session, part| {
-            session.parts[at] = part;
+            session.parts[at] = Part { is_in_order: false, ..part };
         });
         self.parts[at].bytes = Some(bytes);
     }
@@ -553,7 +546,8 @@ impl Session {
         if part.retried.is_some() {
             self.past.repeated(id.number, &reply);
         }
-        if self.course == Some(Course::Reads) && at + 1 < self.parts.len() {
+        let is_in_order = part.is_in_order;
+        if self.course == Some(Course::Reads) && at + 1 < self.parts.len() && !is_in_order {
             self.read_later_ones_again(at, &reply);
         }
         let mut response = reply.response;

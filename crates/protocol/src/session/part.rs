@@ -88,6 +88,8 @@ pub(super) struct Part {
     pub(super) retried: Option<Box<Retried>>,
     /// Whether it is evaluated later than what may be handed over behind it.
     pub(super) is_parked: bool,
+    /// Whether it was evaluated before anything was handed over behind it.
+    pub(super) is_in_order: bool,
 }
 
 impl Part {
@@ -110,6 +112,7 @@ impl Part {
             stamp: None,
             retried: None,
             is_parked: false,
+            is_in_order: false,
         }
     }
 

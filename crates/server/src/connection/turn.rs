@@ -574,11 +574,12 @@ struct Known<'a> {
 }
 
 impl<'a> Known<'a> {
-    fn view(self, work: &Work) -> View<'a> {
+    fn view(self, node: &Node, work: &Work) -> View<'a> {
         View {
             now: work.now(),
             configuration: self.configuration,
             stable: &self.cuts.stable,
+            lease_until: node.lease(),
             applied: &self.cuts.applied,
             applied_at: self.cuts.hlc,
         }
@@ -593,7 +594,7 @@ fn ask(
     work: &mut Work,
     command: &Command<'_>,
 ) -> bool {
-    if !session.can_take(&known.view(work), command) {
+    if !session.can_take(&known.view(node, work), command) {
         return false;
     }
     hand(session, answers, known, node, work, SessionInput::Command(command));
@@ -608,7 +609,7 @@ fn hand(
     work: &mut Work,
     input: SessionInput<'_>,
 ) {
-    let view = known.view(work);
+    let view = known.view(node, work);
     let mut handing = Handing { node, configuration: known.configuration, work };
     session.handle(&view, input, &mut handing, answers);
 }

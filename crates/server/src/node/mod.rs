@@ -26,7 +26,7 @@ use antecede_protocol::{
     chain::{Cuts, Input, Shard, Watermarks},
     event::Event,
     geo::cuts::{CutInput, CutKeeper},
-    machine::{Envelope, Here, Outputs, Persisted},
+    machine::{Envelope, Here, Lease, Outputs, Persisted},
     message::{LocalRequest, Message, Reply},
     session::Handover,
 };
@@ -350,6 +350,11 @@ impl Node {
             hlc_floor: self.hlc_floor,
             lease_until: self.current.lease(),
         }
+    }
+
+    /// Until when the node may answer.
+    pub(crate) fn lease(&self) -> Lease {
+        self.current.lease()
     }
 
     const fn appender(&self, now: Now) -> Appender<'_> {

@@ -32,7 +32,7 @@ pub enum CheckpointError {
     },
     /// A record is not what was written.
     #[error(
-        "the record of key {} in shard {shard} of the checkpoint at {} is damaged; repair the shard from its chain",
+        "the record of key {} in shard {shard} of the checkpoint at {} is damaged; move the data folder of this node away and start it again: it copies everything from its chains",
         key.escape_ascii(), path.display()
     )]
     CorruptRecord {
@@ -45,7 +45,7 @@ pub enum CheckpointError {
     },
     /// The row that describes a shard is not what was written.
     #[error(
-        "the meta record of shard {shard} of the checkpoint at {} is damaged; repair the shard from its chain",
+        "the meta record of shard {shard} of the checkpoint at {} is damaged; move the data folder of this node away and start it again: it copies everything from its chains",
         path.display()
     )]
     CorruptMeta {
@@ -57,7 +57,7 @@ pub enum CheckpointError {
     /// Records of a shard are missing, or others are there than were written.
     #[error(
         "shard {shard} of the checkpoint at {} has {found} records where {expected} were written, or \
-         others than were written; repair the shard from its chain",
+         others than were written; move the data folder of this node away and start it again: it copies everything from its chains",
         path.display()
     )]
     CorruptShard {
@@ -72,7 +72,7 @@ pub enum CheckpointError {
     },
     /// The engine cannot make sense of its own file.
     #[error(
-        "the checkpoint at {} is damaged ({what}); remove it and repair this node from its chains",
+        "the checkpoint at {} is damaged ({what}); move the data folder of this node away and start it again: it copies everything from its chains",
         path.display()
     )]
     Damaged {
@@ -122,7 +122,7 @@ pub enum OpenCheckpointsError {
     },
     /// The file is none of a checkpoint, or damaged.
     #[error(
-        "the checkpoint at {} is damaged ({what}); remove it and repair this node from its chains",
+        "the checkpoint at {} is damaged ({what}); move the data folder of this node away and start it again: it copies everything from its chains",
         path.display()
     )]
     Damaged {

@@ -389,3 +389,32 @@ fn a_log_that_does_not_belong_to_a_checkpoint_is_refused() {
     let found = read(&mut other, 0..log.len());
     assert!(matches!(found, Err(RecoveryError::Differs { .. })), "{found:?}");
 }
+
+#[test]
+fn a_log_that_was_cut_within_copied_history_goes_on_behind_the_base() {
+    let mut run = Run::new();
+    for value in 0..4 {
+        run.take(Deed::Put { datacenter: 1, key: 0, value });
+    }
+    run.deployment.pass(2_000);
+    for _ in 0..4 {
+        run.take(Deed::Step);
+    }
+    let meta = run.stored.meta.clone().expect("there is a checkpoint");
+    assert!(Position(1) < meta.start.position());
+    let configuration = Arc::clone(&run.deployment.configuration);
+    let options = run.deployment.nodes[&run.node].shards[&SHARD].options;
+    let log = run.deployment.nodes[&run.node].disk.records.clone();
+    let oldest = log.iter().map(|bytes| Record::read(bytes).unwrap()).find_map(|record| {
+        if let Record::Entry { entry, shard: SHARD, .. } = record { Some(entry) } else { None }
+    });
+    let entry = oldest.expect("the log has entries of the shard");
+    assert_eq!(entry.identity.position, Position(1));
+
+    let mut replica = Shard::new(SHARD, run.node, configuration, options);
+    let base = meta.start.position();
+    replica.recover_checkpoint(CheckpointMeta { window_from: Position(0), ..meta });
+    replica.recover(LogIndex(1), Record::History { shard: SHARD, entry });
+    assert_eq!(replica.end_recovery(), Ok(()));
+    assert_eq!(replica.end(), base);
+}

@@ -21,6 +21,7 @@ use antecede_model::{
     configuration::{Layout, Waiting},
     ids::{DeploymentId, LogIndex, RequestId},
     key::ShardCount,
+    membership::Gone,
     operation::{Action, Condition, Operation, SetReply, ShardOperation, Ttl},
     response::Response,
     retry::Retry,
@@ -787,6 +788,48 @@ mod between_datacenters {
         assert_eq!(tombstones(&deployment), 1);
         deployment.pass(5_000);
         assert_eq!(tombstones(&deployment), 0, "it has caught up");
+    }
+
+    #[test]
+    fn a_replica_that_has_not_committed_all_of_one_that_is_gone_collects_nothing() {
+        let mut deployment = Deployment::of(2, 2, 1);
+        deployment.put(1, "k", "v");
+        let (head, tail) = (deployment.replica(1, "k", 0), deployment.replica(1, "k", 1));
+        deployment.ask(head, "k", Action::Delete, &Carried::default());
+        deployment.settle();
+        // The tail commits what the other one has written, and the head does not hear of it.
+        deployment.cut.insert((tail, head));
+        deployment.put(2, "other", "v");
+        deployment.settle();
+        let shard = deployment.shard_of("k");
+        let mut configuration = Configuration::clone(&deployment.configuration);
+        configuration.datacenters.remove(&dc(2));
+        let members = Arc::make_mut(&mut configuration.membership);
+        let since = members.epoch;
+        members.members.remove(&dc(2));
+        members.gone.insert(dc(2), Gone { name: "dc2".to_owned(), was_lost: false, since });
+        let state = deployment.nodes.get_mut(&head).unwrap();
+        state.shards.get_mut(&shard).unwrap().configuration = Arc::new(configuration);
+        let everything = Cut::of([(dc(1), Timestamp::MAX), (dc(2), Timestamp::MAX)]);
+        let tombstones =
+            |deployment: &Deployment| deployment.nodes[&head].shards[&shard].keys.tombstone_count();
+        let collect = |deployment: &mut Deployment, seconds: u64| {
+            let hlc = Timestamp::from_millis(deployment.millis + seconds * 1_000);
+            let cuts = Cuts { stable: everything.clone(), hlc, ..Cuts::default() };
+            deployment.tell(head, shard, Input::Cuts(&cuts));
+        };
+        collect(&mut deployment, 1);
+        collect(&mut deployment, 2);
+        assert_eq!(tombstones(&deployment), 1, "it has yet to commit what that may hide");
+        deployment.cut.clear();
+        while deployment.nodes[&head].shards[&shard].committed_to
+            < deployment.nodes[&tail].shards[&shard].committed_to
+        {
+            deployment.pass(100);
+        }
+        collect(&mut deployment, 3);
+        collect(&mut deployment, 4);
+        assert_eq!(tombstones(&deployment), 0, "it has committed that");
     }
 
     #[test]

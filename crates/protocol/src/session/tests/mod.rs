@@ -42,6 +42,7 @@ use super::{
     command::{Command, Gather},
 };
 use crate::{
+    machine::Lease,
     message::{Carried, LocalRequest, Message, Place, Reply},
     mutation::Mutations,
 };
@@ -83,6 +84,8 @@ struct Around {
     refusals: u32,
     /// How many requests a replica on this node parks.
     parks: u32,
+    /// Whether replicas on this node answer reads when they are handed over.
+    answers_at_once: bool,
     here: NodeId,
 }
 
@@ -102,6 +105,9 @@ impl Requests for Around {
         if to == self.here && 0 < self.parks {
             self.parks -= 1;
             return Handover::Parked;
+        }
+        if to == self.here && self.answers_at_once && request.operation.is_read() {
+            return Handover::Answered;
         }
         let Some(stamp) = self.stamps.as_mut().filter(|_| to == self.here) else {
             return Handover::UnderWay;
@@ -125,6 +131,7 @@ struct Scene {
     configuration: Configuration,
     stable: Cut,
     applied: Cut,
+    lease_until: Lease,
     millis: u64,
     out: Answers,
 }
@@ -158,11 +165,13 @@ impl Scene {
                 stamps: None,
                 refusals: 0,
                 parks: 0,
+                answers_at_once: false,
                 here: node(1),
             },
             configuration,
             stable: Cut::default(),
             applied: Cut::default(),
+            lease_until: Lease::Unbounded,
             millis: 0,
             out: Answers::default(),
         }
@@ -191,6 +200,7 @@ impl Scene {
             },
             configuration: &self.configuration,
             stable: &self.stable,
+            lease_until: self.lease_until,
             applied: &self.applied,
             applied_at: Timestamp::ZERO,
         };
@@ -205,6 +215,7 @@ impl Scene {
             now: Now::default(),
             configuration: &self.configuration,
             stable: &self.stable,
+            lease_until: self.lease_until,
             applied: &self.applied,
             applied_at: Timestamp::ZERO,
         };

@@ -217,6 +217,18 @@ mod reread {
         assert_eq!(scene.answers(), [9, 3].map(Response::Integer));
     }
 
+    #[test]
+    fn what_was_evaluated_on_this_node_before_the_next_was_handed_over_makes_none_old() {
+        let mut scene = Scene::of_three();
+        scene.around.answers_at_once = true;
+        let (a, b) = (key(0, 0), key(2, 0));
+        let first = scene.ask(&one(get(&a)));
+        let second = scene.ask(&one(get(&b)));
+        scene.reply(&first, found(&first, HERE, 9));
+        scene.reply(&second, found(&second, HERE, 3));
+        assert_eq!(scene.answers(), [9, 3].map(Response::Integer));
+    }
+
     /// What happens next in [`pipelined_reads_never_go_back`].
     #[derive(Clone, Copy, Debug)]
     enum Step {

@@ -48,6 +48,17 @@ fn what_is_stable_is_neither_kept_nor_carried() {
 }
 
 #[test]
+fn a_node_without_a_lease_forgets_nothing_as_stable() {
+    let mut scene = Scene::of_three();
+    read(&mut scene, 0, THERE, 5);
+    scene.stable = Cut::of([(THERE, Timestamp(5))]);
+    scene.lease_until = Lease::Until(Steady::default());
+    assert_eq!(write(&mut scene, 2).dependencies(), [named(THERE, 0, 5)]);
+    scene.lease_until = Lease::Until(Steady(Duration::from_secs(1)));
+    assert_eq!(write(&mut scene, 2).dependencies(), []);
+}
+
+#[test]
 fn nothing_that_was_found_is_a_version_too() {
     let mut scene = Scene::of_three();
     let key = key(0, 0);

@@ -21,6 +21,7 @@ use antecede_model::{
 use antecede_protocol::{
     chain::Input,
     entry::Entry,
+    machine::Lease,
     message::{Body, Carried, LocalRequest, Message, Reply, Request, ShardMessage},
     session::{
         Answers, Handover, Requests, Session, SessionInput, SessionOptions, View, command::Command,
@@ -238,6 +239,7 @@ impl Deployment {
             now: self.now(node),
             configuration: &state.configuration,
             stable: &cuts.stable,
+            lease_until: Lease::Unbounded,
             applied: &cuts.applied,
             applied_at: cuts.hlc,
         })
@@ -252,6 +254,7 @@ impl Deployment {
             now: self.now(node),
             configuration: &configuration,
             stable: &cuts.stable,
+            lease_until: Lease::Unbounded,
             applied: &cuts.applied,
             applied_at: cuts.hlc,
         };
