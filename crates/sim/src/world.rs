@@ -226,6 +226,23 @@ pub struct World {
     pub(crate) delays: Delays,
 }
 
+/// What the replicas of all nodes are made with.
+fn shard_options(plan: &Plan) -> ShardOptions {
+    let shape = plan.shape;
+    ShardOptions {
+        max_clock_drift: MAX_CLOCK_DRIFT,
+        hash_secret: 7,
+        blocked_bytes_max: BLOCKED_BYTES_MAX,
+        kept_bytes_max: shape.kept_bytes_max,
+        part_bytes: PART_BYTES,
+        part_pause: Duration::from_millis(shape.part_pause_millis),
+        retries_max: shape.retries_max,
+        has_checkpoints: 0 < shape.checkpoint_every,
+        away_bytes_min: (0 < shape.forget_every).then_some(crate::cold::AWAY_BYTES_MIN),
+        mutations: plan.mutations,
+    }
+}
+
 impl World {
     /// The world of a plan, before anything has happened.
     #[must_use]
@@ -236,18 +253,7 @@ impl World {
         let mut chance = Chance::new(plan.seed, streams::NODES);
         let shape = plan.shape;
         let mutations = plan.mutations;
-        let options = ShardOptions {
-            max_clock_drift: MAX_CLOCK_DRIFT,
-            hash_secret: 7,
-            blocked_bytes_max: BLOCKED_BYTES_MAX,
-            kept_bytes_max: shape.kept_bytes_max,
-            part_bytes: PART_BYTES,
-            part_pause: Duration::from_millis(shape.part_pause_millis),
-            retries_max: shape.retries_max,
-            has_checkpoints: 0 < shape.checkpoint_every,
-            away_bytes_min: (0 < shape.forget_every).then_some(crate::cold::AWAY_BYTES_MIN),
-            mutations,
-        };
+        let options = shard_options(&plan);
         let session_options = SessionOptions {
             request_timeout: REQUEST_TIMEOUT,
             max_clock_drift: MAX_CLOCK_DRIFT,

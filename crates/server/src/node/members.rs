@@ -92,7 +92,8 @@ mod tests {
         assert_eq!(read(folder.path()).unwrap(), None);
         write(folder.path(), &members()).unwrap();
         assert_eq!(read(folder.path()).unwrap(), Some(Arc::new(members())));
-        let golden = "1 b526f622 020101036f6e650101000100056f6e653a3100000001020374776f0002";
+        let golden =
+            "1 e4df7de3 011f02010112036f6e650101000100056f6e653a310000000102060374776f0002";
         assert_eq!(line_of(&members()), golden, "folders hold files of this form");
     }
 
