@@ -20,7 +20,7 @@ const LOAD: Rate = Rate { operations: 600, keys: 200 };
 const PROBES: usize = 64;
 
 /// How long one call may take while replicas, heads and tails are moved.
-const PAUSE_MAX: Duration = Duration::from_secs(1);
+const PAUSE_MAX: Duration = Duration::from_secs(2);
 
 /// How long it may take until everything is where it should be.
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -34,11 +34,11 @@ pub struct Drain {
     pub is_drained: bool,
 }
 
-/// Some wishes; most nodes that shall hold nothing may again some time later.
-pub fn draw(chance: &mut Chance, shape: Shape) -> Vec<Drain> {
+/// Some wishes, at most so many; most nodes that shall hold nothing may again some time later.
+pub fn draw(chance: &mut Chance, shape: Shape, most: u64) -> Vec<Drain> {
     let mut drains = Vec::new();
     let narrow = |number: u64| u16::try_from(number).expect("few nodes");
-    for _ in 0..chance.between(1, 3) {
+    for _ in 0..chance.between(most / 3, most) {
         let datacenter = DatacenterId(narrow(chance.between(1, u64::from(shape.datacenters))));
         let node = NodeId { datacenter, number: narrow(chance.between(1, u64::from(shape.nodes))) };
         let at = Moment(chance.between(SECOND, 18 * SECOND));

@@ -57,7 +57,7 @@ struct Choice {
     #[arg(long, global = true)]
     profile: Option<String>,
     /// Who says which replicas serve: drawn, fixed (nobody), managed, leases (managed, with nothing
-    /// but nodes that fall silent).
+    /// but nodes that fall silent), moves (that, and many nodes that shall hold nothing for a while).
     #[arg(long, global = true, default_value = "drawn")]
     control: String,
     /// Whether nodes take checkpoints: drawn, off, on.
@@ -191,8 +191,11 @@ impl Choice {
             "fixed" => Control::Fixed,
             "managed" => Control::Managed,
             "leases" => Control::Leases,
+            "moves" => Control::Moves,
             other => {
-                bail!("there is no control `{other}`; there are drawn, fixed, managed, leases")
+                bail!(
+                    "there is no control `{other}`; there are drawn, fixed, managed, leases, moves"
+                )
             }
         };
         let profile = match &self.profile {

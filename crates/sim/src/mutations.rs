@@ -82,15 +82,16 @@ pub const TABLE: &[Row] = &[
     managed("copy-without-applied-sets", Mutation::CopyWithoutAppliedSets, Profile::TailDeath),
     managed("copy-without-history", Mutation::CopyWithoutHistory, Profile::ChainReplaced),
     Row {
-        seeds: 1_000, // One in several hundred: a replica joins just while a pipeline is under way.
-        ..managed("vouch-out-of-order", Mutation::VouchOutOfOrder, Profile::TailDeath)
+        members: "off",
+        ..managed("vouch-out-of-order", Mutation::VouchOutOfOrder, Profile::Pipelines)
     },
     leases("vouch-without-waiting", Mutation::VouchWithoutWaiting),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     leases("answer-aside", Mutation::AnswerAside),
     managed("keep-unreached", Mutation::KeepUnreached, Profile::Mixed),
     Row {
-        seeds: 1_000, // One in some hundreds: somebody must read there before it knows.
+        control: "moves",
+        profile: Profile::DirtyReplies,
         ..leases("retire-at-once", Mutation::RetireAtOnce)
     },
     managed("take-half-for-whole", Mutation::TakeHalfForWhole, Profile::Mixed),
@@ -108,7 +109,11 @@ pub const TABLE: &[Row] = &[
         Profile::FastRestart,
     ),
     with_members("seed-from-the-middle", Mutation::SeedFromTheMiddle),
-    with_members("open-with-torn-past", Mutation::OpenWithTornPast),
+    Row {
+        members: "grown",
+        profile: Profile::Gaps,
+        ..with_members("open-with-torn-past", Mutation::OpenWithTornPast)
+    },
     Row {
         members: "grown",
         profile: Profile::OutOfOrder,

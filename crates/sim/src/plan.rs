@@ -76,6 +76,8 @@ pub enum Control {
     Managed,
     /// Managers, and nothing but trouble with leases.
     Leases,
+    /// The same, and many nodes that shall hold nothing for a while.
+    Moves,
 }
 
 /// Whether datacenters are added, removed or lost.
@@ -257,7 +259,7 @@ impl Plan {
         plan.draw_disks();
         plan.draw_ids();
         plan.draw_lines();
-        plan.draw_drains();
+        plan.draw_drains(control == Control::Moves);
         plan.draw_members(Members::Drawn);
         plan.draw_outbox();
         plan.clients = (0..plan.workload.clients).collect();
@@ -278,9 +280,10 @@ impl Plan {
         let is_wanted = match control {
             Control::Drawn => is_drawn,
             Control::Fixed => false,
-            Control::Managed | Control::Leases => true,
+            Control::Managed | Control::Leases | Control::Moves => true,
         };
-        if control == Control::Leases {
+        let wants_leases = matches!(control, Control::Leases | Control::Moves);
+        if wants_leases {
             self.shape.durability = Durability::Always;
         }
         if !is_wanted || self.shape.durability != Durability::Always {
@@ -290,7 +293,7 @@ impl Plan {
         self.shape.kept_bytes_max = chance.pick(&[0, 0, 2_000, 100_000]);
         self.shape.part_pause_millis = chance.pick(&[0, 2, 100]);
         let seeks_leases = chance.per_mille(150);
-        if seeks_leases && control == Control::Drawn || control == Control::Leases {
+        if seeks_leases && control == Control::Drawn || wants_leases {
             self.seek_leases(&mut chance);
         } else {
             self.faults.extend(faults::draw_control(&mut chance, self));
@@ -359,15 +362,16 @@ impl Plan {
 
     /// Draws nodes that shall hold nothing, for some seeds with managers, from a stream of their own.
     /// Most of them get a node more than a chain is long, so that there is somewhere to go.
-    fn draw_drains(&mut self) {
+    fn draw_drains(&mut self, are_sought: bool) {
         let mut chance = Chance::new(self.seed, streams::DRAINS);
-        if !self.shape.is_managed || !chance.per_mille(350) {
+        if !self.shape.is_managed || !chance.per_mille(350) && !are_sought {
             return;
         }
         if self.shape.datacenters < 4 && chance.per_mille(800) {
             self.shape.nodes = self.shape.nodes.max(self.shape.chain + 1);
         }
-        self.drains = drains::draw(&mut chance, self.shape);
+        let most = if are_sought { 12 } else { 3 };
+        self.drains = drains::draw(&mut chance, self.shape, most);
     }
 
     /// Draws datacenters that are added, removed or lost, wherever managers decide, from a stream of

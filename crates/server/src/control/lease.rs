@@ -135,6 +135,9 @@ async fn renew(
     node.control.on_heard(node, renewal.leader, sent);
     let Some(stored) = stored else { return Ok(Renewed::NotYet) };
     let Some(part) = decoded(node, &stored.value) else { return Ok(Renewed::NotYet) };
+    if node.configuration().epoch(node.id.datacenter) < part.epoch {
+        measured.under_way = None; // What is being measured is of what held before.
+    }
     if !take_over(node, &part, &measured.workers).await {
         return Ok(Renewed::DoesNotFit(part.epoch));
     }
