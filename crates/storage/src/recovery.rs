@@ -92,13 +92,7 @@ pub(crate) fn recover<D: Disk>(
     visit: &mut dyn FnMut(LogIndex, &[u8]),
 ) -> Result<Recovered, OpenError> {
     let names = disk.list().map_err(|e| io_error(disk, "", e))?;
-    let mark = read_mark(disk, &names, identity)?;
-    let segments = find_segments(disk, &names, identity, mark.start)?;
-    let mut recovery = Recovery { disk, segments, mark, report: RecoveryReport::default() };
-    recovery.check_start()?;
-
-    let stop = recovery.stream(visit)?;
-    recovery.refuse_corruption(stop)?;
+    let (mut recovery, stop) = read(disk, &names, identity, visit)?;
 
     // From here on the folder is changed.
     recovery.remove_leftovers(&names)?;
@@ -117,13 +111,24 @@ pub(crate) fn look<D: Disk>(
 ) -> Result<(Identity, RecoveryReport), OpenError> {
     let names = disk.list().map_err(|e| io_error(disk, "", e))?;
     let identity = identity_of(disk, &names)?;
-    let mark = read_mark(disk, &names, identity)?;
-    let segments = find_segments(disk, &names, identity, mark.start)?;
+    let (recovery, _) = read(disk, &names, identity, visit)?;
+    Ok((identity, recovery.report))
+}
+
+/// Streams what a log holds to `visit`, and changes nothing; where it stops, if that is not its end.
+fn read<'a, D: Disk>(
+    disk: &'a D,
+    names: &[String],
+    identity: Identity,
+    visit: &mut dyn FnMut(LogIndex, &[u8]),
+) -> Result<(Recovery<'a, D>, Option<Stop>), OpenError> {
+    let mark = read_mark(disk, names, identity)?;
+    let segments = find_segments(disk, names, identity, mark.start)?;
     let mut recovery = Recovery { disk, segments, mark, report: RecoveryReport::default() };
     recovery.check_start()?;
     let stop = recovery.stream(visit)?;
     recovery.refuse_corruption(stop)?;
-    Ok((identity, recovery.report))
+    Ok((recovery, stop))
 }
 
 /// Whose log it is, by its first segment.

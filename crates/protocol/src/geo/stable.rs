@@ -57,17 +57,15 @@ impl Shard {
         // One that is gone from the deployment is told of nothing any more.
         let is_needed = self.configuration.is_present(own) && self.lets_reads_overtake();
         let is_needless = self.is_alone() && !is_needed;
-        if is_needless || storage.room() == Room::None {
-            return;
-        }
         let newest = self.lines.get(&own).map(|line| line.received.watermark());
         let newest = newest.unwrap_or_default();
+        let is_enough = self.cuts.ticks_to <= newest;
+        if is_needless || is_enough || storage.room() == Room::None {
+            return;
+        }
         let is_followed = newest.millis() < later(self.cuts.followed_to, UNFOLLOWED_EVERY);
         let every = if is_followed { CUTS_EVERY / 2 } else { UNFOLLOWED_EVERY };
         let is_recent = here.now.wall.millis() < later(newest, every);
-        if self.cuts.ticks_to <= newest {
-            return; // What is promised is enough.
-        }
         if is_recent {
             return;
         }

@@ -135,10 +135,7 @@ async fn renew(
     node.control.on_heard(node, renewal.leader, sent);
     let Some(stored) = stored else { return Ok(Renewed::NotYet) };
     let Some(part) = decoded(node, &stored.value) else { return Ok(Renewed::NotYet) };
-    if node.configuration().epoch(node.id.datacenter) < part.epoch {
-        measured.under_way = None; // What is being measured is of what held before.
-    }
-    if !take_over(node, &part, &measured.workers).await {
+    if !take_over(node, &part, measured).await {
         return Ok(Renewed::DoesNotFit(part.epoch));
     }
     if part.boots.get(&node.id) != Some(&node.boot) || node.current.has_given_up_lease() {
@@ -152,11 +149,12 @@ async fn renew(
 }
 
 /// Takes over what holds; tells whether it is what this node has now.
-async fn take_over(node: &Arc<Node>, part: &Datacenter, workers: &Handle) -> bool {
+async fn take_over(node: &Arc<Node>, part: &Datacenter, measured: &mut Measured) -> bool {
     let here = node.id.datacenter;
     if node.configuration().epoch(here) < part.epoch {
         let (adopter, part) = (Arc::clone(node), part.clone());
-        let adopting = workers.spawn(async move {
+        measured.under_way = None; // What is being measured is of what held before.
+        let adopting = measured.workers.spawn(async move {
             let mut work = Work::begin();
             adopter.adopt(here, &part, &mut work);
             adopter.finish(&mut work);

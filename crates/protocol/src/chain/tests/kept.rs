@@ -111,6 +111,23 @@ fn promises_of_quiet_shards_do_not_fill_what_is_kept_for_one_that_is_away() {
 }
 
 #[test]
+fn promises_are_few_while_nobody_follows() {
+    let mut deployment = Deployment::of(2, 1, 2);
+    deployment.put(1, "k", "before");
+    deployment.pass(5_000);
+    deployment.cut_off(1, 2);
+    let before = kept(&deployment, 1)[0].entries;
+    let writes = 40;
+    for _ in 0..writes {
+        deployment.put(1, "k", "mine");
+        deployment.pass(500);
+    }
+    let promises = kept(&deployment, 1)[0].entries - before - writes;
+    // In 20 s, of the other shard: one every 2 s, and some before it is known that nobody follows.
+    assert!((8..=16).contains(&promises), "{promises} promises");
+}
+
+#[test]
 fn a_datacenter_that_is_gone_lets_go_of_nothing_that_others_may_lack() {
     let mut deployment = Deployment::of(2, 1, 1);
     deployment.cut_off(1, 2);
