@@ -25,6 +25,8 @@ mod full_disk;
 mod hostile;
 /// Nothing to do, so nothing is done.
 mod idle;
+/// A datacenter that is behind is let go of, and comes back.
+mod lapse;
 /// More data than memory.
 mod larger_than_memory;
 /// Nodes are lost where managers decide, and everything goes on.

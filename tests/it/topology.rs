@@ -15,7 +15,7 @@ use crate::lost_nodes::{LOAD, assert_probes, check, write_probes};
 const CHANGE_PATIENCE: Duration = Duration::from_secs(45);
 
 /// What `topology apply` ends with when the members have changed since the plan was made.
-const OUTDATED: i32 = 5;
+pub(crate) const OUTDATED: i32 = 5;
 
 /// What a node tells of the members.
 fn topology(node: &Node) -> Option<Value> {
@@ -47,7 +47,7 @@ pub(crate) fn carry_out(stage: &Stage, by: &Node, change: &[&str]) {
 }
 
 /// What a datacenter may do, as its own node acts.
-fn standing(node: &Node) -> Option<String> {
+pub(crate) fn standing(node: &Node) -> Option<String> {
     Some(node.status()?["topology"]["standing"].as_str()?.to_owned())
 }
 
@@ -70,7 +70,7 @@ fn contents(node: &Node) -> Vec<(String, Option<String>)> {
     keys.into_iter().map(|key| (key.clone(), client.get(&key))).collect()
 }
 
-fn await_same_contents(one: &Node, other: &Node) {
+pub(crate) fn await_same_contents(one: &Node, other: &Node) {
     let what = format!("{} holds what {} holds", one.name, other.name);
     eventually(&what, CHANGE_PATIENCE, || {
         let wanted = contents(other);

@@ -14,14 +14,14 @@ use crate::topology::{await_standing, carry_out};
 const PATIENCE: Duration = Duration::from_secs(30);
 const CUT: Way = Way { delay_ms: 0, jitter_ms: 0, is_cut: true };
 
-fn write(node: &Node, words: &[&str]) {
+pub(crate) fn write(node: &Node, words: &[&str]) {
     let mut client = node.client();
     eventually(&format!("{words:?} is taken"), PATIENCE, || {
         (!matches!(client.call(words), Reply::Error(_))).then_some(())
     });
 }
 
-fn await_value(node: &Node, key: &str, value: &str) {
+pub(crate) fn await_value(node: &Node, key: &str, value: &str) {
     let mut client = node.client();
     eventually(&format!("{key} is {value} at {}", node.name), PATIENCE, || {
         (client.get(key)? == value).then_some(())

@@ -19,10 +19,8 @@ use crate::{
 pub struct AppliedSet {
     /// Everything of this origin up to here is applied.
     watermark: Timestamp,
-    /// Applied above the watermark, by the stamp before each.
+    /// Applied above the watermark, each with the stamp before it.
     above: BTreeMap<Timestamp, Timestamp>,
-    /// The same, as a set of stamps.
-    stamps: std::collections::BTreeSet<Timestamp>,
 }
 
 impl AppliedSet {
@@ -34,44 +32,44 @@ impl AppliedSet {
 
     /// The stamps applied above the watermark, smallest first.
     pub fn above(&self) -> impl ExactSizeIterator<Item = Timestamp> {
-        self.stamps.iter().copied()
+        self.above.keys().copied()
     }
 
     /// Whether the entry with this stamp is applied.
     #[must_use]
     pub fn contains(&self, stamp: Timestamp) -> bool {
-        stamp <= self.watermark || self.stamps.contains(&stamp)
+        stamp <= self.watermark || self.above.contains_key(&stamp)
     }
 
     /// Counts everything up to a stamp as applied, whatever is known to be missing below.
     pub fn raise(&mut self, to: Timestamp) {
         self.watermark = self.watermark.max(to);
-        self.stamps = self.stamps.split_off(&self.watermark.next());
-        self.above.retain(|_, stamp| self.watermark < *stamp);
-        while let Some(next) = self.above.remove(&self.watermark) {
-            self.stamps.remove(&next);
-            self.watermark = next;
-        }
+        self.above = self.above.split_off(&self.watermark.next());
+        self.follow();
     }
 
     /// Takes note that the entry `stamp`, whose predecessor in the line is `previous`, is applied.
     ///
     /// Returns whether that was new.
     pub fn record(&mut self, previous: Timestamp, stamp: Timestamp) -> bool {
+        if self.watermark < previous {
+            return self.above.insert(stamp, previous).is_none();
+        }
         if self.contains(stamp) {
             return false;
         }
-        if self.watermark < previous {
-            self.above.insert(previous, stamp);
-            self.stamps.insert(stamp);
-            return true;
-        }
         self.watermark = stamp;
-        while let Some(next) = self.above.remove(&self.watermark) {
-            self.stamps.remove(&next);
-            self.watermark = next;
-        }
+        self.follow();
         true
+    }
+
+    /// Lets the watermark follow the line.
+    fn follow(&mut self) {
+        while let Some(first) = self.above.first_entry()
+            && *first.get() <= self.watermark
+        {
+            self.watermark = first.remove_entry().0;
+        }
     }
 }
 
@@ -80,7 +78,7 @@ impl AppliedSet {
     pub fn write(&self, to: &mut Writer<'_>) {
         to.timestamp(self.watermark);
         to.length(self.above.len());
-        for (previous, stamp) in &self.above {
+        for (stamp, previous) in &self.above {
             to.timestamp(*previous);
             to.timestamp(*stamp);
         }
@@ -102,8 +100,7 @@ impl AppliedSet {
                 let (found, limit) = (previous.0, last.0);
                 return Err(DecodeError::OverLimit { what: "links of a line", found, limit });
             }
-            set.above.insert(previous, stamp);
-            set.stamps.insert(stamp);
+            set.above.insert(stamp, previous);
             last = stamp;
         }
         Ok(set)

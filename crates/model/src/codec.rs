@@ -174,6 +174,12 @@ impl<'a> Reader<'a> {
         self.rest
     }
 
+    /// Whether nothing is left: what an earlier build has written ends before newer fields.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
     /// Fails if bytes are left over.
     ///
     /// # Errors

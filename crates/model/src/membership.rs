@@ -39,7 +39,8 @@ pub enum Standing {
     Open,
     /// It takes no writes any more, and hands out what it has.
     Leaving,
-    /// It is lost for ever: the others hand each other what any of them has of it.
+    /// It is lost for ever, or let go of because it is behind: the others hand each other what any
+    /// of them has of it.
     Lost,
 }
 
@@ -56,6 +57,9 @@ pub struct Member {
     pub acknowledged: MembershipEpoch,
     /// The newest epoch of which it has done all that is asked of it: copied, handed out.
     pub done: MembershipEpoch,
+    /// Whether it is lost only because it is too far behind (lapsed): its nodes come back by
+    /// themselves, under a number of their own.
+    pub is_lapsed: bool,
 }
 
 impl Member {
@@ -68,6 +72,7 @@ impl Member {
             standing: Standing::Open,
             acknowledged: MembershipEpoch(0),
             done: MembershipEpoch(0),
+            is_lapsed: false,
         }
     }
 }
@@ -81,6 +86,8 @@ pub struct Gone {
     pub was_lost: bool,
     /// The epoch that went on without it.
     pub since: MembershipEpoch,
+    /// Under which number its nodes may come back, with its name, if it had lapsed.
+    pub successor: Option<DatacenterId>,
 }
 
 /// The datacenters of a deployment.
@@ -136,6 +143,28 @@ impl Membership {
         self.gone.contains_key(&id)
     }
 
+    /// Whether a datacenter is let go of because it was behind, and comes back by itself.
+    #[must_use]
+    pub fn is_lapsed(&self, id: DatacenterId) -> bool {
+        self.members.get(&id).is_some_and(|member| member.is_lapsed)
+            || self.gone.get(&id).is_some_and(|gone| gone.successor.is_some())
+    }
+
+    /// Whether a number is that of one that comes back, with the name that it had before.
+    #[must_use]
+    pub fn comes_back(&self, id: DatacenterId) -> bool {
+        self.gone.values().any(|gone| gone.successor == Some(id))
+    }
+
+    /// A number that no datacenter has, had, or may come back under; `None` if all are used.
+    #[must_use]
+    pub fn unused(&self) -> Option<DatacenterId> {
+        let used = self.members.keys().chain(self.gone.keys());
+        let reserved = self.gone.values().filter_map(|gone| gone.successor.as_ref());
+        let last = used.chain(reserved).max().map_or(0, |id| id.0);
+        last.checked_add(1).map(DatacenterId)
+    }
+
     /// Writes it, so that earlier and later builds can read it: fields are only ever added, at the
     /// end of their list, and one that an earlier build lacked has a value for that.
     pub fn write(&self, to: &mut Writer<'_>) {
@@ -157,6 +186,7 @@ impl Membership {
                 to.bytes(gone.name.as_bytes());
                 to.u8(u8::from(gone.was_lost));
                 to.number(gone.since.0);
+                to.option(gone.successor, Writer::datacenter);
             });
         }
     }
@@ -211,6 +241,7 @@ fn write_member(member: &Member, to: &mut Writer<'_>) {
     }
     to.number(member.acknowledged.0);
     to.number(member.done.0);
+    to.flag(member.is_lapsed);
 }
 
 fn read_gone(from: &mut Reader<'_>) -> Result<Gone, DecodeError> {
@@ -220,7 +251,9 @@ fn read_gone(from: &mut Reader<'_>) -> Result<Gone, DecodeError> {
         1 => true,
         found => return Err(DecodeError::UnknownTag { what: "kind of loss", found }),
     };
-    Ok(Gone { name, was_lost, since: MembershipEpoch(from.number()?) })
+    let since = MembershipEpoch(from.number()?);
+    let successor = if from.is_empty() { None } else { from.option(Reader::datacenter)? };
+    Ok(Gone { name, was_lost, since, successor })
 }
 
 fn read_member(from: &mut Reader<'_>) -> Result<Member, DecodeError> {
@@ -240,6 +273,7 @@ fn read_member(from: &mut Reader<'_>) -> Result<Member, DecodeError> {
         },
         acknowledged: MembershipEpoch(from.number()?),
         done: MembershipEpoch(from.number()?),
+        is_lapsed: if from.is_empty() { false } else { from.flag()? },
     })
 }
 
@@ -270,11 +304,17 @@ mod tests {
             changing.standing = standing;
             changing.acknowledged = MembershipEpoch(4);
             changing.done = MembershipEpoch(3);
+            changing.is_lapsed = standing == Standing::Lost;
             let open = Member::open("first".to_owned(), BTreeMap::new());
             let mut membership =
                 Membership::first([(DatacenterId(1), open), (DatacenterId(2), changing)]);
             let since = MembershipEpoch(3);
-            let gone = Gone { name: "third".to_owned(), was_lost: true, since };
+            let gone = Gone {
+                name: "third".to_owned(),
+                was_lost: true,
+                since,
+                successor: Some(DatacenterId(9)),
+            };
             membership.gone.insert(DatacenterId(3), gone);
             let mut bytes = Vec::new();
             membership.write(&mut Writer::new(&mut bytes));
@@ -292,20 +332,29 @@ mod tests {
         let mut one = Member::open("a".to_owned(), [(node(1, 2), "b:3".to_owned())].into());
         one.acknowledged = MembershipEpoch(4);
         let mut membership = Membership::first([(DatacenterId(1), one)]);
-        let gone = Gone { name: "c".to_owned(), was_lost: true, since: MembershipEpoch(5) };
+        let since = MembershipEpoch(5);
+        let gone = Gone { name: "c".to_owned(), was_lost: true, since, successor: None };
         membership.gone.insert(DatacenterId(6), gone);
         let mut bytes = Vec::new();
         membership.write(&mut Writer::new(&mut bytes));
-        let member = b"\x0e\x01a\x01\x02\x00\x01\x00\x03b:3\x00\x04\x00";
-        let golden = [&b"\x01\x19\x01\x01\x01"[..], member, b"\x01\x06\x04\x01c\x01\x05"].concat();
-        assert_eq!(bytes, golden);
-        let longer = [b"\x0f", &member[1..], b"\x63"].concat();
-        let later =
-            [&b"\x01\x1d\x01\x01\x01"[..], &longer, b"\x01\x06\x05\x01c\x01\x05\x63\x63\x63"]
-                .concat();
-        let mut reader = Reader::new(&later);
-        assert_eq!(Membership::read(&mut reader), Ok(membership));
-        reader.finish().unwrap();
+        let member = b"\x01a\x01\x02\x00\x01\x00\x03b:3\x00\x04\x00";
+        let lost = b"\x01c\x01\x05";
+        let of = |member_end: &[u8], lost_end: &[u8]| -> Vec<u8> {
+            let of_length = |parts: [&[u8]; 2]| {
+                let fields = parts.concat();
+                [&[u8::try_from(fields.len()).unwrap()], fields.as_slice()].concat()
+            };
+            let members = [b"\x01\x01\x01", of_length([member, member_end]).as_slice()].concat();
+            let gone = [b"\x01\x06", of_length([lost, lost_end]).as_slice()].concat();
+            [b"\x01", of_length([&members, &gone]).as_slice()].concat()
+        };
+        assert_eq!(bytes, of(b"\x00", b"\x00"));
+        for (of_member, of_lost) in [(&b""[..], &b""[..]), (b"\x00\x63", b"\x00\x63\x63")] {
+            let bytes = of(of_member, of_lost);
+            let mut reader = Reader::new(&bytes);
+            assert_eq!(Membership::read(&mut reader).as_ref(), Ok(&membership));
+            reader.finish().unwrap();
+        }
         let unknown = DecodeError::UnknownTag { what: "format of a membership", found: 9 };
         bytes[0] = 9;
         assert_eq!(Membership::read(&mut Reader::new(&bytes)), Err(unknown));

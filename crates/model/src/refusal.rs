@@ -85,6 +85,12 @@ pub enum Refusal {
          have gone on without it; use another one"
     )]
     Gone,
+    /// The datacenter was let go of because it was too far behind.
+    #[error(
+        "this datacenter was too far behind, and the others have let go of it (it has lapsed): it \
+         comes back by itself when it has what they have; use another one until then"
+    )]
+    Lapsed,
     /// The memory limit is reached.
     #[error("command not allowed when used memory > 'maxmemory'.")]
     OutOfMemory,
@@ -205,7 +211,7 @@ impl Refusal {
             Self::Unreachable { .. } => "CLUSTERDOWN",
             Self::Joining => "LOADING",
             Self::Leaving => "READONLY",
-            Self::Gone => "CLUSTERDOWN",
+            Self::Gone | Self::Lapsed => "CLUSTERDOWN",
             Self::OutOfMemory => "OOM",
             Self::DiskFull { .. } => "DISKFULL",
             Self::OutboxFull { .. } => "OUTBOXFULL",
@@ -254,6 +260,7 @@ impl Refusal {
             | Self::Joining
             | Self::Leaving
             | Self::Gone
+            | Self::Lapsed
             | Self::OutOfMemory
             | Self::DiskFull { .. }
             | Self::OutboxFull { .. }
@@ -277,6 +284,7 @@ impl Refusal {
             Self::Joining => "joining",
             Self::Leaving => "leaving",
             Self::Gone => "gone",
+            Self::Lapsed => "lapsed",
             Self::OutOfMemory => "out_of_memory",
             Self::DiskFull { .. } => "disk_full",
             Self::OutboxFull { .. } => "outbox_full",
@@ -322,6 +330,7 @@ impl Refusal {
             Self::Joining => to.u8(16),
             Self::Leaving => to.u8(17),
             Self::Gone => to.u8(18),
+            Self::Lapsed => to.u8(22),
             Self::Lost { datacenter } => {
                 to.u8(19);
                 to.datacenter(datacenter);
@@ -395,6 +404,7 @@ impl Refusal {
                 since_seconds: from.fixed32()?,
                 kept_mib: from.fixed32()?,
             },
+            22 => Self::Lapsed,
             found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
         })
     }

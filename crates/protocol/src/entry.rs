@@ -203,11 +203,21 @@ impl Entry {
         }
     }
 
+    /// The key of its first effect.
+    #[must_use]
+    pub fn first_key(&self) -> Option<&[u8]> {
+        let Body::Write(bytes) = &self.body else { return None };
+        let mut reader = Reader::new(bytes);
+        skip_dependencies(&mut reader).expect("bodies are checked when they arrive");
+        let count = reader.count("effects").expect("bodies are checked when they arrive");
+        (0 < count).then(|| reader.bytes().expect("bodies are checked when they arrive"))
+    }
+
     /// Calls `each` with every effect, in order.
     pub fn for_each_effect<'a>(&'a self, mut each: impl FnMut(Effect<'a>)) {
         let Body::Write(bytes) = &self.body else { return };
         let mut reader = Reader::new(bytes);
-        read_dependencies(&mut reader, self.stamp).expect("bodies are checked when they arrive");
+        skip_dependencies(&mut reader).expect("bodies are checked when they arrive");
         let count = reader.count("effects").expect("bodies are checked when they arrive");
         for _ in 0..count {
             each(
@@ -339,6 +349,19 @@ fn read_dependencies(from: &mut Reader<'_>, stamp: Timestamp) -> Result<Dependen
             Ok((origin, below(stamp, from.number()?)?))
         })?,
     })
+}
+
+fn skip_dependencies(from: &mut Reader<'_>) -> Result<(), DecodeError> {
+    for _ in 0..from.count("dependencies")? {
+        from.datacenter()?;
+        from.shard()?;
+        from.number()?;
+    }
+    for _ in 0..from.count("floors")? {
+        from.datacenter()?;
+        from.number()?;
+    }
+    Ok(())
 }
 
 fn write_effect(to: &mut Writer<'_>, stamp: Timestamp, effect: &Effect<'_>) {

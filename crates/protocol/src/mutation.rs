@@ -101,6 +101,17 @@ pub enum Mutation {
     WriteWhileLeaving,
     /// Survivors keep what they have of a lost datacenter to themselves.
     KeepLostToOneself,
+    /// A datacenter that has heard that it has lapsed goes on serving.
+    ServeLapsed,
+    /// Entries of a datacenter that was let go of are taken from itself.
+    TakeFromLapsed,
+    /// A datacenter that is far behind is let go of by each of the others for itself: what it lacks
+    /// counts as applied everywhere.
+    LapseByOneself,
+    /// One that has lapsed counts its own writes as applied everywhere, as the others do.
+    SettleLapsed,
+    /// One that comes back under its name takes request ids of before for new.
+    ReturnWithoutFloors,
     /// What requests with an id came to is known to the head that executed them only.
     RetriesOnlyAtHead,
     /// A copy brings no request ids.

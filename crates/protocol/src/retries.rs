@@ -7,6 +7,9 @@
 //! before, and is never executed again. So a forgotten id is told from a new one without any clock.
 //! Clients share a few floors by their names, so that one with a slow clock suffers from few others.
 //!
+//! A datacenter that comes back has the name that it had before, and knows no id of that time: the
+//! tick with which a log of it stands alone says up to which number any may have been executed.
+//!
 //! Entries fall out only once they survive a power loss of the chain: what may still be taken back
 //! has pushed nothing out.
 //!
@@ -34,6 +37,8 @@ pub const KEPT_MAX: usize = 2048;
 pub const KEPT_BYTES_MAX: usize = 256 * 1024;
 /// The longest answer that is kept, in bytes; of a longer one only that it was given.
 pub const ANSWER_BYTES_MAX: usize = 4096;
+/// In the place of a client's name, in what a tick says.
+const EVERYBODY: &str = "everybody";
 /// Floors of a shard.
 const FLOORS: u8 = 64;
 
@@ -54,6 +59,12 @@ impl Kept {
         answer.write(&mut Writer::new(&mut bytes));
         let fits = bytes.len() <= ANSWER_BYTES_MAX;
         Self { retry, answer: fits.then(|| answer.clone()) }
+    }
+
+    /// What a tick says: numbers up to this one are never executed again, whoever's they are.
+    #[must_use]
+    pub fn floor(number: u64) -> Self {
+        Self { retry: Retry { client: EVERYBODY.into(), number, words: 0 }, answer: None }
     }
 
     /// Writes it.
@@ -267,6 +278,18 @@ impl Retries {
         self.items.push_back(Item { position, stamp, kept });
     }
 
+    /// The log belongs to a datacenter of its own from here on: forgets what was executed elsewhere,
+    /// and raises all floors.
+    pub fn begin_anew(&mut self, floor: u64) {
+        self.items.clear();
+        self.places.clear();
+        self.settled = (0, 0);
+        for place in (0..FLOORS).filter(|_| self.has_floors) {
+            let known = self.floors.entry(place).or_default();
+            *known = floor.max(*known);
+        }
+    }
+
     /// Entries behind a position are taken back; they had not settled.
     pub fn cut_back(&mut self, to: Position) {
         while let Some(item) = self.items.pop_back_if(|item| to < item.position) {
@@ -385,6 +408,22 @@ mod tests {
         retries.settle(Position(6));
         assert_eq!(retries.look(&retry("a", 2)), Known::Forgotten(2));
         assert_eq!(retries.count(), 4);
+    }
+
+    #[test]
+    fn a_log_that_begins_anew_executes_nothing_that_may_have_been_executed_before() {
+        let mut retries = filled(4, 6);
+        retries.settle(Position(5));
+        retries.begin_anew(9);
+        assert_eq!(retries.look(&retry("a", 6)), Known::Forgotten(9));
+        assert_eq!(retries.look(&retry("b", 9)), Known::Forgotten(9));
+        assert_eq!(retries.look(&retry("b", 10)), Known::New);
+        retries.push(Position(8), Timestamp(8), &kept("a", 10));
+        retries.settle(Position(8));
+        let mut copy = Retries::new(4, true);
+        copy.begin_from(&retries.at_position(Position(8)));
+        assert!(is_executed(&copy, 10));
+        assert_eq!(copy.look(&retry("c", 9)), Known::Forgotten(9));
     }
 
     #[test]

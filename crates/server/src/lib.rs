@@ -11,6 +11,8 @@
 
 /// The admin port.
 pub mod admin;
+/// What belongs to an old number of a datacenter that comes back.
+mod aside;
 /// Asks the machine for the time.
 pub mod clock;
 /// The settings of a node.
@@ -40,6 +42,7 @@ mod telemetry;
 /// The threads that run everything.
 mod workers;
 
+pub use aside::{Lapse, Quarantine};
 pub use config::Config;
 pub use control::witness::{Witness, WitnessError};
 pub use node::{MemoryFigure, StartError};

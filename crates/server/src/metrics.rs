@@ -301,6 +301,12 @@ pub const METRICS: &[Metric] = &[
         "The version of the deployment's datacenters that this node acts by",
     ),
     gauge(
+        "antecede_quarantines_waiting",
+        &[],
+        "",
+        "Folders of a datacenter that had lapsed whose unsent writes this node has not executed again yet",
+    ),
+    gauge(
         "antecede_standing",
         &["standing"],
         "",

@@ -17,6 +17,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio::{runtime::Handle, task::JoinHandle};
 use tracing::{info, warn};
 
+use crate::aside::{self, Lapse, Quarantine};
 use crate::clock;
 use crate::config::Config;
 use crate::node::{
@@ -151,6 +152,7 @@ impl Server {
         options: ServerOptions,
     ) -> Result<RunningServer, StartError> {
         let ServerOptions { memory_figure, shaper, listeners, placement } = options;
+        let config = aside::resume(config)?;
         let listeners = match listeners {
             Some(listeners) => listeners,
             None => Listeners::bind(&config)?,
@@ -326,6 +328,18 @@ impl RunningServer {
         if self.agreement.is_some() {
             Box::pin(control::leave(&self.node)).await;
         }
+    }
+
+    /// Waits until its datacenter has lapsed and is given up, and tells how it comes back: after
+    /// [`RunningServer::shutdown`], by [`Lapse::put_aside`], under another number.
+    pub async fn lapsed(&self) -> Lapse {
+        self.node.control.lapsed().await
+    }
+
+    /// What was put aside when the datacenter had lapsed.
+    #[must_use]
+    pub fn quarantines(&self) -> Vec<Quarantine> {
+        aside::quarantines(&self.node.config)
     }
 
     /// Stops: takes no new connections, lets what is under way end, and syncs the log.

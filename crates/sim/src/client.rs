@@ -12,7 +12,7 @@ use antecede_check::{History, Kind, Level, Outcome, Record};
 use antecede_model::{
     clock::Timestamp,
     context::Context,
-    ids::{DatacenterId, NodeId, SessionId},
+    ids::{DatacenterId, MembershipEpoch, NodeId, SessionId},
     refusal::Refusal,
     response::Response,
     version::Version,
@@ -42,6 +42,15 @@ pub struct Asked {
     pub first: Option<Response>,
 }
 
+/// What a client has read from its token.
+#[derive(Clone, Debug)]
+pub struct Brought {
+    /// The past that it names.
+    pub context: Context,
+    /// Under which membership it was made: no node that knows only an earlier one takes it.
+    pub membership: MembershipEpoch,
+}
+
 /// Where a client stands.
 #[derive(Clone, Debug)]
 pub enum Standing {
@@ -49,8 +58,8 @@ pub enum Standing {
     Apart,
     /// It is connected.
     Connected(SessionId),
-    /// It has no connection, and goes on with its session by this context.
-    Moving(Box<Context>),
+    /// It has no connection, and goes on with its session by this token.
+    Moving(Box<Brought>),
 }
 
 /// One client.

@@ -278,7 +278,7 @@ impl World {
             let heard = control.heard.get(node);
             let is_heard =
                 heard.is_some_and(|heard| self.now.since(heard.at) < 5 * nanos(BEAT_EVERY));
-            let is_told = !self.is_deaf(*node);
+            let is_told = self.hears_since(*node).is_none_or(is_old);
             let is_itself =
                 is_told && state.leave.is_none() && state.cost == 0 && state.disk_factor == 1;
             is_heard && is_itself && is_old(state.paused_until) && is_old(state.well_since)
@@ -364,6 +364,7 @@ impl World {
                 self.extend_lease(place.node, told.sent);
             }
         }
+        self.notice_lapse(place);
         self.absorb(place.node);
     }
 
@@ -462,7 +463,7 @@ impl World {
             chains.flat_map(|chain| chain.waiting_as(Waiting::LastServing)).collect();
         for node in needed {
             let place = self.place_of(node);
-            if self.nodes[place].is_removed {
+            if self.nodes[place].is_removed && !self.is_put_aside(node) {
                 self.nodes[place].is_removed = false;
                 self.trace.line(self.now, format_args!("{node} is brought back"));
                 self.queue.add(self.now.after(MILLI), Happening::Start(place));

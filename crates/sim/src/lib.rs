@@ -43,6 +43,8 @@ pub mod members;
 pub mod checkpoints;
 /// Values that are on disk only.
 pub mod cold;
+/// Datacenters that the others let go of, and that come back.
+pub mod lapse;
 
 /// How nodes leave their chains before they stop.
 pub mod leave;

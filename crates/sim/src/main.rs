@@ -286,7 +286,7 @@ fn tell(seed: u64, outcome: &run::Outcome) {
     let tally = &outcome.tally;
     let counts = format!(
         "{} operations ({} served), {} faults, {} epochs, {} checkpoints, {} values \
-         forgotten ({} loaded), {} rounds held up, {} messages, {} records, {} virtual seconds",
+         forgotten ({} loaded), {} rounds held up, {} returned, {} writes given up, {} messages, {} records, {} virtual seconds",
         tally.operations,
         tally.served,
         tally.faults,
@@ -295,6 +295,8 @@ fn tell(seed: u64, outcome: &run::Outcome) {
         tally.forgotten,
         tally.loads,
         tally.held_up,
+        tally.returned,
+        tally.given_up,
         tally.messages,
         tally.records,
         tally.virtual_time / sim::moment::SECOND

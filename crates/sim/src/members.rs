@@ -14,6 +14,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use antecede_check::{History, Kind, Outcome, Record};
 use antecede_model::{
     configuration::{Configuration, Datacenter},
+    dependency::Dependency,
     ids::{DatacenterId, MembershipEpoch, NodeId},
     membership::{Membership, Standing},
 };
@@ -24,9 +25,10 @@ use antecede_protocol::manager::{
 
 use crate::{
     chance::Chance,
+    check::durable,
     control::ControlPlane,
     moment::{MILLI, Moment, SECOND},
-    plan::ACTIVE,
+    plan::{ACTIVE, Plan},
     world::{Happening, World},
 };
 
@@ -64,6 +66,24 @@ pub enum ChangeKind {
         /// How much later, in nanoseconds.
         given_up_after: u64,
     },
+    /// The others let go of it while it lives; later it comes back under another number.
+    Lapse {
+        /// For how long before that it is cut off from everybody, in nanoseconds; zero if it is
+        /// not.
+        cut_off_before: u64,
+        /// For how long it is cut off after that.
+        cut_off_after: u64,
+        /// Within which time each of its nodes stops after it has heard.
+        stops_within: u64,
+    },
+}
+
+impl ChangeKind {
+    /// Whether it is a lapse.
+    #[must_use]
+    pub const fn is_lapse(self) -> bool {
+        matches!(self, Self::Lapse { .. })
+    }
 }
 
 /// One or two changes; of different datacenters, so that two are left that were there all the time
@@ -86,6 +106,27 @@ pub fn draw(chance: &mut Chance, datacenters: u16) -> Vec<MemberChange> {
     }
     changes.sort_by_key(|change| change.at);
     changes
+}
+
+/// Lets one of those that would be removed or lost lapse instead, or one more.
+pub fn draw_lapse(chance: &mut Chance, changes: &mut Vec<MemberChange>, datacenters: u16) {
+    let is_cut_off = chance.per_mille(750);
+    let kind = ChangeKind::Lapse {
+        cut_off_before: if is_cut_off { chance.between(SECOND / 10, 6 * SECOND) } else { 0 },
+        cut_off_after: if is_cut_off { chance.below(8 * SECOND) } else { 0 },
+        stops_within: chance.pick(&[100 * MILLI, 2 * SECOND, 6 * SECOND]),
+    };
+    let goes = |change: &&mut MemberChange| change.kind != ChangeKind::Add;
+    if let Some(change) = changes.iter_mut().find(goes) {
+        change.kind = kind;
+        return;
+    }
+    let last = changes.iter().map(|change| change.at).max().unwrap_or_default();
+    let are_all = changes.len() + 1 == usize::from(datacenters);
+    let added = |id: &u16| changes.iter().any(|change| change.datacenter.0 == *id);
+    let ids: Vec<u16> = (1..=datacenters).filter(|id| are_all || !added(id)).collect();
+    let at = last.after(chance.between(SECOND, 5 * SECOND));
+    changes.push(MemberChange { at, datacenter: DatacenterId(chance.pick(&ids)), kind });
 }
 
 /// All but the first are added, one after the other.
@@ -119,12 +160,14 @@ pub(crate) enum MembersWrite {
 }
 
 /// The first members, without those that are added later.
-pub(crate) fn first(by_settings: &Configuration, changes: &[MemberChange]) -> Configuration {
+pub(crate) fn first(by_settings: &Configuration, plan: &Plan) -> Configuration {
     let mut configuration = by_settings.clone();
     let mut members = Membership::clone(&configuration.membership);
-    for change in changes.iter().filter(|change| change.kind == ChangeKind::Add) {
-        members.members.remove(&change.datacenter);
-        configuration.datacenters.remove(&change.datacenter);
+    let added = plan.members.iter().filter(|change| change.kind == ChangeKind::Add);
+    let later = added.map(|change| change.datacenter).chain(plan.lapses().map(|(_, id)| id));
+    for id in later {
+        members.members.remove(&id);
+        configuration.datacenters.remove(&id);
     }
     configuration.membership = Arc::new(members);
     configuration
@@ -161,11 +204,23 @@ impl World {
                 }
                 Wish::RemoveLost(id)
             }
+            ChangeKind::Lapse { .. } => {
+                let Some(wish) = self.wish_of_lapse(id) else {
+                    self.queue.add(self.now.after(ASK_EVERY), Happening::Wish(number));
+                    return;
+                };
+                wish
+            }
         };
         match wished(&self.members.members, &wish) {
             Ok(next) => {
-                self.members.open_wishes -= 1;
                 self.set_members(next, &format!("{wish:?}"));
+                if matches!(wish, Wish::Lapse(_)) {
+                    self.lost.insert(id);
+                    self.queue.add(self.now.after(ASK_EVERY), Happening::Wish(number)); // To come back.
+                } else {
+                    self.members.open_wishes -= 1;
+                }
             }
             Err(why) => {
                 self.trace.line(self.now, format_args!("NOT YET: {why}"));
@@ -224,6 +279,9 @@ impl World {
 
     /// A manager looks at the members; true if it has something to decide in its datacenter.
     pub(crate) fn manage_members(&mut self, datacenter: DatacenterId) -> Option<Decision> {
+        if self.is_cut_off(datacenter) {
+            return None; // It cannot reach the register.
+        }
         let members = Arc::clone(&self.members.members);
         let mutations = self.plan.mutations;
         let control = self.control.get(&datacenter)?;
@@ -275,6 +333,11 @@ impl World {
         self.members.deaf.get(&node).is_some_and(|(until, _)| self.now < *until)
     }
 
+    /// Since when a node is told of what holds again, or will be; `None` if it always was.
+    pub(crate) fn hears_since(&self, node: NodeId) -> Option<Moment> {
+        self.members.deaf.get(&node).map(|(until, _)| *until)
+    }
+
     /// Whether a node is not told of anything now, and not heard either.
     pub(crate) fn is_mute(&self, node: NodeId) -> bool {
         self.is_deaf(node) && self.members.deaf.get(&node).is_some_and(|(_, is_heard)| !is_heard)
@@ -315,6 +378,9 @@ impl World {
         if 0 < self.members.open_wishes {
             return Some(format!("{} changes of the members", self.members.open_wishes));
         }
+        if 0 < self.open_lapses() {
+            return Some("nodes that have not put their data aside".to_owned());
+        }
         self.members.members.changing().map(|changing| format!("{changing:?} of the members"))
     }
 
@@ -324,15 +390,19 @@ impl World {
         let mut records = self.records.clone();
         for acknowledged in self.ledger.acknowledged() {
             let write = acknowledged.write;
-            let held = self.configuration.datacenters.keys().any(|id| {
-                let tail = self.configuration.tail(*id, write.shard);
-                tail.is_some_and(|tail| self.ledger.holds(tail, write))
-            });
-            if self.lost.contains(&write.origin) && !held {
+            if self.is_given_up(write) {
                 doubt(&mut records[..acknowledged.record]);
             }
         }
         crate::client::history_of(&records)
+    }
+}
+
+impl World {
+    /// Whether a write is gone with its datacenter: nobody else has it.
+    pub(crate) fn is_given_up(&self, write: Dependency) -> bool {
+        self.lost.contains(&write.origin)
+            && !durable::is_held(&self.ledger, &self.configuration, write)
     }
 }
 

@@ -69,7 +69,7 @@ impl Network {
     /// Links between all nodes of a shape.
     #[must_use]
     pub fn new(shape: Shape, weather: Weather, chance: Chance) -> Self {
-        let count = usize::from(shape.datacenters) * usize::from(shape.nodes);
+        let count = usize::from(shape.numbers()) * usize::from(shape.nodes);
         let links = vec![Link::default(); count * count];
         let broken = BTreeSet::new();
         Self { nodes: shape.nodes, count, links, weather, chance, is_calm: false, broken }

@@ -24,6 +24,7 @@ use antecede_protocol::{
     machine::{Here, Lease, Outputs, Persisted, Room, Storage},
     mutation::Mutation,
     record::Record,
+    unsent::OwnWrites,
 };
 use antecede_storage::{Identity, Log, Options, SimulatedDisk, checkpoint::SimulatedCheckpoints};
 
@@ -331,7 +332,7 @@ impl Node {
     }
 
     fn open_log(&mut self, recovered: &mut Recovered) -> Result<NodeLog, String> {
-        let identity = Identity { deployment: *b"simulated deploy", node: self.id.to_bits() };
+        let identity = self.log_identity();
         let mut damaged = None;
         let disk = self.disk.clone();
         let (log, _) =
@@ -344,6 +345,26 @@ impl Node {
             Some(damage) => Err(damage),
             None => Ok(NodeLog { log, ..closed(self.durability) }),
         }
+    }
+
+    /// What its log holds of its own datacenter's writes, read by the log alone.
+    ///
+    /// # Errors
+    /// Why the log was refused.
+    pub fn own_writes(&self) -> Result<OwnWrites, String> {
+        let mut writes = OwnWrites::of(self.id.datacenter);
+        let mut damaged = None;
+        let take = |index: antecede_storage::LogIndex, bytes: &[u8]| match Record::read(bytes) {
+            Ok(record) => writes.take(record),
+            Err(error) => damaged = Some(format!("record {index}: {error}")),
+        };
+        let opened = Log::open(self.disk.clone(), LOG_OPTIONS, self.log_identity(), take);
+        opened.map_err(|error| error.to_string())?;
+        damaged.map_or(Ok(writes), Err)
+    }
+
+    fn log_identity(&self) -> Identity {
+        Identity { deployment: *b"simulated deploy", node: self.id.to_bits() }
     }
 
     fn new_keeper(&self) -> CutKeeper {

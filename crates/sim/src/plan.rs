@@ -25,6 +25,12 @@ use crate::{
 
 /// When the faults stop, and clients ask for nothing new.
 pub const ACTIVE: Moment = Moment(30 * SECOND);
+/// Of a thousand runs in which members may change, in how many some nodes hear late of it.
+const LATE_PER_MILLE: u64 = 250;
+/// Of a thousand runs in which members change, how many have one that lapses.
+const LAPSE_PER_MILLE: u64 = 400;
+/// The same where all but the first are added.
+const LAPSE_PER_MILLE_GROWN: u64 = 200;
 
 /// What a run consists of.
 #[derive(Clone, Debug)]
@@ -125,6 +131,8 @@ pub enum Memory {
 pub struct Shape {
     /// How many datacenters.
     pub datacenters: u16,
+    /// How many come back under a number of their own; they come after the others.
+    pub successors: u16,
     /// Nodes in each.
     pub nodes: u16,
     /// Replicas of a shard in each.
@@ -390,7 +398,13 @@ impl Plan {
             // So a node with no place in any chain, which has sessions only, hears of it last.
             (self.shape.shards, self.shape.nodes) = (2, self.shape.chain + 2);
         }
-        self.hears_late = is_grown || wanted == Members::Late;
+        let mut late = Chance::new(self.seed, streams::LATE);
+        let is_late = match wanted {
+            Members::Drawn => late.per_mille(LATE_PER_MILLE),
+            Members::Off | Members::On => false,
+            Members::Late | Members::Grown => true,
+        };
+        self.hears_late = is_grown || is_late;
         self.members.clear();
         if is_wanted && self.shape.is_managed {
             let datacenters = self.shape.datacenters;
@@ -399,7 +413,42 @@ impl Plan {
             } else {
                 members::draw(&mut chance, datacenters)
             };
+            let mut lapses = Chance::new(self.seed, streams::LAPSES);
+            let share = if is_grown { LAPSE_PER_MILLE_GROWN } else { LAPSE_PER_MILLE };
+            if lapses.per_mille(share) {
+                members::draw_lapse(&mut lapses, &mut self.members, datacenters);
+            }
         }
+        self.make_room_for_successors();
+    }
+
+    /// The datacenters that lapse, each with the number under which it comes back.
+    pub fn lapses(&self) -> impl Iterator<Item = (DatacenterId, DatacenterId)> {
+        let lapsing = self.members.iter().filter(|change| change.kind.is_lapse());
+        let numbers = (self.shape.datacenters + 1..).map(DatacenterId);
+        lapsing.map(|change| change.datacenter).zip(numbers)
+    }
+
+    /// What people call a datacenter.
+    #[must_use]
+    pub fn name_of(&self, id: DatacenterId) -> String {
+        let before = self.lapses().find(|(_, successor)| *successor == id);
+        format!("dc{}", before.map_or(id, |(lapsed, _)| lapsed))
+    }
+
+    /// Whoever comes back is where it was before.
+    fn make_room_for_successors(&mut self) {
+        let count = usize::from(self.shape.datacenters);
+        let before: Vec<usize> =
+            self.lapses().map(|(lapsed, _)| usize::from(lapsed.0 - 1)).collect();
+        self.shape.successors = u16::try_from(before.len()).expect("few datacenters");
+        let delays = &mut self.weather.wide_delays;
+        delays.truncate(count);
+        for row in delays.iter_mut() {
+            row.truncate(count);
+            row.extend(before.iter().map(|place| row[*place]).collect::<Vec<_>>());
+        }
+        delays.extend(before.iter().map(|place| delays[*place].clone()).collect::<Vec<_>>());
     }
 
     /// Draws how much is kept for a datacenter that is behind, and cuts that last long enough for that
@@ -436,8 +485,8 @@ impl Plan {
             deployment: DeploymentId(*b"simulated deploy"),
             shard_count,
             chain_length: shape.chain,
-            datacenters: (1..=shape.datacenters)
-                .map(|id| (DatacenterId(id), format!("dc{id}"), shape.nodes))
+            datacenters: (1..=shape.numbers())
+                .map(|id| (DatacenterId(id), self.name_of(DatacenterId(id)), shape.nodes))
                 .collect(),
         };
         if shape.is_managed { Configuration::managed(&layout) } else { Configuration::of(&layout) }
@@ -508,6 +557,10 @@ pub mod streams {
     pub const OUTBOX: u64 = 18;
     /// Whether a deployment grows from one datacenter, and when.
     pub const GROWTH: u64 = 20;
+    /// Whether some nodes hear late of other members.
+    pub const LATE: u64 = 23;
+    /// Who lapses, and when it hears of that.
+    pub const LAPSES: u64 = 22;
     /// Who hears late of new members.
     pub const GROWTH_AT_WORK: u64 = 21;
     /// The first client; each has its own.
@@ -529,6 +582,7 @@ impl Shape {
         let shards = chance.pick(&[2, 4, 4, 8]);
         Self {
             datacenters,
+            successors: 0,
             nodes,
             chain,
             shards,
@@ -544,9 +598,15 @@ impl Shape {
         }
     }
 
+    /// How many numbers of datacenters there are.
+    #[must_use]
+    pub const fn numbers(self) -> u16 {
+        self.datacenters + self.successors
+    }
+
     /// All nodes, in order.
     pub fn all_nodes(self) -> impl Iterator<Item = NodeId> {
-        (1..=self.datacenters).flat_map(move |dc| {
+        (1..=self.numbers()).flat_map(move |dc| {
             (1..=self.nodes).map(move |number| NodeId { datacenter: DatacenterId(dc), number })
         })
     }

@@ -24,12 +24,13 @@ impl World {
             return ask;
         }
         let node = client.node;
+        let place = self.plan.name_of(node.datacenter);
         let wall = self.nodes[self.place_of(node)].clock.at(self.now).wall.0;
         let client = self.clients.get_mut(&number).expect("only clients ask");
         client.last_id = wall.max(client.last_id + 1);
         let id = AskId {
             datacenter: node.datacenter,
-            place: format!("dc{}", node.datacenter.0),
+            place,
             client: format!("c{number}"),
             number: client.last_id,
         };

@@ -211,6 +211,7 @@ impl World {
             }
         }
         durable::at_rest(&self.ledger, &self.configuration, &self.lost)?;
+        self.judge_lapses()?;
         self.end_repeats();
         let history = self.history();
         let mut surviving = self.history_without_lost();

@@ -66,6 +66,7 @@ impl World {
                 let result = visible_at::at_append(&self.ledger, datacenter, *shard, entry);
                 self.hold(result);
             }
+            self.check_taken(number, record);
         }
         if self.plan.shape.durability == Durability::Memory {
             self.count_persisted(number); // What is appended counts at once.

@@ -92,7 +92,7 @@ impl World {
     }
 
     /// Switches on or off what lasts.
-    fn switch(&mut self, kind: FaultKind, is_on: bool) {
+    pub(crate) fn switch(&mut self, kind: FaultKind, is_on: bool) {
         match kind {
             FaultKind::CutNodes { from, to, is_one_way } => {
                 self.network.cut(from, to, is_on);

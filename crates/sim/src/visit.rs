@@ -16,7 +16,7 @@ use antecede_protocol::session::{Answers, Session, SessionInput, View, command::
 use crate::{
     chance::Chance,
     check::{durable, visible_at},
-    client::{Asked, Seen, Standing, keys_of, outcome_of},
+    client::{Asked, Brought, Seen, Standing, keys_of, outcome_of},
     connection::{Connection, Handing, Taps},
     moment::{MILLI, SECOND},
     plan::ACTIVE,
@@ -38,7 +38,7 @@ impl World {
                 self.ask_something(number);
             }
             Standing::Apart => self.connect(number, None),
-            Standing::Moving(context) => self.connect(number, Some(context)),
+            Standing::Moving(brought) => self.connect(number, Some(brought)),
         }
     }
 
@@ -47,15 +47,16 @@ impl World {
     }
 
     /// Connects a client to some node that runs, with the past that it brings.
-    fn connect(&mut self, number: u32, context: Option<Box<antecede_model::context::Context>>) {
+    fn connect(&mut self, number: u32, brought: Option<Box<Brought>>) {
         let client = self.clients.get_mut(&number).expect("turns are given to clients");
-        let datacenter = if context.is_some() && client.chance.per_mille(600) {
-            let count = u64::from(self.plan.shape.datacenters);
+        let datacenter = if brought.is_some() && client.chance.per_mille(600) {
+            let count = u64::from(self.plan.shape.numbers());
             DatacenterId(u16::try_from(client.chance.between(1, count)).expect("few datacenters"))
         } else {
             client.home
         };
         let datacenter = self.datacenter_of_repeat(number).unwrap_or(datacenter);
+        let datacenter = self.comes_back_as(datacenter);
         let client = self.clients.get_mut(&number).expect("turns are given to clients");
         let running: Vec<usize> = (0..self.nodes.len())
             .filter(|at| {
@@ -65,11 +66,16 @@ impl World {
             })
             .collect();
         if running.is_empty() {
-            client.standing = context.map_or(Standing::Apart, Standing::Moving);
+            client.standing = brought.map_or(Standing::Apart, Standing::Moving);
             return self.turn_after(number, 200 * MILLI);
         }
         let place = client.chance.pick(&running);
         let node = &mut self.nodes[place];
+        let knows = node.configuration.membership.epoch;
+        if let Some(brought) = brought.as_ref().filter(|brought| knows < brought.membership) {
+            client.standing = Standing::Moving(brought.clone()); // It is told to try again.
+            return self.turn_after(number, 200 * MILLI);
+        }
         node.last_session += 1;
         let session = SessionId(node.last_session);
         client.node = node.id;
@@ -89,8 +95,8 @@ impl World {
         if client.is_eventual {
             asks.push(Ask::Eventual);
         }
-        match context {
-            Some(context) => asks.push(Ask::After(context)),
+        match brought {
+            Some(brought) => asks.push(Ask::After(Box::new(brought.context))),
             None => {
                 self.sessions_begun += 1;
                 client.begin_session(self.sessions_begun);
@@ -249,6 +255,7 @@ impl World {
             | Ask::Eventual
             | Ask::Retried { .. } => Seen::default(),
         };
+        self.check_refuses(place, &asked, response);
         let Some((asked, response)) = self.look_at_repeat(number, asked, response) else { return };
         let response = &response;
         self.record(number, &asked, response, seen);
@@ -257,10 +264,18 @@ impl World {
 
     /// Puts what was answered into the history and the ledger.
     fn record(&mut self, number: u32, asked: &Asked, response: &Response, seen: Seen) {
+        let here = self.clients[&number].node.datacenter;
+        let is_namesake = |place: &str| self.plan.name_of(here) == place;
+        let is_executed_here = asked.ask.id().is_some_and(|id| is_namesake(&id.place));
         let client = self.clients.get_mut(&number).expect("only clients are answered");
         let ledger = &self.ledger;
         let version_of = |value: &[u8]| ledger.version_of(value);
-        let records = client.records(asked, response, self.now, seen, (&self.keys, &version_of));
+        let mut records =
+            client.records(asked, response, self.now, seen, (&self.keys, &version_of));
+        if is_executed_here && outcome_of(response) == Outcome::Ok {
+            // Perhaps not where the id was given: one that came back has the same name.
+            records.iter_mut().for_each(|record| record.dc = here.0);
+        }
         let written = records
             .iter()
             .filter(|record| record.op != antecede_check::Kind::Read)
@@ -353,8 +368,12 @@ impl World {
         let text = String::from_utf8_lossy(text);
         let (deployment, membership) =
             (self.configuration.deployment, self.configuration.membership.epoch);
-        let context = match SessionToken::decode(&text, deployment, membership) {
-            Ok(context) => Box::new(context),
+        let made_at = self.place_of(self.clients[&number].node);
+        let brought = match SessionToken::decode(&text, deployment, membership) {
+            Ok(context) => {
+                let membership = self.nodes[made_at].configuration.membership.epoch;
+                Box::new(Brought { context, membership })
+            }
             Err(error) => {
                 let what = format!("the token {text} of client {number}: {error}");
                 return self.fail(crate::check::Failure::new("session", what));
@@ -362,7 +381,7 @@ impl World {
         };
         self.disconnect(number);
         let client = self.clients.get_mut(&number).expect("it is there");
-        client.standing = Standing::Moving(context);
+        client.standing = Standing::Moving(brought);
         self.turn_after(number, MILLI);
     }
 

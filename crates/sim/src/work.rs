@@ -224,7 +224,7 @@ pub(crate) fn first_failure(
         ..Choice::default()
     };
     let mut extent =
-        Extent { first: 1, count: row.seeds, minutes: None, jobs: 1, keeps_going: false };
+        Extent { first: row.first, count: row.seeds, minutes: None, jobs: 1, keeps_going: false };
     let failed = gather(&choice, &extent, |_| true)?.failed;
     let Some(caught) = failed.first().cloned() else { return Ok(None) };
     choice.mutation = None;

@@ -31,6 +31,7 @@ use crate::{
     check::{Failure, cuts::Promises, visibility::Delays},
     client::{Client, Standing},
     control::{Beat, ControlPlane, Told},
+    lapse::Lapsing,
     ledger::Ledger,
     members::{self, MembersPlane, MembersWrite},
     moment::{MILLI, Moment, NodeClock, SECOND},
@@ -120,6 +121,10 @@ pub(crate) enum Happening {
     Manage(DatacenterId),
     /// People ask for this change of the members.
     Wish(usize),
+    /// A datacenter that is about to lapse is cut off from everybody, or is so no more.
+    CutOff(DatacenterId, bool),
+    /// A node of one that has lapsed stops for good.
+    PutAside(Place),
     /// People ask for this of a node.
     Drain(usize),
     /// Something reaches the register of the members.
@@ -175,6 +180,10 @@ pub struct Tally {
     pub loads: u64,
     /// Rounds in which a node took no writes, since it kept too much for other datacenters.
     pub held_up: u64,
+    /// Acknowledged writes that were given up with their datacenter.
+    pub given_up: u64,
+    /// Datacenters that have lapsed and come back.
+    pub returned: u64,
     /// Whether some register could not be decided.
     pub undecided: u64,
 }
@@ -206,7 +215,9 @@ pub struct World {
     pub(crate) members: MembersPlane,
     pub(crate) members_chance: Chance,
     pub(crate) growth_chance: Chance,
-    /// Datacenters that are lost for ever.
+    /// Datacenters that lapse.
+    pub(crate) lapses: BTreeMap<DatacenterId, Lapsing>,
+    /// Datacenters that are lost for ever, or have lapsed.
     pub(crate) lost: BTreeSet<DatacenterId>,
     pub(crate) session_options: SessionOptions,
     pub(crate) sessions_begun: u64,
@@ -248,8 +259,8 @@ impl World {
     #[must_use]
     pub fn new(plan: Plan, trace: Trace) -> Self {
         let by_settings = Arc::new(plan.configuration());
-        let configuration = Arc::new(members::first(&by_settings, &plan.members));
-        let keys = KeyTable::of(&plan.workload, plan.shape.datacenters, configuration.shard_count);
+        let configuration = Arc::new(members::first(&by_settings, &plan));
+        let keys = KeyTable::of(&plan.workload, plan.shape.numbers(), configuration.shard_count);
         let mut chance = Chance::new(plan.seed, streams::NODES);
         let shape = plan.shape;
         let mutations = plan.mutations;
@@ -291,6 +302,7 @@ impl World {
             members: MembersPlane::default(),
             members_chance: Chance::new(plan.seed, streams::MEMBERS_AT_WORK),
             growth_chance: Chance::new(plan.seed, streams::GROWTH_AT_WORK),
+            lapses: BTreeMap::new(),
             lost: BTreeSet::new(),
             session_options,
             sessions_begun: 0,
@@ -322,6 +334,7 @@ impl World {
         }
         self.begin_control();
         self.begin_members();
+        self.begin_lapses();
         self.begin_drains();
         for (number, fault) in self.plan.faults.iter().enumerate() {
             self.queue.add(fault.at, Happening::Begin(number));
@@ -456,6 +469,8 @@ impl World {
             Happening::WrittenBack(place, sent) => self.written_back(place, sent),
             Happening::Leave(place) => self.go_on_leaving(place),
             Happening::Wish(number) => self.wish(number),
+            Happening::CutOff(datacenter, is_on) => self.cut_off(datacenter, is_on),
+            Happening::PutAside(place) => self.put_aside(place),
             Happening::Drain(number) => self.drain(number),
             Happening::Members(write) => self.on_members(write),
             Happening::Manage(datacenter) => self.manage(datacenter),
@@ -483,6 +498,7 @@ impl World {
             | Happening::Configure(place, _)
             | Happening::Beat(place)
             | Happening::Leave(place)
+            | Happening::PutAside(place)
             | Happening::Renew(place, _)
             | Happening::WrittenBack(place, _) => place.node,
             Happening::Turn(client) => self.place_of(self.clients.get(client)?.node),
@@ -493,6 +509,7 @@ impl World {
             | Happening::Hear(..)
             | Happening::WriteBack(..)
             | Happening::Wish(_)
+            | Happening::CutOff(..)
             | Happening::Drain(_)
             | Happening::Members(_)
             | Happening::Manage(_)

@@ -49,6 +49,16 @@ fn largest(node: &Node, name: &str) -> f64 {
     values.fold(0.0, f64::max)
 }
 
+/// A counter, summed over all its labels.
+fn sum(node: &Node, name: &str) -> u64 {
+    let answer = http::ask("GET", &node.place.admin, "/metrics", "").expect("it has metrics");
+    let is_it = |line: &&str| {
+        line.strip_prefix(name).is_some_and(|rest| rest.starts_with('{') || rest.starts_with(' '))
+    };
+    let lines = answer.body.lines().filter(is_it);
+    lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+}
+
 /// Bytes of files below a folder.
 fn folder_bytes(folder: &std::path::Path) -> u64 {
     let Ok(entries) = std::fs::read_dir(folder) else { return 0 };
@@ -67,7 +77,18 @@ fn tell_figures(stage: &Stage, nodes: &Nodes, when: &str) {
     let disk = |node: &Node| folder_bytes(&stage.path("data").join(&node.name)) >> 20;
     let disk: Vec<u64> = nodes.all.iter().map(disk).collect();
     let lag = lag_ms(nodes);
-    tell(&format!("{when}: lag {lag} ms, memory {memory:?} MiB, on disk {disk:?} MiB"));
+    let all = |name: &str| nodes.all.iter().map(|node| sum(node, name)).sum::<u64>();
+    let [committed, visible, dropped, flushes] = [
+        "antecede_committed_total",
+        "antecede_visibility_seconds_count",
+        "antecede_link_dropped_messages_total",
+        "antecede_log_flush_seconds_count",
+    ]
+    .map(all);
+    tell(&format!(
+        "{when}: lag {lag} ms, {committed} committed, {visible} of others visible, {dropped} messages dropped, {flushes} flushes, \
+         memory {memory:?} MiB, on disk {disk:?} MiB"
+    ));
 }
 
 /// Nobody was refused, lost a connection, or waited for an answer in vain.

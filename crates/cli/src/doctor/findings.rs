@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::told::{Heard, Told};
+use super::told::{Heard, Quarantine, Told};
 
 /// A lag that nobody should wait for without asking why.
 const LAG_MAX_MS: u64 = 30_000;
@@ -49,6 +49,8 @@ pub(super) enum Kind {
     NoMember,
     /// A datacenter is being added or removed.
     Topology,
+    /// What a datacenter had never sent is not executed again.
+    Unsent,
     /// Replicas are missing, or copy, for no other reason that is told.
     Replicas,
     /// Nodes have just started.
@@ -89,6 +91,7 @@ pub(super) fn of(heard: &Heard) -> Vec<Finding> {
         found.extend(of_node(heard, told));
     }
     found.extend(topology(heard));
+    found.extend(quarantines(heard));
     found.extend(replicas(heard));
     found.extend(versions(heard));
     found.sort_by_key(|finding| finding.kind);
@@ -339,7 +342,9 @@ fn outbox(told: &Told) -> Option<Finding> {
     let action = format!(
         "bring {behind} back, or mend the links to it: writes go on by themselves when it has caught \
          up; to gain time raise limits.outbox in the files of the nodes and restart one after the \
-         other; if {behind} is lost for ever, `antecede topology plan remove {behind} --lost`"
+         other; if that takes too long, let go of it until it comes back by itself with all data \
+         anew, `antecede topology plan lapse {behind}`; if {behind} is lost for ever, `antecede \
+         topology plan remove {behind} --lost`"
     );
     Some(finding(Kind::OutboxFull, place_of(told), what, action))
 }
@@ -383,11 +388,17 @@ fn topology(heard: &Heard) -> Vec<Finding> {
         admin.map_or("ADMIN", String::as_str)
     );
     for told in heard.told() {
-        if told.topology.is_gone {
+        if told.topology.is_gone && !told.topology.is_lapsed {
             let what = "its datacenter is of this deployment no more: it refuses everything";
             let action = "stop it, and send its clients elsewhere; its folder may be kept until \
                           nobody can ask for its data";
             found.push(finding(Kind::NoMember, place_of(told), what.to_owned(), action.to_owned()));
+        }
+        if let Some(what) = &told.topology.comes_back {
+            let action = "wait: it copies what the others have, then executes again what it had \
+                          never sent; see that its nodes reach those of the others"
+                .to_owned();
+            found.push(finding(Kind::NoMember, place_of(told), what.clone(), action));
         }
         if let Some(why) = &told.topology.waits_to_begin {
             let what = "its datacenter does not begin".to_owned();
@@ -416,6 +427,47 @@ fn topology(heard: &Heard) -> Vec<Finding> {
             false => format!("{change}; it waits: {}", waits.join("; ")),
         };
         found.push(finding(Kind::Topology, "deployment", what, show.clone()));
+    }
+    found
+}
+
+/// What datacenters had never sent when they lapsed, and did not execute again yet.
+fn quarantines(heard: &Heard) -> Vec<Finding> {
+    let mut by_number: BTreeMap<(&str, u16), Vec<(&Told, &Quarantine)>> = BTreeMap::new();
+    for told in heard.told() {
+        for quarantine in &told.quarantine {
+            let key = (told.datacenter.as_str(), quarantine.number);
+            by_number.entry(key).or_default().push((told, quarantine));
+        }
+    }
+    let mut found = Vec::new();
+    for ((name, number), all) in by_number {
+        for (told, _) in all.iter().filter(|(_, it)| !it.is_replayed && !it.newest.is_empty()) {
+            let what = format!("what {name} had never sent as {number} is not executed again yet");
+            let action = "wait; if it stays so, its log says why".to_owned();
+            found.push(finding(Kind::Unsent, place_of(told), what, action));
+        }
+        let covered: BTreeSet<u16> = all.iter().flat_map(|(_, it)| &it.newest).copied().collect();
+        let shards = all.iter().map(|(told, _)| told.chains.len()).max().unwrap_or_default();
+        let missing = shards.saturating_sub(covered.len());
+        let is_marked = all.iter().any(|(_, it)| it.is_replayed && it.newest.is_empty());
+        if missing == 0 || is_marked {
+            continue;
+        }
+        let folders: Vec<String> =
+            all.iter().map(|(told, it)| format!("{} on {}", it.folder, told.node)).collect();
+        let what = format!(
+            "what {name} had never sent as {number} is executed again by itself for {} of {shards} \
+             shards: the nodes that have the newest end of the others were not heard",
+            covered.len()
+        );
+        let action = format!(
+            "bring those nodes back first, if they can be; else gather the folders ({}) on one \
+             machine, `antecede unsent replay FOLDERS --admin ADMINS --to HOST:PORT`, and make an \
+             empty file replayed in one of them",
+            folders.join(", ")
+        );
+        found.push(finding(Kind::Unsent, name, what, action));
     }
     found
 }

@@ -2,7 +2,7 @@
 
 use super::{
     findings::{Finding, Kind, of},
-    told::{Chain, Control, Disk, Heard, Lag, Link, PeerBehind, Place, Told},
+    told::{Chain, Control, Disk, Heard, Lag, Link, PeerBehind, Place, Quarantine, Told},
     *,
 };
 
@@ -243,4 +243,31 @@ fn a_datacenter_that_comes_or_has_gone_is_told_with_what_it_waits_for() {
     assert_eq!(kinds, [Kind::NoMember, Kind::Topology], "{found:?}");
     assert!(found[1].what.contains("it waits: datacenter us has not"), "{found:?}");
     assert!(found[1].action.contains("antecede topology show --admin host:1.1"), "{found:?}");
+}
+
+#[test]
+fn what_was_never_sent_is_told_until_all_of_it_is_executed_again() {
+    let mut heard = without(&[]);
+    let nodes: Vec<&str> = NODES.into_iter().filter(|node| datacenter_of(node) == "eu").collect();
+    let put_aside = |newest: &[u16], is_replayed| Quarantine {
+        number: 9,
+        folder: "/data/quarantine/9".to_owned(),
+        newest: newest.to_vec(),
+        is_replayed,
+    };
+    let told = |heard: &Heard| -> Vec<String> {
+        let found = of(heard).into_iter().filter(|it| it.kind == Kind::Unsent);
+        found.map(|it| it.what).collect()
+    };
+    assert!(told(&heard).is_empty());
+    change(&mut heard, nodes[0], |told| told.quarantine = vec![put_aside(&[], false)]);
+    let missing = told(&heard);
+    assert!(missing[0].contains("by itself for 0 of 1 shards"), "{missing:?}");
+    change(&mut heard, nodes[1], |told| told.quarantine = vec![put_aside(&[0], false)]);
+    assert_eq!(told(&heard), ["what eu had never sent as 9 is not executed again yet"]);
+    change(&mut heard, nodes[1], |told| told.quarantine = vec![put_aside(&[0], true)]);
+    assert!(told(&heard).is_empty());
+    change(&mut heard, nodes[1], |told| told.quarantine.clear());
+    change(&mut heard, nodes[0], |told| told.quarantine = vec![put_aside(&[], true)]);
+    assert!(told(&heard).is_empty(), "somebody has done it by hand");
 }

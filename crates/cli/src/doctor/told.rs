@@ -41,6 +41,19 @@ pub(super) struct Told {
     pub(super) nodes: Vec<Place>,
     #[serde(default)]
     pub(super) outbox: Outbox,
+    #[serde(default)]
+    pub(super) quarantine: Vec<Quarantine>,
+}
+
+/// What a node has put aside when its datacenter had lapsed.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Quarantine {
+    pub(super) number: u16,
+    pub(super) folder: String,
+    #[serde(default)]
+    pub(super) newest: Vec<u16>,
+    #[serde(default)]
+    pub(super) is_replayed: bool,
 }
 
 /// What a node keeps for other datacenters.
@@ -103,6 +116,9 @@ pub(super) struct Chain {
 pub(super) struct Topology {
     #[serde(default)]
     pub(super) is_gone: bool,
+    #[serde(default)]
+    pub(super) is_lapsed: bool,
+    pub(super) comes_back: Option<String>,
     pub(super) change: Option<String>,
     #[serde(default)]
     pub(super) waits: Vec<String>,

@@ -5,11 +5,14 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use antecede_server::config::{Config, Layers};
-use antecede_server::{Placement, RunningServer, Server, ServerOptions, Witness};
+use antecede_server::{LinkShaper, Placement, RunningServer, Server, ServerOptions, Witness};
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
 use crate::{ending, memory, screen};
+
+/// What was never sent is executed again by the node that is back.
+mod again;
 
 /// How often a starting node is asked whether it is ready.
 const READY_POLL: Duration = Duration::from_millis(5);
@@ -115,10 +118,25 @@ pub(crate) async fn serve(
     placement: Option<Placement>,
 ) -> anyhow::Result<ExitCode> {
     let layers = Layers::of_process(Some(&options.config), options.settings.clone())?;
-    let config = Config::load(&layers)?;
-    let server = start(config, placement).await?;
-    tracing::info!(client = %server.client_address(), "serving");
-    until_asked(server).await
+    let mut config = Config::load(&layers)?;
+    // The same for as long as the process runs: what was shaped stays so, and nothing is missed.
+    let shaper = LinkShaper::default();
+    let asked = ending::asked();
+    tokio::pin!(asked);
+    loop {
+        let server = start(config, placement.clone(), shaper.clone()).await?;
+        tracing::info!(client = %server.client_address(), "serving");
+        let lapse = tokio::select! {
+            () = &mut asked => return end(server).await,
+            lapse = server.lapsed() => lapse,
+            never = again::replay(&server) => match never {},
+        };
+        let present = server.config().clone();
+        server.shutdown().await;
+        let next = lapse.put_aside(&present);
+        config =
+            next.context("cannot put aside what belongs to the old number of its datacenter")?;
+    }
 }
 
 /// Runs `dev`.
@@ -130,7 +148,7 @@ pub(crate) async fn dev(
     placement: Option<Placement>,
 ) -> anyhow::Result<ExitCode> {
     let layers = Layers::of_process(None, dev_settings(options))?;
-    let server = start(Config::load(&layers)?, placement).await?;
+    let server = start(Config::load(&layers)?, placement, LinkShaper::default()).await?;
     let address = server.client_address();
     let keeping = match &server.config().storage.folder {
         Some(folder) => format!("data in {}", folder.display()),
@@ -182,9 +200,13 @@ fn dev_settings(options: &DevOptions) -> Vec<(String, String)> {
     settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
-async fn start(config: Config, placement: Option<Placement>) -> anyhow::Result<RunningServer> {
-    let options =
-        ServerOptions { memory_figure: memory::figure(), placement, ..ServerOptions::default() };
+async fn start(
+    config: Config,
+    placement: Option<Placement>,
+    shaper: LinkShaper,
+) -> anyhow::Result<RunningServer> {
+    let memory_figure = memory::figure();
+    let options = ServerOptions { memory_figure, shaper, listeners: None, placement };
     let is_alone = config.peers().next().is_none();
     let server = Server::start(config, options).await.context("cannot start the node")?;
     // With peers, readiness waits for them; whoever starts several nodes asks /readyz.
@@ -216,6 +238,10 @@ pub(crate) async fn await_ready(
 
 async fn until_asked(server: RunningServer) -> anyhow::Result<ExitCode> {
     ending::asked().await;
+    end(server).await
+}
+
+async fn end(server: RunningServer) -> anyhow::Result<ExitCode> {
     // Whoever asks twice does not want to wait.
     tokio::select! {
         () = server.leave() => {}

@@ -1,4 +1,4 @@
-//! `antecede topology`: which datacenters there are; adding and removing them.
+//! `antecede topology`: which datacenters there are; adding, removing and letting go of them.
 //!
 //! Everything is asked of one node's admin port, of whichever datacenter. `show` tells what is agreed
 //! on, `plan` what a change would do, `apply` makes it, for the version that was planned for, and
@@ -28,7 +28,7 @@ const OUTDATED: u8 = 5;
 /// What an admin port answers then.
 const PRECONDITION_FAILED: u16 = 412;
 
-/// Which datacenters there are: show, add, remove.
+/// Which datacenters there are: show, add, remove, let go of one that is far behind.
 #[derive(Clone, Debug, Args)]
 #[command(
     after_help = "Exit status: 0 done; 1 refused or failed; 2 wrong usage; 5 the members have
@@ -38,7 +38,8 @@ Examples:
   antecede topology show --admin 127.0.0.1:7200
   antecede topology plan add ap --id 4 --node 4.1=10.3.0.1:16379 --admin 127.0.0.1:7200
   antecede topology apply add ap --id 4 --node 4.1=10.3.0.1:16379 --version 1 --admin 127.0.0.1:7200
-  antecede topology plan remove us --lost --admin 127.0.0.1:7200"
+  antecede topology plan remove us --lost --admin 127.0.0.1:7200
+  antecede topology plan lapse us --admin 127.0.0.1:7200"
 )]
 pub(crate) struct TopologyOptions {
     #[command(subcommand)]
@@ -91,6 +92,13 @@ enum PlannedChange {
         #[command(flatten)]
         admin: AdminOption,
     },
+    /// Let go of one that is far behind, which comes back by itself
+    Lapse {
+        #[command(flatten)]
+        wanted: Lapse,
+        #[command(flatten)]
+        admin: AdminOption,
+    },
 }
 
 #[derive(Clone, Debug, Subcommand)]
@@ -106,6 +114,13 @@ enum AppliedChange {
     Remove {
         #[command(flatten)]
         wanted: Removal,
+        #[command(flatten)]
+        how: ApplyOptions,
+    },
+    /// Let go of one that is far behind, which comes back by itself
+    Lapse {
+        #[command(flatten)]
+        wanted: Lapse,
         #[command(flatten)]
         how: ApplyOptions,
     },
@@ -137,6 +152,13 @@ struct Removal {
     lost: bool,
 }
 
+/// A datacenter that is too far behind.
+#[derive(Clone, Debug, Args)]
+struct Lapse {
+    /// What people call it
+    name: String,
+}
+
 #[derive(Clone, Debug, Args)]
 struct ApplyOptions {
     #[command(flatten)]
@@ -157,6 +179,7 @@ struct ApplyOptions {
 enum Change {
     Add(Addition),
     Remove(Removal),
+    Lapse(Lapse),
 }
 
 impl Change {
@@ -165,6 +188,7 @@ impl Change {
         match self {
             Self::Add(wanted) => &wanted.name,
             Self::Remove(wanted) => &wanted.name,
+            Self::Lapse(wanted) => &wanted.name,
         }
     }
 
@@ -194,6 +218,7 @@ impl Change {
             Self::Remove(Removal { name, lost: true }) => {
                 json!({ "remove_lost": { "name": name } })
             }
+            Self::Lapse(Lapse { name }) => json!({ "lapse": { "name": name } }),
         };
         Ok(json!({ "version": version, "change": change }))
     }
@@ -212,6 +237,7 @@ impl Change {
             }
             Self::Remove(Removal { name, lost: false }) => format!("remove {name}"),
             Self::Remove(Removal { name, lost: true }) => format!("remove {name} --lost"),
+            Self::Lapse(Lapse { name }) => format!("lapse {name}"),
         }
     }
 }
@@ -236,6 +262,7 @@ pub(crate) async fn run(options: &TopologyOptions) -> anyhow::Result<ExitCode> {
             let (change, admin) = match change {
                 PlannedChange::Add { wanted, admin } => (Change::Add(wanted), admin),
                 PlannedChange::Remove { wanted, admin } => (Change::Remove(wanted), admin),
+                PlannedChange::Lapse { wanted, admin } => (Change::Lapse(wanted), admin),
             };
             plan(&change, &admin.admin).await
         }
@@ -243,6 +270,7 @@ pub(crate) async fn run(options: &TopologyOptions) -> anyhow::Result<ExitCode> {
             let (change, how) = match change {
                 AppliedChange::Add { wanted, how } => (Change::Add(wanted), how),
                 AppliedChange::Remove { wanted, how } => (Change::Remove(wanted), how),
+                AppliedChange::Lapse { wanted, how } => (Change::Lapse(wanted), how),
             };
             apply(&change, &how).await
         }
@@ -290,7 +318,7 @@ async fn apply(change: &Change, how: &ApplyOptions) -> anyhow::Result<ExitCode> 
         return Ok(ExitCode::SUCCESS);
     }
     tokio::select! {
-        done = follow(change, admin) => done,
+        done = follow(change, begun.version, admin) => done,
         () = ending::asked() => {
             screen::note(&format!(
                 "antecede: it goes on by itself; antecede topology show --admin {admin} shows how far it is"
@@ -313,20 +341,16 @@ fn is_wanted(change: &Change, now: &Topology, admin: &str) -> anyhow::Result<boo
     Ok(line.trim() == "yes")
 }
 
-/// Tells what has changed until nothing is under way any more.
-async fn follow(change: &Change, admin: &str) -> anyhow::Result<ExitCode> {
+/// Tells what has changed until nothing of a change is under way any more that began with a version.
+async fn follow(change: &Change, begun: u64, admin: &str) -> anyhow::Result<ExitCode> {
     let mut last = String::new();
     loop {
         match topology(admin).await {
             // What a node knows by itself may be old; it is no reason to stop.
             Ok(now) if now.is_agreed => {
                 let words = now.progress_words();
-                if now.is_done() {
-                    screen::answer(&format!(
-                        "version {}: {}",
-                        now.version,
-                        now.end_words(change.name())
-                    ));
+                if let Some(words) = end_of(change, begun, &now) {
+                    screen::answer(&words);
                     return Ok(ExitCode::SUCCESS);
                 }
                 if words != last {
@@ -339,6 +363,18 @@ async fn follow(change: &Change, admin: &str) -> anyhow::Result<ExitCode> {
         }
         tokio::time::sleep(FOLLOW_EVERY).await;
     }
+}
+
+/// How a change has ended; `None` while it is under way. One that has lapsed may be on its way back
+/// before anybody looks, and that may take as long as its nodes are away.
+fn end_of(change: &Change, begun: u64, now: &Topology) -> Option<String> {
+    let name = change.name();
+    if let Change::Lapse(_) = change {
+        let (version, words) = now.lapse_words(name, begun)?;
+        return (now.is_done() || now.change.is_some())
+            .then(|| format!("version {version}: {words}"));
+    }
+    now.is_done().then(|| format!("version {}: {}", now.version, now.end_words(name)))
 }
 
 fn tell_once(last: &mut String, words: String) {
@@ -371,6 +407,19 @@ mod tests {
     }
 
     #[test]
+    fn a_lapse_has_ended_although_the_datacenter_is_on_its_way_back() {
+        let change = Change::Lapse(Lapse { name: "old".to_owned() });
+        let mut now = told::tests::three();
+        assert!(now.change.is_some());
+        assert_eq!(end_of(&change, 2, &now), None, "it is lost");
+        now.gone[0].successor = Some(7);
+        assert!(end_of(&change, 2, &now).unwrap().starts_with("version 2: datacenter old has"));
+        assert_eq!(end_of(&change, 3, &now), None, "that was an earlier one");
+        let other = Change::Remove(Removal { name: "old".to_owned(), lost: true });
+        assert_eq!(end_of(&other, 2, &now), None, "another change is under way");
+    }
+
+    #[test]
     fn a_node_is_a_number_and_an_address() {
         assert_eq!(node("4.1=a:b:1"), Ok((4, 1, "a:b:1".to_owned())));
         for wrong in ["4.1", "4=host:1", "4.x=host:1", "=host:1"] {
@@ -391,6 +440,9 @@ mod tests {
         let lost = Change::Remove(Removal { name: "us".to_owned(), lost: true });
         assert_eq!(lost.to_words(), "remove us --lost");
         assert_eq!(lost.to_json(None).unwrap()["change"]["remove_lost"]["name"], "us");
+        let lapse = Change::Lapse(Lapse { name: "us".to_owned() });
+        assert_eq!(lapse.to_words(), "lapse us");
+        assert_eq!(lapse.to_json(None).unwrap()["change"]["lapse"]["name"], "us");
     }
 
     #[test]

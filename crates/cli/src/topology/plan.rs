@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::told::{Datacenter, Topology};
-use super::{Addition, Change, Removal};
+use super::{Addition, Change, Lapse, Removal};
 
 /// All of it, with the line that makes the change.
 pub(super) fn words_of(change: &Change, now: &Topology, admin: &str) -> String {
@@ -13,6 +13,7 @@ pub(super) fn words_of(change: &Change, now: &Topology, admin: &str) -> String {
         Change::Add(wanted) => added(wanted, now),
         Change::Remove(Removal { name, lost: false }) => removed(name, now),
         Change::Remove(Removal { name, lost: true }) => lost(name, now, admin),
+        Change::Lapse(Lapse { name }) => lapsed(name, now, admin),
     });
     let _infallible = write!(
         text,
@@ -90,6 +91,51 @@ fn lost(name: &str, now: &Topology, admin: &str) -> String {
          loses:\n\
          \x20 what it had written and none of the others has received; as the node at {admin} knows:\n"
     );
+    text.push_str(&held_by_others(name, now));
+    text
+}
+
+fn lapsed(name: &str, now: &Topology, admin: &str) -> String {
+    let others = names(now.datacenters.iter().filter(|there| there.name != name));
+    let known = now.datacenters.iter().find(|there| there.name == name);
+    let behind = match known.and_then(|known| known.behind_ms) {
+        Some(millis) => {
+            format!("{name} is behind by {} s, as the node at {admin} knows", millis / 1_000)
+        }
+        None => format!("the node at {admin} does not know how far {name} is behind"),
+    };
+    let kept = now.kept_words(name);
+    format!(
+        "  datacenter {name} is let go of (it lapses), and comes back by itself with its data anew\n\
+         now:\n\
+         \x20 {behind}\n\
+         \x20 {kept}\n\
+         steps:\n\
+         \x20 1. {others} take nothing from {name} any more, give each other what any of them has of \
+         it, and keep nothing for it from then on\n\
+         \x20 2. {name} hears of it when it reaches the others: it refuses everything (CLUSTERDOWN, \
+         lapsed), and its nodes put their data aside in quarantine/ of their data folders\n\
+         \x20 3. it joins under a number of its own, with the same name and nodes: it copies, then \
+         serves\n\
+         \x20 4. its nodes execute again what it had written and nobody else has, where the key was \
+         not written since; what became of each key is in a journal beside the quarantine\n\
+         needs:\n\
+         \x20 a majority of the deployment's agreement; disks of {name} with room for its data twice\n\
+         costs:\n\
+         \x20 one place less that has the data until it is back; its data is sent to it once\n\
+         loses:\n\
+         \x20 nothing that it can execute again; but until it hears of it, it goes on to acknowledge \
+         writes that nobody else gets (a plan cannot list them), and these count from step 4 on: keys \
+         that others have written since stay as those left them\n\
+         \x20 a token that names one of its writes, brought elsewhere, is refused with LOST\n\
+         what the others have of it, as the node at {admin} knows:\n{}",
+        held_by_others(name, now)
+    )
+}
+
+/// What each of the others has of one that is let go of, a line each.
+fn held_by_others(name: &str, now: &Topology) -> String {
+    let mut text = String::new();
     let known = now.datacenters.iter().find(|there| there.name == name);
     let others = now.datacenters.iter().filter(|there| there.name != name);
     for other in others {
@@ -122,6 +168,23 @@ mod tests {
         assert!(text.contains("us has all of it up to 1970-01-01T00:01:01.000Z"), "{text}");
         let line = "antecede topology apply remove eu --lost --version 4 --admin host:9";
         assert!(text.ends_with(line), "{text}");
+    }
+
+    #[test]
+    fn a_plan_to_let_go_says_how_far_behind_it_is_and_what_it_may_still_acknowledge() {
+        let lapse = Change::Lapse(Lapse { name: "ap".to_owned() });
+        let mut now = three();
+        now.datacenters[2].behind_ms = Some(95_000);
+        let text = words_of(&lapse, &now, "host:9");
+        for words in ["ap is behind by 95 s", "goes on to acknowledge", "a majority", "LOST"] {
+            assert!(text.contains(words), "{words} in {text}");
+        }
+        assert!(text.contains("keeps 7 MiB of 100 MiB for the one furthest behind, ap"), "{text}");
+        assert!(text.contains("    eu has told nothing yet"), "{text}");
+        let line = "antecede topology apply lapse ap --version 4 --admin host:9";
+        assert!(text.ends_with(line), "{text}");
+        let unknown = Topology { kept: None, ..three() };
+        assert!(words_of(&lapse, &unknown, "host:9").contains("keeps nothing that ap misses"));
     }
 
     #[test]

@@ -19,6 +19,17 @@ pub(super) struct Topology {
     pub(super) datacenters: Vec<Datacenter>,
     #[serde(default)]
     pub(super) gone: Vec<Gone>,
+    #[serde(default)]
+    pub(super) kept: Option<Kept>,
+}
+
+/// What the node that was asked keeps for the others.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Kept {
+    pub(super) bytes: u64,
+    pub(super) max_bytes: u64,
+    pub(super) is_full: bool,
+    pub(super) furthest: String,
 }
 
 /// A datacenter.
@@ -46,6 +57,15 @@ pub(super) struct Gone {
     pub(super) name: String,
     pub(super) was_lost: bool,
     pub(super) since: u64,
+    #[serde(default)]
+    pub(super) successor: Option<u16>,
+}
+
+fn lapsed(name: &str, successor: u16) -> String {
+    format!(
+        "datacenter {name} has lapsed: nothing is kept for it any more; it comes back by itself, as \
+         {successor}, as soon as it hears of it"
+    )
 }
 
 impl Datacenter {
@@ -95,16 +115,61 @@ impl Topology {
 
     /// How it ended for a datacenter.
     pub(super) fn end_words(&self, name: &str) -> String {
-        if self.datacenters.iter().any(|there| there.name == name) {
-            return format!("datacenter {name} serves");
+        if let Some(there) = self.datacenters.iter().find(|there| there.name == name) {
+            return format!("datacenter {name} ({}) serves", there.id);
         }
-        match self.gone.iter().find(|gone| gone.name == name) {
+        match self.last_gone(name) {
+            Some(Gone { successor: Some(id), .. }) => lapsed(name, *id),
             Some(Gone { was_lost: true, .. }) => format!("datacenter {name} is given up"),
             Some(Gone { was_lost: false, .. }) => {
                 format!("datacenter {name} is gone; its nodes can be stopped")
             }
             None => format!("datacenter {name} is no member"),
         }
+    }
+
+    /// With which version a datacenter has lapsed, and how it goes on, if that was not before a
+    /// version.
+    pub(super) fn lapse_words(&self, name: &str, begun: u64) -> Option<(u64, String)> {
+        let gone = self.last_gone(name).filter(|gone| begun <= gone.since)?;
+        gone.successor.map(|id| (gone.since, lapsed(name, id)))
+    }
+
+    /// The last one that had a name and is gone.
+    fn last_gone(&self, name: &str) -> Option<&Gone> {
+        self.gone.iter().filter(|gone| gone.name == name).max_by_key(|gone| gone.since)
+    }
+
+    /// What the node that was asked keeps for one that is behind.
+    pub(super) fn kept_words(&self, name: &str) -> String {
+        let Some(kept) = &self.kept else {
+            return format!("the node that was asked keeps nothing that {name} misses");
+        };
+        if kept.furthest != name {
+            let other = &kept.furthest;
+            return format!("of what the node that was asked keeps, {other} is held up most");
+        }
+        let of = match kept.max_bytes {
+            0 => String::new(),
+            limit => format!(" of {} MiB", limit >> 20),
+        };
+        let full =
+            if kept.is_full { ", and refuses writes because of it (OUTBOXFULL)" } else { "" };
+        format!(
+            "the node that was asked keeps {} MiB{of} for the one furthest behind, {name}{full}",
+            kept.bytes >> 20
+        )
+    }
+
+    /// How one that is gone went, and whether it is back.
+    fn gone_words(&self, gone: &Gone) -> String {
+        let Some(id) = gone.successor else {
+            let how = if gone.was_lost { "given up" } else { "removed" };
+            return format!("is gone: {how} with version {}", gone.since);
+        };
+        let is_back = self.datacenters.iter().any(|there| there.id == id);
+        let then = if is_back { "is there again as" } else { "comes back by itself as" };
+        format!("has lapsed with version {}, {then} {id}", gone.since)
     }
 
     /// All of it.
@@ -139,11 +204,8 @@ impl Topology {
             ["datacenter", "id", "is", "acts by", "shards served", "behind by (ms)", "nodes"];
         text.push_str(&format!("\n\n{}", table::of(headings, rows, usize::MAX)));
         for gone in &self.gone {
-            let how = if gone.was_lost { "given up" } else { "removed" };
-            text.push_str(&format!(
-                "\n{} ({}) is gone: {how} with version {}",
-                gone.name, gone.id, gone.since
-            ));
+            let how = self.gone_words(gone);
+            text.push_str(&format!("\n{} ({}) {how}", gone.name, gone.id));
         }
         text
     }
@@ -170,7 +232,9 @@ pub(super) mod tests {
                       "nodes": {}, "acknowledged": 4, "done": 3,
                       "shards_served": 2, "shards": 8, "behind_ms": 70, "applied_by": {} }
                 ],
-                "gone": [{ "id": 9, "name": "old", "was_lost": true, "since": 2 }]
+                "gone": [{ "id": 9, "name": "old", "was_lost": true, "since": 2 }],
+                "kept": { "bytes": 7864320, "max_bytes": 104857600, "is_full": false,
+                          "furthest": "ap" }
             }"#,
         )
         .unwrap()
@@ -196,8 +260,21 @@ pub(super) mod tests {
 
     #[test]
     fn the_end_of_a_change_is_told_by_where_the_datacenter_is() {
-        assert_eq!(three().end_words("eu"), "datacenter eu serves");
+        assert_eq!(three().end_words("eu"), "datacenter eu (1) serves");
         assert_eq!(three().end_words("old"), "datacenter old is given up");
+        let mut lapsed = three();
+        lapsed.gone[0].successor = Some(7);
+        assert!(lapsed.end_words("old").contains("comes back by itself, as 7"));
+        let (since, words) = lapsed.lapse_words("old", 2).unwrap();
+        assert_eq!((since, words), (2, lapsed.end_words("old")));
+        assert_eq!(lapsed.lapse_words("old", 3), None, "it lapsed before");
+        assert_eq!(lapsed.lapse_words("eu", 2), None);
+        let shown = "old (9) has lapsed with version 2, comes back by itself as 7";
+        assert!(lapsed.to_text().contains(shown), "{}", lapsed.to_text());
+        lapsed.datacenters[2].id = 7;
+        assert!(
+            lapsed.to_text().contains("old (9) has lapsed with version 2, is there again as 7")
+        );
         assert!(three().progress_words().ends_with("ap: 2 of 8 shards served"));
         let mut last = Topology { change: None, waits: Vec::new(), ..three() };
         assert!(!last.is_done(), "us does not act by it yet");

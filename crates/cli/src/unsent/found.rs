@@ -16,11 +16,11 @@ const TEXT_MAX: usize = 60;
 
 /// Writes that nobody else has.
 #[derive(Debug)]
-pub(super) struct Found {
+pub(crate) struct Found {
     /// The datacenter that made them.
     pub(super) datacenter: u16,
     /// Whether it is gone for the others, so that it cannot send them any more.
-    pub(super) is_gone: bool,
+    pub(crate) is_gone: bool,
     /// In the order of their stamps.
     pub(super) writes: Vec<OldWrite>,
 }
@@ -111,7 +111,7 @@ impl Found {
     ///
     /// # Errors
     /// When a folder cannot be read, or the nodes that were asked do not hold every shard.
-    pub(super) async fn in_folders(folders: &[PathBuf], admins: &[String]) -> anyhow::Result<Self> {
+    pub(crate) async fn in_folders(folders: &[PathBuf], admins: &[String]) -> anyhow::Result<Self> {
         let read = |path: &PathBuf| {
             old_folder::read(path).with_context(|| format!("cannot use {}", path.display()))
         };
@@ -142,6 +142,14 @@ impl Found {
         let applied = Applied::of(&told)?;
         let writes = unsent(folders.into_iter().flat_map(|folder| folder.writes), &applied);
         Ok(Self { datacenter, is_gone, writes })
+    }
+}
+
+impl Found {
+    /// The same without the writes of shards but these.
+    pub(crate) fn of_shards(mut self, shards: &[u16]) -> Self {
+        self.writes.retain(|write| shards.contains(&write.shard));
+        self
     }
 }
 

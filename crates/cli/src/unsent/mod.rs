@@ -14,9 +14,9 @@ use self::found::{Found, Words};
 use crate::{screen, table};
 
 /// Which writes of old folders nobody has.
-mod found;
+pub(crate) mod found;
 /// Writes that are executed again.
-mod replay;
+pub(crate) mod replay;
 
 /// What a datacenter that is gone had acknowledged and never sent: list it, execute it again.
 #[derive(Clone, Debug, Args)]

@@ -100,21 +100,58 @@ pub(super) async fn run(
     let journal = OpenOptions::new().write(true).create_new(true).open(path);
     let mut journal =
         journal.with_context(|| format!("cannot make {}; name another file", path.display()))?;
-    let connection = Connection::open(&how.to, how.password.as_deref(), TIMEOUT).await?;
-    let mut replay = Replay { connection, admins, overwrites: how.overwrite };
-    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let at = Target { to: &how.to, password: how.password.as_deref(), admins };
+    let counts = execute(found, &at, how.overwrite, &mut journal).await?;
+    screen::answer(&format!("{}; what became of each is in {}", counts.to_text(), path.display()));
+    Ok(if counts.has_skipped() { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// A datacenter where writes are executed.
+pub(crate) struct Target<'a> {
+    /// Where a node of it takes clients.
+    pub(crate) to: &'a str,
+    /// Said with AUTH.
+    pub(crate) password: Option<&'a str>,
+    /// Admin ports of all of its nodes.
+    pub(crate) admins: &'a [String],
+}
+
+/// How many keys had which outcome.
+#[derive(Debug, Default)]
+pub(crate) struct Counts(BTreeMap<&'static str, u64>);
+
+impl Counts {
+    pub(crate) fn to_text(&self) -> String {
+        let counts: Vec<String> =
+            self.0.iter().map(|(what, count)| format!("{count} {what}")).collect();
+        format!("keys: {}", if counts.is_empty() { "none".to_owned() } else { counts.join(", ") })
+    }
+
+    fn has_skipped(&self) -> bool {
+        self.0.keys().any(|what| *what != Outcome::Executed.to_text())
+    }
+}
+
+/// Executes all writes again, and adds to the journal what became of each key; it is on disk then.
+///
+/// # Errors
+/// When nobody answers, or the journal cannot be written; what was done stays done.
+pub(crate) async fn execute(
+    found: &Found,
+    at: &Target<'_>,
+    overwrites: bool,
+    journal: &mut File,
+) -> anyhow::Result<Counts> {
+    let connection = Connection::open(at.to, at.password, TIMEOUT).await?;
+    let mut replay = Replay { connection, admins: at.admins, overwrites };
+    let mut counts = Counts::default();
     for deeds in by_key(&found.writes) {
         let outcome = replay.again(&deeds).await?;
-        note(&mut journal, &deeds, outcome)?;
-        *counts.entry(outcome.to_text()).or_default() += 1;
+        note(journal, &deeds, outcome)?;
+        *counts.0.entry(outcome.to_text()).or_default() += 1;
     }
-    journal.sync_all().with_context(|| format!("cannot write {}", path.display()))?;
-    let skipped = counts.iter().any(|(what, _)| *what != Outcome::Executed.to_text());
-    let counts: Vec<String> =
-        counts.iter().map(|(what, count)| format!("{count} {what}")).collect();
-    let counts = if counts.is_empty() { "none".to_owned() } else { counts.join(", ") };
-    screen::answer(&format!("keys: {counts}; what became of each is in {}", path.display()));
-    Ok(if skipped { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+    journal.sync_all().context("cannot write the journal")?;
+    Ok(counts)
 }
 
 fn note(journal: &mut File, deeds: &Deeds<'_>, outcome: Outcome) -> anyhow::Result<()> {

@@ -242,6 +242,21 @@ impl Shard {
         self.keys.load(hash, records, takes_values)
     }
 
+    /// Loads what the key of an entry that will be recovered needs of the index; gives the key's
+    /// hash, for [`Shard::foresee_record`] some time later.
+    #[must_use]
+    pub fn foresee(&self, record: &Record) -> Option<u64> {
+        let Record::Entry { entry, .. } = record else { return None };
+        let hash = self.keys.hash(entry.first_key()?);
+        self.keys.prefetch(hash);
+        Some(hash)
+    }
+
+    /// Loads the record of a key of this hash.
+    pub fn foresee_record(&self, hash: u64) {
+        self.keys.prefetch_record(hash);
+    }
+
     /// Takes a record about this shard back from the node's log after a restart; in the order of
     /// the log.
     pub fn recover(&mut self, index: LogIndex, record: Record) {
@@ -339,14 +354,16 @@ impl Shard {
         if let Some(misfit) = self.checkpoints.misfit {
             return Err(misfit);
         }
-        let Some(Noted { meta, .. }) = &self.checkpoints.taken else { return Ok(()) };
-        let contained = meta.floors.highest();
-        let (shard, end) = (self.shard, self.window.end());
-        if end < contained {
-            return Err(RecoveryError::Short { shard, end, contained });
+        if let Some(Noted { meta, .. }) = &self.checkpoints.taken {
+            let contained = meta.floors.highest();
+            let (shard, end) = (self.shard, self.window.end());
+            if end < contained {
+                return Err(RecoveryError::Short { shard, end, contained });
+            }
+            self.commit_recovered(contained);
+            self.keys.end_loading();
         }
-        self.commit_recovered(contained);
-        self.keys.end_loading();
+        self.show_recovered();
         Ok(())
     }
 }

@@ -420,7 +420,7 @@ impl Shard {
         if self.copying.lacks_history() {
             return; // What it fetches backwards must stay, or it is fetched again and again.
         }
-        if self.refuses_all == Some(Refusal::Gone) {
+        if matches!(self.refuses_all, Some(Refusal::Gone | Refusal::Lapsed)) {
             return; // What nobody has received may still be wanted: it is nowhere else.
         }
         while let Some(entry) = self.window.first_needed() {
@@ -470,9 +470,16 @@ impl Shard {
         if !self.continues_log(position) {
             return;
         }
-        self.take(index, entry);
+        self.take_unread(index, entry);
         self.own = Progress { persisted_to: position, synced_to: position };
         self.commit_recovered(committed_to);
+    }
+
+    /// All is read back: what is not committed is seen by whoever comes now.
+    pub(super) fn show_recovered(&mut self) {
+        for entry in self.window.after(self.committed_to) {
+            self.keys.add_dirty(entry);
+        }
     }
 }
 

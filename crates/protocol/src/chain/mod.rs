@@ -65,6 +65,7 @@ use crate::{
     machine::{Here, Outputs, Persisted, Storage},
     message::{Body, LocalRequest, Message, Progress, Promise, ShardMessage},
     mutation::{Mutation, Mutations},
+    record::Record,
     retries::Retries,
     state::Keys,
 };
@@ -376,10 +377,16 @@ impl Shard {
 
     /// Takes over what the membership lets this datacenter do.
     fn note_standing(&mut self) {
-        let standing = self.configuration.membership.standing(self.node.datacenter);
+        let own = self.node.datacenter;
+        let standing = self.configuration.membership.standing(own);
+        let has_lapsed = self.configuration.membership.is_lapsed(own);
+        if has_lapsed && self.options.mutations.has(Mutation::ServeLapsed) {
+            return;
+        }
         self.refuses_all = match standing {
             Some(Standing::Open | Standing::Leaving) => None,
             Some(Standing::Joining { .. } | Standing::Copying { .. }) => Some(Refusal::Joining),
+            Some(Standing::Lost) | None if has_lapsed => Some(Refusal::Lapsed),
             Some(Standing::Lost) | None => Some(Refusal::Gone),
         };
         let leaves = match standing {
@@ -661,6 +668,7 @@ impl Shard {
             self.forget_followed();
         }
         self.collect_when_stable();
+        self.get_rid_of_promises(storage);
         self.tell_shortage(storage, out);
         self.hand_on_when_due(here, out);
         if self.neighbours.is_head() && self.is_settled() {
@@ -675,7 +683,7 @@ impl Shard {
         let shard = self.shard;
         let committed_to = self.committed_to;
         let index = self.log(storage, out, &mut |bytes| {
-            crate::record::Record::write_entry(bytes, shard, committed_to, &entry);
+            Record::write_entry(bytes, shard, committed_to, &entry);
         });
         self.unpersisted.push_back((index, position));
         self.unsynced.push_back((index, position));
@@ -687,15 +695,24 @@ impl Shard {
 
     /// Takes an entry into memory, as the last of the log.
     fn take(&mut self, index: LogIndex, entry: Entry) {
+        self.keys.add_dirty(&entry);
+        self.take_unread(index, entry);
+    }
+
+    /// The same while nobody can read what is not committed.
+    fn take_unread(&mut self, index: LogIndex, entry: Entry) {
         self.hlc.witness(entry.stamp);
         self.hlc.witness(entry.visible_at);
         let line = self.lines.entry(entry.origin).or_default();
         line.received.record(entry.previous, entry.stamp);
-        self.keys.add_dirty(&entry);
         if let Some(kept) = &entry.kept
             && !self.knows_retries_no_more()
         {
-            self.retries.push(entry.identity.position, entry.stamp, kept);
+            if entry.is_tick() {
+                self.retries.begin_anew(kept.retry.number);
+            } else {
+                self.retries.push(entry.identity.position, entry.stamp, kept);
+            }
         }
         self.window.push(entry, index);
     }
@@ -757,7 +774,8 @@ impl Shard {
 }
 
 /// The cuts before anything was exchanged: a datacenter alone in its deployment is everywhere, and
-/// nothing of one that is gone can be missing any more. One that is gone itself waits for nobody.
+/// nothing of one that is gone can be missing any more. One that is gone itself waits for nobody, but
+/// if it was lost and lives nobody knows what of its own is anywhere else.
 /// What is applied is not told so: its own writes become visible one by one there, too.
 pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) -> Cuts {
     let mut cuts = Cuts::default();
@@ -767,9 +785,11 @@ pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) ->
             cuts.stable.advance(here, Timestamp::MAX);
         }
     }
-    for gone in configuration.membership.gone.keys() {
-        cuts.stable.advance(*gone, Timestamp::MAX);
-        cuts.applied.advance(*gone, Timestamp::MAX);
+    for (id, gone) in &configuration.membership.gone {
+        cuts.applied.advance(*id, Timestamp::MAX);
+        if *id != here || !gone.was_lost {
+            cuts.stable.advance(*id, Timestamp::MAX);
+        }
     }
     cuts
 }

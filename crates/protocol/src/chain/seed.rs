@@ -14,6 +14,8 @@
 //! Ensures: a log that stands alone holds a tick of its own datacenter, also after a restart.
 //! Not here: when the datacenter may answer clients (`geo::cuts`).
 
+use std::sync::Arc;
+
 use antecede_model::{
     clock::Timestamp,
     ids::{NodeId, Position},
@@ -27,6 +29,7 @@ use crate::{
     machine::{Here, Outputs, Storage},
     message::{Body, Copied, CopyAsk},
     mutation::Mutation,
+    retries::Kept,
 };
 
 impl Shard {
@@ -121,10 +124,21 @@ impl Shard {
         self.copying.begin_again();
         self.donor = None;
         let stamp = self.hlc.next_above(here.now.wall, Timestamp::ZERO);
-        self.append_own(here, stamp, (EntryBody::Tick, None), storage, out);
+        let floor = self.floor_of_ids(stamp).map(|floor| Arc::new(Kept::floor(floor)));
+        self.append_own(here, stamp, (EntryBody::Tick, floor), storage, out);
         out.event(Event::Seeded { shard: self.shard });
         self.take_place(here.boot);
         self.before = self.before_at_start();
         self.settle_anew(here, out);
+    }
+
+    /// Up to which number a request id may have been executed under the name of this datacenter
+    /// before it came back: ids are times, and a clock may be ahead.
+    fn floor_of_ids(&self, stamp: Timestamp) -> Option<u64> {
+        let comes_back = self.configuration.membership.comes_back(self.here_datacenter());
+        let ahead = u64::try_from(self.options.max_clock_drift.as_millis()).unwrap_or(u64::MAX);
+        let millis = stamp.millis().saturating_add(ahead).saturating_add(1);
+        let forgets = self.options.mutations.has(Mutation::ReturnWithoutFloors);
+        (comes_back && !forgets).then(|| millis.saturating_mul(1000))
     }
 }

@@ -38,6 +38,8 @@ const REPEAT_ROUNDS: u32 = 20;
 const HEARTBEAT_ROUNDS: u32 = 40;
 /// How far ahead a peer's clock may be, as for every message.
 const MAX_CLOCK_DRIFT: Duration = Duration::from_millis(500);
+/// After how many milliseconds a deliberate bug waits no longer for a datacenter.
+const LAPSE_AFTER: u64 = 2_000;
 
 /// What a keeper of cuts is told.
 #[derive(Debug)]
@@ -122,7 +124,10 @@ impl CutKeeper {
         self.opens_at = None;
         let members = Arc::clone(&self.configuration);
         self.datacenters.retain(|id, _| members.datacenters.contains_key(id));
-        let first = initial_cuts(&self.configuration, here);
+        let mut first = initial_cuts(&self.configuration, here);
+        if self.mutations.has(Mutation::SettleLapsed) && !self.configuration.is_present(here) {
+            first.stable.advance(here, Timestamp::MAX);
+        }
         let cuts = Arc::make_mut(&mut self.cuts);
         if was_alone {
             *cuts = Cuts { hlc: cuts.hlc, ..first };
@@ -354,6 +359,7 @@ impl CutKeeper {
         let all = self.configuration.datacenters.keys();
         let told: Option<Vec<&Cut>> =
             all.map(|id| self.datacenters.get(id).map(|(cut, _)| cut)).collect();
+        let told = told.map(|told| self.without_those_behind(told));
         if let Some(mut told) = told
             && let Some(first) = told.pop()
         {
@@ -365,6 +371,18 @@ impl CutKeeper {
         if cuts != *self.cuts {
             self.cuts = Arc::new(cuts);
         }
+    }
+
+    /// A deliberate bug: nobody but this node decides to wait no longer for one that is far behind.
+    fn without_those_behind<'a>(&self, told: Vec<&'a Cut>) -> Vec<&'a Cut> {
+        if !self.mutations.has(Mutation::LapseByOneself) {
+            return told;
+        }
+        let now = self.cuts.hlc.millis();
+        let is_near = |cut: &&Cut| {
+            now < cut.iter().map(|(_, to)| to.millis()).max().unwrap_or(now) + LAPSE_AFTER
+        };
+        told.into_iter().filter(is_near).collect()
     }
 
     fn note_hlc(&mut self, hlc: Timestamp) {

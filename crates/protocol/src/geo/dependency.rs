@@ -27,6 +27,7 @@ use antecede_model::{
     operation::ShardOperation,
     response::Response,
 };
+use smallvec::SmallVec;
 
 use super::outbox::ReplicationWait;
 use crate::{
@@ -38,11 +39,14 @@ use crate::{
 
 /// Writes that one message asks about at most.
 const ASK_MAX: usize = 512;
-/// Those who wait for one tail; past it the oldest questions are forgotten, and asked again.
+/// Those who wait for one tail; past it those about the newest writes are forgotten, and asked again.
 const WAITERS_MAX: usize = 65_536;
 
-/// Questions that are asked again at a time; those that were asked longest ago come first.
-const ASK_AGAIN_MAX: usize = 256;
+/// Questions about writes of one origin that are asked again at a time, the earliest writes first.
+/// An answer that was lost is missed most once nothing earlier is waited for.
+const ASK_FIRST_AGAIN_MAX: usize = 8;
+/// Other questions that are asked again at a time; those that were asked longest ago come first.
+const ASK_AGAIN_MAX: usize = 8;
 /// How often the time until a question is asked again doubles, from the second time on.
 const DOUBLINGS_MAX: u32 = 3;
 
@@ -53,11 +57,17 @@ const fn wanted(dependency: Dependency) -> Wanted {
     (dependency.origin, dependency.stamp, dependency.shard)
 }
 
+/// Entries that wait for one write: mostly one, the next of its session.
+pub type Waiting = SmallVec<[(DatacenterId, Timestamp); 1]>;
+
+/// Who asked for one write: mostly one.
+type Askers = SmallVec<[(NodeId, Asker); 1]>;
+
 /// Who waits here for one write.
 #[derive(Debug, Default)]
 struct Want {
     /// Entries of this shard.
-    waiting: Vec<(DatacenterId, Timestamp)>,
+    waiting: Waiting,
     /// When its tail is asked again, if it is in another shard.
     due: Option<Steady>,
     /// How often it was asked.
@@ -84,7 +94,7 @@ pub struct Waiters {
     /// What blocked entries wait for besides.
     floors: BTreeSet<Floor>,
     /// Who waits for entries of this shard, with what each still misses.
-    asked: BTreeMap<(DatacenterId, Timestamp), Vec<(NodeId, Asker)>>,
+    asked: BTreeMap<(DatacenterId, Timestamp), Askers>,
     /// Sessions: how many of the writes that they asked for are missing.
     missing_of_session: BTreeMap<RequestId, usize>,
     /// Sessions that wait for other datacenters.
@@ -93,9 +103,9 @@ pub struct Waiters {
 
 impl Waiters {
     /// The entries that waited for a dependency; they do no longer.
-    pub(crate) fn take(&mut self, dependency: Dependency) -> Vec<(DatacenterId, Timestamp)> {
+    pub(crate) fn take(&mut self, dependency: Dependency) -> Waiting {
         let name = wanted(dependency);
-        let Some(want) = self.wanted.remove(&name) else { return Vec::new() };
+        let Some(want) = self.wanted.remove(&name) else { return Waiting::new() };
         if let Some(due) = want.due {
             self.due.remove(&(due, name));
         }
@@ -152,17 +162,22 @@ impl Waiters {
         successors(first, |(name, _)| behind(name.0)).map(|(name, _)| name.0).collect()
     }
 
-    /// Asks for writes of some shards again as soon as may be.
-    fn ask_anew(&mut self, now: Steady, is_of: impl Fn(ShardId) -> bool) {
-        let due = self.due.extract_if(.., |(_, (_, _, shard))| is_of(*shard));
-        let names: Vec<Wanted> = due.map(|(_, name)| name).collect();
-        for name in names {
-            if let Some(want) = self.wanted.get_mut(&name) {
-                (want.due, want.asked) = (Some(now), 0);
-                self.due.insert((now, name));
-                self.again_at = Some(now);
-            }
+    /// Those of which it is time to ask again, no more than may be asked at a time.
+    fn due_again(&self, now: Steady) -> BTreeSet<Wanted> {
+        let longest_ago = self.due.range(..=(now, LAST_WANTED)).map(|(_, name)| *name);
+        let mut again: BTreeSet<Wanted> = longest_ago.take(ASK_AGAIN_MAX).collect();
+        if again.len() < ASK_AGAIN_MAX {
+            return again;
         }
+        for origin in self.origins_wanted() {
+            let of_origin = (origin, Timestamp::ZERO, ShardId(0))..;
+            let wanted = self.wanted.range(of_origin).take_while(|(name, _)| name.0 == origin);
+            let elsewhere = wanted.filter(|(_, want)| want.due.is_some());
+            let first = elsewhere.take(ASK_FIRST_AGAIN_MAX);
+            let due = first.filter(|(_, want)| want.due.is_some_and(|due| due <= now));
+            again.extend(due.map(|(name, _)| *name));
+        }
+        again
     }
 }
 
@@ -176,8 +191,9 @@ impl Shard {
         out: &mut Outputs,
     ) {
         let name = wanted(dependency);
-        let is_new = !self.waiters.wanted.contains_key(&name);
-        self.waiters.wanted.entry(name).or_default().waiting.push(waiting);
+        let want = self.waiters.wanted.entry(name).or_default();
+        let is_new = want.waiting.is_empty();
+        want.waiting.push(waiting);
         if !is_new || dependency.shard == self.shard {
             return;
         }
@@ -226,12 +242,8 @@ impl Shard {
             self.arm(due, out);
             return;
         }
-        let again = self.waiters.due.range(..=(here.now.steady, LAST_WANTED)).take(ASK_AGAIN_MAX);
-        let again: Vec<Wanted> = again.map(|(_, name)| *name).collect();
-        for name in again {
-            self.ask_later(here, name);
-            let (origin, stamp, shard) = name;
-            self.waiters.new.entry(shard).or_default().push((origin, stamp));
+        for name in self.waiters.due_again(here.now.steady) {
+            self.ask_again(here, name);
         }
         // Not earlier than this, so that a bounded number is asked for in a time.
         let soon = after(here.now.steady, RETRY_AFTER);
@@ -240,6 +252,13 @@ impl Shard {
         if let Some(at) = next {
             self.arm(at, out);
         }
+    }
+
+    /// Asks again at the end of this input.
+    fn ask_again(&mut self, here: &Here, name: Wanted) {
+        self.ask_later(here, name);
+        let (origin, stamp, shard) = name;
+        self.waiters.new.entry(shard).or_default().push((origin, stamp));
     }
 
     /// Asks again where the chain is another one now: its tail knows of nobody who waits.
@@ -251,7 +270,14 @@ impl Shard {
     ) {
         let (own, now) = (self.here_datacenter(), Arc::clone(&self.configuration));
         let is_another = |shard| before.chain_of(own, shard) != now.chain_of(own, shard);
-        self.waiters.ask_anew(here.now.steady, is_another);
+        let asked = self.waiters.due.iter().map(|(_, name)| *name);
+        let anew: Vec<Wanted> = asked.filter(|(_, _, shard)| is_another(*shard)).collect();
+        for name in anew {
+            if let Some(want) = self.waiters.wanted.get_mut(&name) {
+                want.asked = 0;
+            }
+            self.ask_again(here, name);
+        }
         self.ask_dependencies_when_due(here, out);
     }
 
@@ -331,7 +357,7 @@ impl Shard {
             self.answer(from, asker, applied, out);
         }
         while WAITERS_MAX < self.waiters.asked.len() {
-            self.waiters.asked.pop_first();
+            self.waiters.asked.pop_last();
         }
         for write in missing {
             let waiting = self.waiters.asked.entry(write).or_default();

@@ -21,6 +21,7 @@ use antecede_model::{
     dependency::Dependency,
     ids::{DatacenterId, NodeId},
 };
+use smallvec::SmallVec;
 
 use crate::{
     chain::{RETRY_AFTER, Shard, after},
@@ -33,11 +34,13 @@ use crate::{
 
 /// What `blocked_bytes_max` usually is.
 pub const BLOCKED_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Entries that a sender may have on their way beyond what was received.
-pub const CREDIT: usize = 8_192;
-/// Entries that a sender may have on their way in any case, so that no link ever stands still:
-/// what all others wait for may come last.
-const CREDIT_MIN: usize = 1_024;
+/// Entries that a sender may have on their way beyond what was received, as long as few wait.
+pub const CREDIT: u32 = 8_192;
+/// Entries of one origin that may wait in all shards together before senders are asked to pause:
+/// more would come long before their turn, and stand in the way of what has its turn now.
+const WAITING_MAX: usize = 16_384;
+/// The same for one shard at least.
+const WAITING_IN_SHARD_MIN: usize = 64;
 /// Entries that may come before their sender hears so, as long as nothing was applied.
 const UNHEARD_MAX: usize = 512;
 /// For how long a sender may not hear that entries have come, while nothing is applied.
@@ -53,6 +56,9 @@ const ABOVE_MAX: usize = 256;
 /// Bodies that are asked for in one message.
 const FETCH_MAX: usize = 256;
 
+/// Dependencies: of most writes one, the one before it in its session.
+type Missing = SmallVec<[Dependency; 1]>;
+
 /// An entry that waits for what it depends on.
 #[derive(Debug)]
 struct Blocked {
@@ -61,8 +67,8 @@ struct Blocked {
     is_header_only: bool,
     /// Bytes of the body, also when it was let go of.
     bytes: usize,
-    /// Exact dependencies that are missing.
-    missing: BTreeSet<Dependency>,
+    /// Exact dependencies that are missing, each once.
+    missing: Missing,
     /// Floors that are missing.
     floors: Vec<(DatacenterId, Timestamp)>,
 }
@@ -133,7 +139,9 @@ impl Shard {
             || lineage != self.configuration.lineage(origin, self.shard)
             || origin != from.datacenter
             || self.configuration.datacenter(origin).is_none();
-        if is_stale {
+        let takes_all = self.options.mutations.has(Mutation::TakeFromLapsed)
+            && self.configuration.membership.is_lapsed(origin);
+        if is_stale && !takes_all {
             out.event(Event::StaleMessage { from });
             return;
         }
@@ -303,9 +311,9 @@ impl Shard {
     }
 
     /// What of an entry's dependencies is not applied here yet.
-    fn missing_of(&self, entry: &Entry) -> (BTreeSet<Dependency>, Vec<(DatacenterId, Timestamp)>) {
+    fn missing_of(&self, entry: &Entry) -> (Missing, Vec<(DatacenterId, Timestamp)>) {
         let Dependencies { exact, floor } = entry.dependencies();
-        let mut missing: BTreeSet<Dependency> = exact.into_iter().collect();
+        let mut missing: Missing = exact.into_iter().collect();
         entry.for_each_effect(|effect| {
             missing.extend(effect.seen.iter().map(|version| Dependency {
                 origin: version.origin,
@@ -314,9 +322,11 @@ impl Shard {
             }));
         });
         if self.options.mutations.has(Mutation::SkipDependencyChecks) {
-            return (BTreeSet::new(), Vec::new());
+            return (Missing::new(), Vec::new());
         }
         missing.retain(|dependency| !self.is_here(*dependency));
+        missing.sort_unstable();
+        missing.dedup();
         let floors =
             floor.into_iter().filter(|(origin, to)| !self.is_covered(*origin, *to)).collect();
         (missing, floors)
@@ -369,7 +379,7 @@ impl Shard {
         for (origin, stamp) in waiting {
             let Some(inbox) = self.inboxes.get_mut(origin) else { continue };
             let Some(blocked) = inbox.blocked.get_mut(stamp) else { continue };
-            blocked.missing.remove(&dependency);
+            blocked.missing.retain(|missing| *missing != dependency);
             if blocked.missing.is_empty() && blocked.floors.is_empty() {
                 self.unblock(here, *origin, *stamp, storage, out);
             }
@@ -387,7 +397,7 @@ impl Shard {
         for (origin, stamp) in self.waiters.take(dependency) {
             let Some(inbox) = self.inboxes.get_mut(&origin) else { continue };
             let Some(blocked) = inbox.blocked.get_mut(&stamp) else { continue };
-            blocked.missing.remove(&dependency);
+            blocked.missing.retain(|missing| *missing != dependency);
             if blocked.missing.is_empty() && blocked.floors.is_empty() {
                 entering.extend(self.take_unblocked(here, origin, stamp, out));
             }
@@ -574,14 +584,16 @@ impl Shard {
         }
         (inbox.told, inbox.told_received) = (applied_to, inbox.received_to);
         (inbox.tell_at, inbox.unheard) = (None, 0);
-        let room = CREDIT.saturating_sub(inbox.blocked.len());
+        let shards = usize::from(self.configuration.shard_count.count());
+        let waiting_max = (WAITING_MAX / shards).max(WAITING_IN_SHARD_MIN);
+        let credit = if inbox.blocked.len() < waiting_max { CREDIT } else { 0 };
         let received = Received {
             membership: self.configuration.membership.epoch,
             lineage,
             received_to: inbox.received_to,
             applied_to,
             above,
-            credit: u32::try_from(room.max(CREDIT_MIN)).unwrap_or(u32::MAX),
+            credit,
         };
         let Some(sender) = inbox.sender else { return };
         out.early(sender, self.message(Body::Received(received)));

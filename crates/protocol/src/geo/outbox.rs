@@ -34,6 +34,15 @@ use crate::{
 
 /// Entries in one message to another datacenter.
 const REPLICATE_MAX: usize = 512;
+/// Entries that are sent before anything is known to be received.
+const AT_FIRST: usize = 128;
+/// Entries that are sent all the same to a peer where so many wait that it takes no more, after
+/// `RETRY_AFTER`; twice as many each time for as long as that lasts. What waits there may wait for a
+/// datacenter that is away: what waits for nothing must not stand behind it, at whatever rate it is
+/// written.
+const TRICKLE: usize = 64;
+/// How often that doubles.
+const TRICKLE_DOUBLINGS: u32 = 7;
 
 /// One peer datacenter's view of this shard's entries.
 #[derive(Debug, Default)]
@@ -50,8 +59,12 @@ pub struct Outbox {
     applied_to: Timestamp,
     /// Single stamps that it has applied above.
     above: BTreeSet<Timestamp>,
-    /// How many entries it takes beyond what it has received.
+    /// How many entries it takes beyond what it has received; none while too many wait there.
     credit: usize,
+    /// How many it is sent all the same.
+    trickle: usize,
+    /// How often it was sent some all the same since it took any.
+    trickled: u32,
     /// How many are sent beyond what it has received; more as it keeps up.
     in_flight_max: usize,
     /// Stamps that were sent and are not known to be received.
@@ -76,7 +89,7 @@ impl Outbox {
         self.sent_to = to;
         self.sent_position = position;
         self.in_flight.clear();
-        self.in_flight_max = REPLICATE_MAX;
+        self.in_flight_max = AT_FIRST;
     }
 }
 
@@ -173,10 +186,10 @@ impl Shard {
         let mut entries: Vec<Entry> = Vec::new();
         let mut bytes = 0;
         for entry in self.window.after(outbox.sent_position) {
-            let is_full = REPLICATE_MAX <= entries.len()
-                || MESSAGE_BYTES_MAX <= bytes
-                || outbox.credit.min(outbox.in_flight_max) <= outbox.in_flight.len();
-            if durable_to < entry.identity.position || is_full {
+            let is_full = REPLICATE_MAX <= entries.len() || MESSAGE_BYTES_MAX <= bytes;
+            let is_taken = outbox.in_flight.len() < outbox.credit.min(outbox.in_flight_max);
+            let may_be_sent = is_taken || 0 < outbox.trickle;
+            if durable_to < entry.identity.position || is_full || !may_be_sent {
                 break;
             }
             outbox.sent_position = entry.identity.position;
@@ -188,6 +201,7 @@ impl Shard {
                 }
                 outbox.sent_to = entry.stamp;
                 outbox.in_flight.push_back(entry.stamp);
+                outbox.trickle -= usize::from(!is_taken);
                 entries.push(entry.for_others());
                 if self.options.mutations.has(Mutation::LoseDependenciesOnResend)
                     && entry.stamp <= outbox.newest_sent
@@ -243,6 +257,9 @@ impl Shard {
         let peer = from.datacenter;
         let Some(outbox) = self.outboxes.get_mut(&peer) else { return };
         outbox.credit = usize::try_from(received.credit).unwrap_or(usize::MAX);
+        if 0 < outbox.credit {
+            (outbox.trickle, outbox.trickled) = (0, 0);
+        }
         if outbox.applied_to <= received.applied_to {
             outbox.above.extend(received.above.iter().copied());
             if outbox.applied_to < received.applied_to {
@@ -263,7 +280,7 @@ impl Shard {
         }
         // What was received makes room for as much again, and for as much more.
         outbox.in_flight_max += before - outbox.in_flight.len();
-        outbox.in_flight_max = outbox.in_flight_max.min(outbox.credit.max(REPLICATE_MAX));
+        outbox.in_flight_max = outbox.in_flight_max.min(outbox.credit.max(AT_FIRST));
         self.answer_replication_waits(here, out);
         self.send_outbox(here, peer, out);
     }
@@ -286,16 +303,21 @@ impl Shard {
             if outbox.is_known && newest <= outbox.applied_to {
                 continue;
             }
+            outbox.trickle = 0;
+            if outbox.is_known && outbox.credit == 0 {
+                outbox.trickle = TRICKLE << outbox.trickled.min(TRICKLE_DOUBLINGS);
+                outbox.trickled = outbox.trickled.saturating_add(1);
+            }
             let has_moved = outbox.at_check != (outbox.received_to, outbox.applied_to);
             let is_behind = outbox.received_to < outbox.sent_to;
             if outbox.is_known && is_behind && !has_moved {
                 let position = self.window.position_at(outbox.received_to);
                 outbox.go_back(outbox.received_to, position);
-                self.send_outbox(here, peer, out);
             } else if !has_moved {
                 let previous = outbox.sent_to;
                 self.send_entries_to(peer, previous, Vec::new(), out);
             }
+            self.send_outbox(here, peer, out);
             self.set_timer(here, peer, out);
         }
     }

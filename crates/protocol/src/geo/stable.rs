@@ -26,6 +26,9 @@ const NOTED_MAX: usize = 64;
 /// Tombstones that are collected in one step.
 const COLLECT_MAX: usize = 256;
 
+/// Promises that a shard keeps before it asks for newer ones, so that it can let go of them.
+const PROMISES_MAX: u64 = 64;
+
 /// How often promises are made that no other datacenter is near to: it is cut off, or catches up, and
 /// more of them would only be more to make up for.
 const UNFOLLOWED_EVERY: Duration = Duration::from_secs(2);
@@ -43,6 +46,8 @@ pub struct Collection {
     ready: Cut,
     /// The logical time at which that was noted as stable.
     ready_at: Timestamp,
+    /// Up to where everything shall become stable only so that less is kept.
+    rid_to: Option<Timestamp>,
 }
 
 impl Shard {
@@ -84,7 +89,23 @@ impl Shard {
         let unstable = self.lines.iter().filter_map(newest).max();
         let noted = self.collection.noted.back().map(|(at, _)| *at);
         let noted = noted.filter(|_| 0 < self.keys.tombstone_count());
-        unstable.max(noted).max(self.unknown_to_be_applied()).unwrap_or_default()
+        let rid_to = self.collection.rid_to;
+        unstable.max(noted).max(rid_to).max(self.unknown_to_be_applied()).unwrap_or_default()
+    }
+
+    /// Where nothing but promises is kept, nobody waits for newer ones, and nothing of it would ever
+    /// be let go of: once that is much, or writes are refused for it, newer ones are asked for.
+    /// Asked for once: each of them is kept as well, for as long as a datacenter is away.
+    pub(crate) fn get_rid_of_promises(&mut self, storage: &dyn Storage) {
+        let passed = self.cuts.stable.oldest(self.configuration.origins()).unwrap_or_default();
+        let asked = self.collection.rid_to.filter(|to| passed < *to);
+        let is_stable = |(origin, line): (&DatacenterId, &Line)| {
+            self.cuts.stable.covers(*origin, line.newest_write)
+        };
+        let count = self.window.needed().0;
+        let is_much = PROMISES_MAX < count || 0 < count && storage.held_up_by().is_some();
+        let is_new = || is_much && self.lines.iter().all(is_stable);
+        self.collection.rid_to = asked.or_else(|| is_new().then(|| self.hlc.last()));
     }
 
     /// What was written last, if it is above what the datacenter is known to have applied, and

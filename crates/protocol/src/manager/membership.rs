@@ -10,6 +10,9 @@
 //! | leaving | all of its nodes refuse writes, and all others have applied what it wrote | gone |
 //! | lost | the others take nothing from it any more, and each has what any other has of it | gone |
 //!
+//! One that is too far behind can be let go of (it lapses): it is lost for the others, and gets a
+//! number under which its nodes may join anew, with its name, as soon as they hear of it.
+//!
 //! One that is lost does not wait for the change of another one: that is given up. Who leaves stays,
 //! and who is being added is gone; people ask again.
 //!
@@ -18,8 +21,8 @@
 //! missing there (PITFALLS A15).
 //!
 //! Assumes: a datacenter says that it acts by an epoch when all of its nodes do that may answer.
-//! Ensures: the epoch grows by one with each change of a standing; an id is never given again.
-//! Not here: a datacenter that is behind for too long and is fenced (lapsed).
+//! Ensures: the epoch grows by one with each change of a standing; an id is never given again, and a
+//! name only to what comes back.
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
@@ -70,6 +73,17 @@ pub enum MembershipError {
         /// The id.
         id: DatacenterId,
     },
+    /// It answers nobody, or is about to go.
+    #[error(
+        "datacenter {name} is {what}: only one that serves can be let go of to come back; remove it \
+         instead"
+    )]
+    NotServing {
+        /// What people call it.
+        name: String,
+        /// What it is in.
+        what: &'static str,
+    },
     /// Nobody else holds the data.
     #[error("datacenter {name} is the only one that serves: nothing would be left without it")]
     Last {
@@ -104,6 +118,8 @@ pub enum Wish {
     Remove(DatacenterId),
     /// One less, which does not come back: what it has not sent is given up.
     RemoveLost(DatacenterId),
+    /// One that is too far behind is let go of, and comes back by itself as a new one.
+    Lapse(DatacenterId),
 }
 
 /// What follows by itself.
@@ -161,6 +177,7 @@ pub fn wished(old: &Membership, wish: &Wish) -> Result<Membership, MembershipErr
         Wish::Add { id, name, nodes, from } => added(old, *id, name, nodes, *from),
         Wish::Remove(id) => removed(old, *id),
         Wish::RemoveLost(id) => lost(old, *id),
+        Wish::Lapse(id) => lapsed(old, *id),
     }
 }
 
@@ -172,12 +189,7 @@ fn added(
     from: Option<DatacenterId>,
 ) -> Result<Membership, MembershipError> {
     refuse_while_changing(old)?;
-    let names = old.members.values().map(|member| &member.name);
-    let is_used = old.members.contains_key(&id)
-        || old.gone.contains_key(&id)
-        || names.chain(old.gone.values().map(|gone| &gone.name)).any(|known| known == name)
-        || nodes.keys().any(|node| node.datacenter != id);
-    if is_used {
+    if is_used(old, id, name) || nodes.keys().any(|node| node.datacenter != id) {
         return Err(MembershipError::Used { id, name: name.to_owned() });
     }
     if nodes.is_empty() {
@@ -193,6 +205,20 @@ fn added(
     };
     next.members.insert(id, member);
     Ok(next)
+}
+
+/// Whether a number or a name has or had a bearer, or is kept for one that comes back.
+fn is_used(old: &Membership, id: DatacenterId, name: &str) -> bool {
+    let has_bearer = old.members.contains_key(&id) || old.gone.contains_key(&id);
+    let is_called = old.members.values().any(|member| member.name == name);
+    let mut before = old.gone.values();
+    let comes_back = old.gone.values().find(|gone| gone.successor == Some(id));
+    has_bearer
+        || is_called
+        || match comes_back {
+            Some(gone) => gone.name != name,
+            None => before.any(|gone| gone.name == name),
+        }
 }
 
 fn removed(old: &Membership, id: DatacenterId) -> Result<Membership, MembershipError> {
@@ -226,14 +252,41 @@ fn lost(old: &Membership, id: DatacenterId) -> Result<Membership, MembershipErro
     }
 }
 
+fn lapsed(old: &Membership, id: DatacenterId) -> Result<Membership, MembershipError> {
+    let standing = old.standing(id).ok_or(MembershipError::Unknown { id })?;
+    match standing {
+        Standing::Open => {
+            let mut next = lost(old, id)?;
+            if let Some(member) = next.members.get_mut(&id) {
+                member.is_lapsed = true;
+            }
+            Ok(next)
+        }
+        Standing::Joining { .. }
+        | Standing::Copying { .. }
+        | Standing::Leaving
+        | Standing::Lost => {
+            let name = old.members[&id].name.clone();
+            Err(MembershipError::NotServing { name, what: in_words(standing) })
+        }
+    }
+}
+
 /// What goes on without the change that is under way of another datacenter, which would wait for
-/// the lost one for ever: one that leaves stays, one that is being added is gone.
+/// the lost one for ever: one that leaves stays, one that is being added is gone. If that was about
+/// to come back it may do so again, under the next number: its name is nobody else's.
 fn interrupted(old: &Membership, lost: DatacenterId) -> Result<Membership, MembershipError> {
     let Some((id, standing)) = old.changing().filter(|(id, _)| *id != lost) else {
         return Ok(following(old));
     };
     match standing {
-        Standing::Joining { .. } | Standing::Copying { .. } => Ok(without(old, id, false)),
+        Standing::Joining { .. } | Standing::Copying { .. } => {
+            let mut next = without(old, id, false);
+            if let Some(gone) = next.gone.get_mut(&id).filter(|_| old.comes_back(id)) {
+                gone.successor = old.unused();
+            }
+            Ok(next)
+        }
         Standing::Leaving | Standing::Open => {
             let mut next = following(old);
             set_standing(&mut next, id, Standing::Open);
@@ -351,8 +404,10 @@ fn following(old: &Membership) -> Membership {
 
 fn without(old: &Membership, id: DatacenterId, was_lost: bool) -> Membership {
     let mut next = following(old);
+    let successor = old.unused();
     if let Some(member) = next.members.remove(&id) {
-        next.gone.insert(id, Gone { name: member.name, was_lost, since: next.epoch });
+        let successor = successor.filter(|_| member.is_lapsed);
+        next.gone.insert(id, Gone { name: member.name, was_lost, since: next.epoch, successor });
     }
     next
 }
@@ -492,6 +547,65 @@ mod tests {
     }
 
     #[test]
+    fn one_that_lapses_is_lost_and_may_come_back_under_a_number_of_its_own() {
+        let lapsing = wished(&first(3), &Wish::Lapse(dc(2))).unwrap();
+        assert_eq!(lapsing.standing(dc(2)), Some(Standing::Lost));
+        assert!(lapsing.is_lapsed(dc(2)) && !lapsing.is_lapsed(dc(1)));
+        let (gone, why) = step(&say(&say(&lapsing, 1, true), 3, true));
+        assert_eq!(why, Step::GivenUp(dc(2)));
+        assert_eq!(gone.gone[&dc(2)].successor, Some(dc(4)));
+        assert!(gone.is_lapsed(dc(2)) && gone.gone[&dc(2)].was_lost);
+        let called = |id: u16, name: &str| {
+            let Wish::Add { nodes, .. } = add(id) else { unreachable!() };
+            wished(&gone, &Wish::Add { id: dc(id), name: name.to_owned(), nodes, from: None })
+        };
+        assert!(matches!(called(4, "dc4"), Err(MembershipError::Used { .. })), "it is kept");
+        assert!(matches!(called(5, "dc2"), Err(MembershipError::Used { .. })));
+        assert!(matches!(called(2, "dc2"), Err(MembershipError::Used { .. })));
+        let back = called(4, "dc2").unwrap();
+        assert_eq!(back.members[&dc(4)].name, "dc2");
+        assert!(called(5, "dc5").is_ok(), "others may come, too");
+        let (copying, _) = step(&say(&say(&back, 1, false), 3, false));
+        let (open, _) = step(&say(&copying, 4, true));
+        let again = wished(&open, &Wish::Lapse(dc(4))).unwrap();
+        let (gone, _) = step(&say(&say(&again, 1, true), 3, true));
+        assert_eq!(gone.gone[&dc(4)].successor, Some(dc(5)));
+        assert!(matches!(wished(&gone, &add(4)), Err(MembershipError::Used { .. })));
+    }
+
+    #[test]
+    fn one_whose_return_is_interrupted_comes_back_under_the_next_number() {
+        let lapsing = wished(&first(4), &Wish::Lapse(dc(2))).unwrap();
+        let (gone, _) = step(&say(&say(&say(&lapsing, 1, true), 3, true), 4, true));
+        let called = |members: &Membership, id: u16| {
+            let Wish::Add { nodes, .. } = add(id) else { unreachable!() };
+            wished(members, &Wish::Add { id: dc(id), name: "dc2".to_owned(), nodes, from: None })
+        };
+        let back = called(&gone, 5).unwrap();
+        let lost = wished(&back, &Wish::RemoveLost(dc(1))).unwrap();
+        assert_eq!(lost.gone[&dc(5)].successor, Some(dc(6)));
+        let (gone, _) = step(&say(&say(&lost, 3, true), 4, true));
+        assert!(matches!(called(&gone, 7), Err(MembershipError::Used { .. })));
+        assert!(called(&gone, 6).is_ok());
+        let removed = wished(&back, &Wish::Remove(dc(5))).unwrap();
+        assert_eq!(removed.gone[&dc(5)].successor, None, "people want it gone");
+    }
+
+    #[test]
+    fn one_that_does_not_serve_does_not_lapse_and_one_that_has_lapsed_can_be_lost() {
+        let leaving = wished(&first(3), &Wish::Remove(dc(1))).unwrap();
+        let refused = wished(&leaving, &Wish::Lapse(dc(1))).unwrap_err();
+        assert!(matches!(refused, MembershipError::NotServing { .. }), "{refused}");
+        let last = wished(&first(1), &Wish::Lapse(dc(1))).unwrap_err();
+        assert!(matches!(last, MembershipError::Last { .. }));
+        let lapsing = wished(&first(4), &Wish::Lapse(dc(2))).unwrap();
+        let both = wished(&lapsing, &Wish::Lapse(dc(3))).unwrap();
+        let (gone, _) = step(&say(&say(&both, 1, true), 4, true));
+        let successors: Vec<_> = gone.gone.values().map(|gone| gone.successor).collect();
+        assert_eq!(successors, [Some(dc(5)), Some(dc(6))]);
+    }
+
+    #[test]
     fn a_loss_ends_the_change_that_would_wait_for_the_lost_one() {
         let leaving = wished(&first(3), &Wish::Remove(dc(1))).unwrap();
         let lost = wished(&leaving, &Wish::RemoveLost(dc(2))).unwrap();
@@ -540,7 +654,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_is_asked_ids_are_used_once_and_somebody_serves(
-            moves in proptest::collection::vec((0..5_u8, 1..8_u16, any::<bool>()), 1..60),
+            moves in proptest::collection::vec((0..6_u8, 1..8_u16, any::<bool>()), 1..60),
         ) {
             let mut members = first(3);
             for (kind, id, flag) in moves {
@@ -550,6 +664,7 @@ mod tests {
                     1 => wished(&members, &Wish::Remove(dc(id))).ok(),
                     2 => wished(&members, &Wish::RemoveLost(dc(id))).ok(),
                     3 => Some(say(&members, id, flag)),
+                    4 => wished(&members, &Wish::Lapse(dc(id))).ok(),
                     _ => next_membership(&members).map(|(next, _)| next),
                 };
                 members = next.unwrap_or(members);

@@ -38,7 +38,7 @@ pub use nodes::{NodeHolding, Nodes};
 pub use outbox::{OutboxStatus, PeerBehind};
 pub use status::{ColdStatus, DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
 pub(crate) use status::{cold_of, metrics_of, status_of};
-pub use topology::{Topology, TopologyGone, TopologyMember, TopologyStatus};
+pub use topology::{Topology, TopologyGone, TopologyKept, TopologyMember, TopologyStatus};
 
 /// What every request can reach.
 #[derive(Clone, Debug)]

@@ -10,6 +10,7 @@ use super::chains::{
 };
 use super::outbox::{OutboxStatus, outbox_of, set_outbox};
 use super::topology::{STANDINGS, TopologyStatus, topology_here};
+use crate::aside::{Quarantine, now_called, quarantines};
 use crate::clock;
 use crate::config::NodeAddresses;
 use crate::node::{Node, free::Free};
@@ -73,6 +74,8 @@ pub struct Status {
     pub lag: Vec<DatacenterLag>,
     /// What is kept for other datacenters.
     pub outbox: OutboxStatus,
+    /// What was put aside when its datacenter had lapsed.
+    pub quarantine: Vec<Quarantine>,
 }
 
 /// Values of a node that are on disk only.
@@ -261,6 +264,7 @@ pub(crate) fn status_of(node: &Node) -> Status {
         links,
         lag: lag_of(node),
         outbox: outbox_of(node),
+        quarantine: quarantines(&node.config),
     }
 }
 
@@ -279,7 +283,8 @@ fn disk_of(node: &Node) -> Option<DiskStatus> {
 fn nodes_of(node: &Node) -> Vec<NodePlace> {
     let members = node.config.control_members();
     let configuration = node.configuration();
-    // Settings may name datacenters that are gone, or not there yet.
+    // Settings may name datacenters that are gone, or not there yet, or are back by another number.
+    let now = |(id, addresses)| (now_called(&configuration.membership, id), addresses);
     let is_there =
         |(id, _): &(NodeId, &NodeAddresses)| configuration.datacenter(id.datacenter).is_some();
     let place = |(id, addresses): (NodeId, &NodeAddresses)| NodePlace {
@@ -289,7 +294,7 @@ fn nodes_of(node: &Node) -> Vec<NodePlace> {
         admin: addresses.admin.clone(),
         is_member: members.contains_key(&id),
     };
-    node.config.nodes().filter(is_there).map(place).collect()
+    node.config.nodes().map(now).filter(is_there).map(place).collect()
 }
 
 fn links_of(node: &Node) -> Vec<LinkStatus> {
@@ -328,7 +333,9 @@ fn lag_of(node: &Node) -> Vec<DatacenterLag> {
 fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatus]) -> Vec<String> {
     let mut reasons = Vec::new();
     let topology = topology_here(node);
-    if topology.is_gone {
+    reasons.extend(topology.comes_back);
+    reasons.extend(quarantines(&node.config).iter().filter_map(waiting_in));
+    if topology.is_gone && !topology.is_lapsed {
         reasons
             .push("its datacenter is of this deployment no more, requests are refused".to_owned());
     }
@@ -380,6 +387,17 @@ fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatu
         reasons.push(format!("cut off on purpose from {}", cut.join(", ")));
     }
     reasons
+}
+
+/// What a quarantine holds that this node is to execute again, and has not.
+fn waiting_in(quarantine: &Quarantine) -> Option<String> {
+    let Quarantine { number, folder, newest, is_replayed } = quarantine;
+    (!is_replayed && !newest.is_empty()).then(|| {
+        format!(
+            "what its datacenter had never sent as {number} is not executed again yet: it is in {}",
+            folder.display()
+        )
+    })
 }
 
 fn verdict<'a>(trouble: impl Iterator<Item = &'a String>) -> String {
@@ -448,11 +466,7 @@ pub(crate) fn metrics_of(node: &Node) -> String {
         set("antecede_control_up", u64::from(control.reachable));
         set("antecede_control_decides", u64::from(control.decides));
     }
-    set("antecede_membership_epoch", status.topology.version);
-    for standing in STANDINGS {
-        let is_it = u64::from(status.topology.standing == standing);
-        telemetry.set("antecede_standing", Some(standing.to_owned()), float(is_it));
-    }
+    set_standing(node, &status);
     for link in &status.links {
         let peer = || Some(link.node.clone());
         telemetry.set("antecede_link_up", peer(), float(u64::from(link.connected)));
@@ -463,6 +477,18 @@ pub(crate) fn metrics_of(node: &Node) -> String {
         telemetry.set("antecede_lag_milliseconds", from, float(lag.lag_ms));
     }
     telemetry.render()
+}
+
+/// Sets what this node's datacenter may do, and what is left of an earlier number of it.
+fn set_standing(node: &Node, status: &Status) {
+    let telemetry = &node.telemetry;
+    telemetry.set("antecede_membership_epoch", None, float(status.topology.version));
+    let waiting = status.quarantine.iter().filter_map(waiting_in).count();
+    telemetry.set("antecede_quarantines_waiting", None, float(waiting as u64));
+    for standing in STANDINGS {
+        let is_it = u64::from(status.topology.standing == standing);
+        telemetry.set("antecede_standing", Some(standing.to_owned()), float(is_it));
+    }
 }
 
 /// A number as metrics have it; beyond 2^53 it is only near.

@@ -32,6 +32,7 @@ use tokio::net::TcpListener;
 use tracing::warn;
 
 use super::Admin;
+use super::outbox::{OutboxStatus, outbox_of};
 use crate::control::deployment::Deployment;
 use crate::control::waiting::{change_of, waits_of};
 use crate::node::Node;
@@ -53,6 +54,21 @@ pub struct Topology {
     pub datacenters: Vec<TopologyMember>,
     /// Those that are members no more.
     pub gone: Vec<TopologyGone>,
+    /// What this node keeps for others; absent where it keeps nothing.
+    pub kept: Option<TopologyKept>,
+}
+
+/// What a node keeps for the datacenters that are behind.
+#[derive(Clone, Debug, Serialize)]
+pub struct TopologyKept {
+    /// Bytes, about.
+    pub bytes: u64,
+    /// The limit; 0: none.
+    pub max_bytes: u64,
+    /// Whether writes are refused because of it.
+    pub is_full: bool,
+    /// The name of the datacenter that is furthest behind.
+    pub furthest: String,
 }
 
 /// A datacenter.
@@ -66,6 +82,8 @@ pub struct TopologyMember {
     pub standing: &'static str,
     /// Whether it serves and nothing else.
     pub is_open: bool,
+    /// Whether it is let go of because it is behind, and comes back by itself.
+    pub is_lapsed: bool,
     /// Whose data it copies, or is to.
     pub from: Option<String>,
     /// Its nodes, and where other nodes reach them.
@@ -96,6 +114,8 @@ pub struct TopologyGone {
     pub was_lost: bool,
     /// The version that went on without it.
     pub since: u64,
+    /// The number under which its nodes come back by themselves; absent unless it has lapsed.
+    pub successor: Option<u16>,
 }
 
 /// The members as a node acts by them.
@@ -107,6 +127,10 @@ pub struct TopologyStatus {
     pub standing: &'static str,
     /// Whether its datacenter is a member no more.
     pub is_gone: bool,
+    /// Whether its datacenter is let go of because it was behind, and comes back by itself.
+    pub is_lapsed: bool,
+    /// How its datacenter comes back, after it has lapsed; absent when it serves again.
+    pub comes_back: Option<String>,
     /// The change that is under way; told by the node that decides for its datacenter.
     pub change: Option<String>,
     /// What it waits for.
@@ -144,6 +168,9 @@ enum WantedChange {
         name: String,
     },
     RemoveLost {
+        name: String,
+    },
+    Lapse {
         name: String,
     },
 }
@@ -197,6 +224,7 @@ impl IntoResponse for Refused {
                 | MembershipError::Used { .. }
                 | MembershipError::NoNodes { .. }
                 | MembershipError::Unknown { .. }
+                | MembershipError::NotServing { .. }
                 | MembershipError::Last { .. },
             ) => StatusCode::CONFLICT,
             Self::Wrong(_) => StatusCode::BAD_REQUEST,
@@ -316,6 +344,7 @@ fn next_of(members: &Membership, wanted: &Wanted) -> Result<Membership, Refused>
         }
         WantedChange::Remove { name } => Wish::Remove(id_of(name)?),
         WantedChange::RemoveLost { name } => Wish::RemoveLost(id_of(name)?),
+        WantedChange::Lapse { name } => Wish::Lapse(id_of(name)?),
     };
     Ok(wished(members, &wish)?)
 }
@@ -352,11 +381,31 @@ pub(super) fn topology_here(node: &Node) -> TopologyStatus {
         version: members.epoch.0,
         standing: word_of(members, here),
         is_gone: members.is_gone(here),
+        is_lapsed: members.is_lapsed(here),
+        comes_back: comes_back_of(node, members),
         change: newest.and_then(|newest| change_of(newest)),
         waits: newest.map_or_else(Vec::new, |newest| waits_of(newest, here, &known.laggards)),
         outage: known.outage,
         waits_to_begin: known.waits,
     }
+}
+
+/// How this node's datacenter comes back after it has lapsed; `None` if it has not, or is back.
+fn comes_back_of(node: &Node, members: &Membership) -> Option<String> {
+    let (here, config) = (node.id.datacenter, &node.config);
+    let name = node.name_of(here);
+    if members.is_lapsed(here) {
+        return Some(format!("datacenter {name} ({here}) has lapsed, and comes back by itself"));
+    }
+    let before = config.before.last().filter(|_| !members.is_gone(here))?;
+    let is = match members.standing(here) {
+        Some(Standing::Open | Standing::Leaving | Standing::Lost) => return None,
+        Some(standing @ (Standing::Joining { .. } | Standing::Copying { .. })) => {
+            in_words(standing)
+        }
+        None => "asking to be taken in",
+    };
+    Some(format!("datacenter {name} ({before}) has lapsed, comes back as {here}: {is}"))
 }
 
 /// What a datacenter may do, in a word.
@@ -385,6 +434,7 @@ fn topology_of(
         name: gone.name.clone(),
         was_lost: gone.was_lost,
         since: gone.since.0,
+        successor: gone.successor.map(|id| id.0),
     });
     Topology {
         version: members.epoch.0,
@@ -394,7 +444,16 @@ fn topology_of(
         waits: waits_of(members, node.id.datacenter, &laggards),
         datacenters: members.members.keys().filter_map(one).collect(),
         gone: gone.collect(),
+        kept: kept_of(outbox_of(node)),
     }
+}
+
+fn kept_of(outbox: OutboxStatus) -> Option<TopologyKept> {
+    let OutboxStatus { bytes, max_bytes, held_up_by, peers, .. } = outbox;
+    let is_full = held_up_by.is_some();
+    let furthest = || peers.into_iter().max_by_key(|peer| peer.behind_ms).map(|it| it.datacenter);
+    let furthest = held_up_by.or_else(furthest).filter(|_| 0 < bytes)?;
+    Some(TopologyKept { bytes, max_bytes, is_full, furthest })
 }
 
 fn member_of(node: &Node, members: &Membership, id: DatacenterId) -> Option<TopologyMember> {
@@ -413,7 +472,8 @@ fn member_of(node: &Node, members: &Membership, id: DatacenterId) -> Option<Topo
     Some(TopologyMember {
         id: id.0,
         name: member.name.clone(),
-        standing: in_words(member.standing),
+        standing: if member.is_lapsed { "lapsing" } else { in_words(member.standing) },
+        is_lapsed: member.is_lapsed,
         is_open: member.standing == Standing::Open,
         from: match member.standing {
             Standing::Joining { from } => from.map(name),
@@ -483,6 +543,9 @@ mod tests {
         assert_eq!(late.into_response().status(), StatusCode::PRECONDITION_FAILED);
         let lost = next(r#"{"change": {"remove_lost": {"name": "us"}}}"#).unwrap();
         assert_eq!(lost.standing(DatacenterId(2)), Some(Standing::Lost));
+        assert!(!lost.is_lapsed(DatacenterId(2)));
+        let lapsing = next(r#"{"change": {"lapse": {"name": "us"}}}"#).unwrap();
+        assert!(lapsing.is_lapsed(DatacenterId(2)));
     }
 
     #[test]

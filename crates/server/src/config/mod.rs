@@ -188,6 +188,8 @@ pub struct Config {
     pub datacenters: Vec<DatacenterConfig>,
     /// This node.
     pub node: NodeId,
+    /// The numbers that its datacenter had before it lapsed, oldest first; settings name the first.
+    pub before: Vec<DatacenterId>,
     /// Where this node listens.
     pub listen: NodeAddresses,
     /// Its disk.
@@ -485,6 +487,29 @@ impl Config {
         let listen = addresses.clone();
         let storage = StorageConfig { folder, ..self.storage.clone() };
         Some(Self { node, listen, storage, ..self.clone() })
+    }
+
+    /// The same settings where this node's datacenter has had these numbers, and has the last one
+    /// now, under which it was added; unchanged if they name none of them.
+    #[must_use]
+    pub(crate) fn returned(mut self, numbers: &[DatacenterId]) -> Self {
+        let old = self.node.datacenter;
+        let Some((last, before)) = numbers.split_last().filter(|_| numbers.contains(&old)) else {
+            return self;
+        };
+        // Another one that was to have this number cannot be added under it any more.
+        self.datacenters.retain(|there| there.id == old || there.id != *last);
+        for own in self.datacenters.iter_mut().filter(|there| there.id == old) {
+            (own.id, own.is_added) = (*last, true);
+        }
+        self.node.datacenter = *last;
+        self.before = before.to_vec();
+        self
+    }
+
+    /// Whether this node's datacenter has lapsed before, and comes back or is back.
+    pub(crate) fn comes_back(&self) -> bool {
+        !self.before.is_empty()
     }
 
     /// The name of a datacenter.

@@ -200,6 +200,7 @@ pub(crate) fn config(leaves: &Leaves) -> Result<Config, ConfigError> {
         chain_length: source.small("deployment.chain_length")?,
         datacenters,
         node,
+        before: Vec::new(),
         listen,
         storage: storage(&source)?,
         control: control(&source)?,

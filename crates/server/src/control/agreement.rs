@@ -48,9 +48,9 @@ const TIMING: Timing = Timing {
     ..Timing::LOCAL
 };
 /// The file of a member.
-const FILE: &str = "agreement";
+pub(crate) const FILE: &str = "agreement";
 /// Tells that a folder has held a member.
-const MARK: &str = "member";
+pub(crate) const MARK: &str = "member";
 /// Where the agreement keeps the datacenter's part.
 const KEY: &str = "datacenter";
 

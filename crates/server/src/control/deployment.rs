@@ -38,14 +38,16 @@ use antecede_model::{
 };
 use antecede_protocol::manager::{
     Facts,
-    membership::{Said, acknowledged, next_membership, with_members, with_word_of},
+    membership::{Said, Wish, acknowledged, next_membership, wished, with_members, with_word_of},
 };
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
 use super::{agreement::Agreement, decoded, encoded, manage::facts_of};
+use crate::aside::now_called;
 use crate::clock;
-use crate::config::members::DeploymentStore;
+use crate::config::members::{DeploymentStore, WITNESS};
+use crate::config::{Config, NodeAddresses};
 use crate::fatal::{self, Fatal};
 use crate::node::{Node, StartError, open::write_file};
 
@@ -70,9 +72,9 @@ pub(super) const TIMING: Timing = Timing {
     learn_limit: Duration::from_secs(30),
 };
 /// The file of a member.
-pub(super) const FILE: &str = "deployment-agreement";
+pub(crate) const FILE: &str = "deployment-agreement";
 /// Tells that a folder has held one.
-pub(super) const MARK: &str = "deployment-member";
+pub(crate) const MARK: &str = "deployment-member";
 /// The epoch of the members with which a deployment begins.
 const FIRST: MembershipEpoch = MembershipEpoch(1);
 /// Where the members of the deployment are kept.
@@ -202,6 +204,9 @@ impl Deployment {
         };
         let members = Arc::new(members);
         node.control.on_members(node, &members);
+        if members.standing(here).is_none() && !members.is_gone(here) && node.config.comes_back() {
+            return self.come_back(node, revision, &members).await;
+        }
         let Some(stored) = agreement.store.read(&agreement.key).await? else { return Ok(true) };
         let Some(part) = decoded(node, &stored.value) else { return Ok(false) };
         if members.standing(here).is_none() && !members.is_gone(here) {
@@ -239,6 +244,28 @@ impl Deployment {
             return Ok(true);
         }
         Ok(is_changing)
+    }
+
+    /// Asks to be taken in again, under the number that was kept for this datacenter.
+    async fn come_back(
+        &self,
+        node: &Node,
+        revision: Revision,
+        members: &Membership,
+    ) -> Result<bool, StoreError> {
+        match wished(members, &wish_to_come_back(&node.config, members)) {
+            Ok(next) => {
+                self.swap(Some(revision), &next).await?;
+                info!(node = %node.id, version = %next.epoch, "this datacenter asks to be taken in again");
+            }
+            Err(why) => {
+                let name = node.name_of(node.id.datacenter);
+                let id = node.id.datacenter;
+                let why = format!("datacenter {name} is to come back as {id}, and waits: {why}");
+                node.control.on_waiting(node, Some(why));
+            }
+        }
+        Ok(true)
     }
 
     /// Writes the first members, unless this datacenter came later.
@@ -425,10 +452,35 @@ fn options_of(node: &Node, group: GroupId, request_limit: Duration) -> StoreOpti
     StoreOptions {
         group,
         node: node.id,
-        members: node.config.deployment_members(),
+        members: contacts(&node.config, &node.configuration().membership),
         request_limit,
         attempt_limit: ATTEMPT_LIMIT.min(request_limit),
     }
+}
+
+/// How a datacenter that has lapsed asks to be taken in again.
+fn wish_to_come_back(config: &Config, members: &Membership) -> Wish {
+    let id = config.node.datacenter;
+    let before = members.gone.values().find(|gone| gone.successor == Some(id));
+    let name = before.map_or_else(|| config.datacenter_name(id), |before| &before.name).to_owned();
+    let nodes = config.nodes_here().map(|(id, addresses)| (id, addresses.peer.clone())).collect();
+    Wish::Add { id, name, nodes, from: None }
+}
+
+/// Whom to ask first: those with whom the agreement began, by the numbers that they have now; all
+/// others where none of them is left.
+fn contacts(config: &Config, members: &Membership) -> BTreeMap<NodeId, String> {
+    let now = |node: NodeId| now_called(members, node);
+    let founders = config.deployment_members().into_iter();
+    let contacts: BTreeMap<_, _> = founders.map(|(node, at)| (now(node), at)).collect();
+    if contacts.keys().any(|node| *node != WITNESS) {
+        return contacts;
+    }
+    let first = |(node, addresses): (NodeId, &NodeAddresses)| {
+        let is_other = node.number == 1 && node != config.node;
+        Some((now(node), addresses.control.clone().filter(|_| is_other)?))
+    };
+    contacts.into_iter().chain(config.nodes().filter_map(first)).collect()
 }
 
 /// Who begins as a member of the deployment's agreement.
@@ -486,8 +538,9 @@ impl Begin {
 
 #[cfg(test)]
 mod tests {
-    use antecede_model::{configuration::Layout, ids::DeploymentId, key::ShardCount};
-    use antecede_protocol::manager::membership::{Wish, wished};
+    use antecede_model::{
+        configuration::Layout, ids::DeploymentId, key::ShardCount, membership::Gone,
+    };
 
     use super::*;
 
@@ -517,6 +570,73 @@ mod tests {
         let (id, name) = (DatacenterId(1), "eu".to_owned());
         let wish = Wish::Add { id, name, nodes, from: None };
         Arc::new(wished(&without_the_first(), &wish).unwrap())
+    }
+
+    /// Settings of the second datacenter; which of the three were added, and whether a witness votes.
+    fn settings(added: [bool; 3], has_witness: bool) -> Config {
+        let mut text = "[deployment]\nid = \"5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e\"\n".to_owned();
+        for (id, (name, is_added)) in (1..).zip(["eu", "us", "ap"].into_iter().zip(added)) {
+            let [client, peer, control] = [1, 2, 3].map(|kind| format!("127.0.0.1:{id}{kind}"));
+            text.push_str(&format!(
+                "[[datacenter]]\nid = {id}\nname = \"{name}\"\nadded = {is_added}\nnode = [{{ number = \
+                 1, client = \"{client}\", peer = \"{peer}\", control = \"{control}\" }}]\n"
+            ));
+        }
+        text.push_str("[node]\ndatacenter = \"us\"\nnumber = 1\n[storage]\nfolder = \"data\"\n");
+        text.push_str("[control]\nstore = \"embedded\"\n");
+        if has_witness {
+            text.push_str("witness = \"127.0.0.1:9\"\n");
+        }
+        let file = Some(("node.toml".into(), text));
+        let layers = crate::config::Layers { file, ..crate::config::Layers::default() };
+        Config::load(&layers).unwrap()
+    }
+
+    /// The members of three, of which some have lapsed: old numbers and those that followed.
+    fn lapsed(numbers: &[(u16, u16)]) -> Membership {
+        let mut members = Membership::clone(&three().membership);
+        for (old, new) in numbers {
+            let left = members.members.remove(&DatacenterId(*old)).unwrap();
+            let (name, since) = (left.name.clone(), MembershipEpoch(2));
+            let successor = Some(DatacenterId(*new));
+            members.members.insert(DatacenterId(*new), left);
+            let gone = Gone { name, was_lost: true, since, successor };
+            members.gone.insert(DatacenterId(*old), gone);
+        }
+        members
+    }
+
+    #[test]
+    fn those_who_agree_are_asked_by_the_numbers_that_they_have_now() {
+        let asked = |config: &Config, members: &Membership| -> Vec<(u16, String)> {
+            let contacts = contacts(config, members).into_iter();
+            contacts.map(|(node, address)| (node.datacenter.0, address)).collect()
+        };
+        let founders = settings([false, false, true], false);
+        let at = |id: u16, address: &str| (id, address.to_owned());
+        let [eu, us, ap] = ["127.0.0.1:13", "127.0.0.1:23", "127.0.0.1:33"];
+        assert_eq!(asked(&founders, &lapsed(&[])), [at(1, eu), at(2, us)]);
+        assert_eq!(asked(&founders, &lapsed(&[(1, 4), (4, 6)])), [at(2, us), at(6, eu)]);
+        let alone = settings([true, false, true], false);
+        assert_eq!(asked(&alone, &lapsed(&[])), [at(2, us)]);
+        let back = alone.returned(&[DatacenterId(2), DatacenterId(4)]);
+        assert_eq!(asked(&back, &lapsed(&[(2, 4)])), [at(1, eu), at(3, ap)], "no founder is left");
+        let back =
+            settings([true, false, true], true).returned(&[DatacenterId(2), DatacenterId(4)]);
+        assert_eq!(asked(&back, &lapsed(&[(2, 4)])), [at(0, "127.0.0.1:9"), at(1, eu), at(3, ap)]);
+    }
+
+    #[test]
+    fn who_comes_back_asks_for_the_number_that_is_kept_and_its_name() {
+        let mut members = lapsed(&[(2, 4)]);
+        members.members.remove(&DatacenterId(4));
+        let back = settings([false; 3], false).returned(&[DatacenterId(2), DatacenterId(4)]);
+        let next = wished(&members, &wish_to_come_back(&back, &members)).unwrap();
+        let member = &next.members[&DatacenterId(4)];
+        let node = NodeId { datacenter: DatacenterId(4), number: 1 };
+        assert_eq!(member.name, "us");
+        assert_eq!(member.nodes, BTreeMap::from([(node, "127.0.0.1:22".to_owned())]));
+        assert_eq!(member.standing, Standing::Joining { from: None });
     }
 
     #[test]

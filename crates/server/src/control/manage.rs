@@ -78,12 +78,15 @@ async fn begin(
     let here = node.id.datacenter;
     let members = node.control.deployment().members;
     let is_added = agreement.deployment.is_some() && node.config.is_added();
+    let is_member = members.as_ref().is_some_and(|members| members.standing(here).is_some());
     match first_part(known, here, is_added, members.as_ref()) {
         Some(First::Part(first)) => {
             agreement.store.compare_and_swap(&agreement.key, None, encoded(&first)).await?;
             node.control.on_waiting(node, None);
             info!(node = %node.id, "the datacenter's first configuration is written");
         }
+        // One that comes back asks for it by itself, and says why it waits.
+        Some(First::Waits(_)) if node.config.comes_back() && !is_member => {}
         Some(First::Waits(why)) => node.control.on_waiting(node, Some(why)),
         None => {}
     }

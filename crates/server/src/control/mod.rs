@@ -26,11 +26,15 @@ use antecede_model::{
     membership::Membership,
 };
 use parking_lot::Mutex;
-use tokio::{runtime::Handle, sync::Notify};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, watch},
+};
 use tracing::{error, info, warn};
 
 use self::agreement::Agreement;
 pub(crate) use self::leave::leave;
+use crate::aside::Lapse;
 use crate::clock;
 use crate::fatal::{self, Fatal};
 use crate::node::Node;
@@ -46,6 +50,8 @@ pub(crate) mod deployment;
 mod etcd;
 /// What nodes tell of their replicas.
 pub(crate) mod facts;
+/// How this node hears that its datacenter has lapsed.
+mod lapse;
 /// The lease of this node.
 mod lease;
 /// How this node goes out of its chains before it stops.
@@ -67,6 +73,8 @@ pub(crate) struct Control {
     hurry: Notify,
     /// The deployment's agreement, as this node's manager knows it.
     deployment: Mutex<KnownDeployment>,
+    /// How this node comes back, once its datacenter has lapsed and is given up.
+    lapse: watch::Sender<Option<Lapse>>,
 }
 
 /// The deployment's agreement as a manager has last seen it.
@@ -109,6 +117,20 @@ impl Control {
     /// The deployment's agreement, as this node's manager knows it.
     pub(crate) fn deployment(&self) -> KnownDeployment {
         self.deployment.lock().clone()
+    }
+
+    /// How this node comes back; waits until its datacenter has lapsed and is given up.
+    pub(crate) async fn lapsed(&self) -> Lapse {
+        let mut told = self.lapse.subscribe();
+        let lapse = told.wait_for(Option::is_some).await.ok().and_then(|lapse| lapse.clone());
+        match lapse {
+            Some(lapse) => lapse,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn say_lapsed(&self, lapse: Lapse) {
+        self.lapse.send_replace(Some(lapse));
     }
 
     fn on_members(&self, node: &Node, members: &Arc<Membership>) {
@@ -192,6 +214,7 @@ pub(crate) async fn live(node: Arc<Node>, agreement: Arc<Agreement>, workers: Ha
         () = manage::manage(&node, &agreement) => {}
         never = agreement.stay_member(&node) => match never {},
         never = agreement.live_in_deployment(&node) => match never {},
+        never = lapse::hear(&node, &agreement) => match never {},
         why = agreement.failed() => {
             error!(node = %node.id, why, "the agreement has failed on this node: this process ends; see to the disk, then start the node again");
             // What was on its way to its disk is in doubt; the others go on without it.

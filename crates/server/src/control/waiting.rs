@@ -8,11 +8,15 @@ use antecede_model::{
 };
 use antecede_protocol::manager::membership::in_words;
 
+/// What is said of one that lapses.
+const LAPSING: &str = "lapsing: the others go on without it until it has come back by itself";
+
 /// The change that is under way, such as "ap (4) is being added"; `None` while there is none.
 pub(crate) fn change_of(members: &Membership) -> Option<String> {
     let (id, standing) = members.changing()?;
-    let name = &members.members.get(&id)?.name;
-    Some(format!("datacenter {name} ({id}) is {}", in_words(standing)))
+    let member = members.members.get(&id)?;
+    let what = if member.is_lapsed { LAPSING } else { in_words(standing) };
+    Some(format!("datacenter {} ({id}) is {what}", member.name))
 }
 
 /// What it waits for. `laggards` are nodes of the datacenter `here` that do not act by it yet.

@@ -80,7 +80,7 @@ mod tests {
         let nodes = BTreeMap::from([(NodeId { datacenter: id, number: 1 }, "one:1".to_owned())]);
         let mut members = Membership::first([(id, Member::open("one".to_owned(), nodes))]);
         let since = MembershipEpoch(2);
-        let gone = Gone { name: "two".to_owned(), was_lost: false, since };
+        let gone = Gone { name: "two".to_owned(), was_lost: false, since, successor: None };
         members.gone.insert(DatacenterId(2), gone);
         members.epoch = since;
         members
@@ -93,8 +93,11 @@ mod tests {
         write(folder.path(), &members()).unwrap();
         assert_eq!(read(folder.path()).unwrap(), Some(Arc::new(members())));
         let golden =
-            "1 e4df7de3 011f02010112036f6e650101000100056f6e653a310000000102060374776f0002";
+            "1 f2dc96da 012102010113036f6e650101000100056f6e653a31000000000102070374776f000200";
         assert_eq!(line_of(&members()), golden, "folders hold files of this form");
+        let earlier =
+            "1 e4df7de3 011f02010112036f6e650101000100056f6e653a310000000102060374776f0002";
+        assert_eq!(parsed(earlier), Some(members()), "and of earlier builds");
     }
 
     #[test]

@@ -48,6 +48,8 @@ use crate::control::Control;
 use crate::peer::{LinkError, Links};
 use crate::telemetry::Telemetry;
 
+/// Records of the log on their way back into the replicas.
+mod ahead;
 /// What lets the log be cut.
 pub(crate) mod checkpoint;
 /// Values that are on disk only.

@@ -24,7 +24,6 @@ use antecede_protocol::{
     geo::cuts::CutKeeper,
     machine::Lease,
     mutation::Mutations,
-    record::Record,
 };
 use antecede_storage::{
     Identity, Log, LogIndex, Notice, OpenError, Options, RealDisk, RecoveryReport, SharedLog,
@@ -37,6 +36,7 @@ use antecede_storage::{
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 
+use super::ahead::Ahead;
 use super::checkpoint::Checkpoints;
 use super::cold::{AWAY_BYTES_MIN, ColdValues};
 use super::current::Current;
@@ -378,22 +378,15 @@ fn recover(
     let limit = config.limits.memory_bytes_max;
     let (checkpoints, loaded) = load(folder, identity, limit, &mut replicas)?;
     tell_loading(config.node, loaded, began);
-    let mut floor = Timestamp::ZERO;
     let mut wrong = None;
     let began = clock::steady();
-    let (log, report) =
-        Log::open(disk, options, identity, |index, bytes| match Record::read(bytes) {
-            Ok(Record::Ceiling(ceiling)) => floor = floor.max(ceiling),
-            Ok(record) => {
-                let of = record.shard().and_then(|shard| replicas.get_mut(usize::from(shard.0)));
-                if let Some(Some(replica)) = of {
-                    replica.recover(antecede_model::ids::LogIndex(index.get()), record);
-                }
-            }
-            Err(source) => {
-                wrong.get_or_insert(StartError::Record { index, source });
-            }
-        })?;
+    let mut ahead = Ahead::new(&mut replicas);
+    let (log, report) = Log::open(disk, options, identity, |index, bytes| {
+        if let Err(source) = ahead.read(index, bytes) {
+            wrong.get_or_insert(StartError::Record { index, source });
+        }
+    })?;
+    let floor = ahead.finish();
     if let Some(error) = wrong {
         return Err(error);
     }

@@ -46,7 +46,7 @@ impl Node {
         if let Some(newer) = newer {
             self.links.retire(&next);
             info!(node = %self.id, epoch = %newer.epoch, "the datacenters of the deployment have changed");
-            if newer.is_gone(of) {
+            if newer.is_gone(of) && !newer.is_lapsed(of) {
                 let name = self.name_of(of);
                 warn!(node = %self.id, "datacenter {name} is of this deployment no more: this node refuses everything; stop it, and keep its folder until nobody can ask for its data");
             }
@@ -89,6 +89,9 @@ impl Node {
                 Some("its datacenter is being added")
             }
             Some(Standing::Leaving) => Some("its datacenter is being removed"),
+            Some(Standing::Lost) | None if configuration.membership.is_lapsed(here) => {
+                Some("its datacenter has lapsed, and comes back by itself")
+            }
             Some(Standing::Lost) => Some("its datacenter is being given up"),
             None if configuration.membership.is_gone(here) => {
                 Some("its datacenter is of this deployment no more")

@@ -118,8 +118,17 @@ pub fn at_wait(
     Err(Failure::new("durable", what))
 }
 
+/// Whether a datacenter that is there holds a write.
+#[must_use]
+pub fn is_held(ledger: &Ledger, configuration: &Configuration, write: Dependency) -> bool {
+    configuration.datacenters.keys().any(|id| {
+        let tail = configuration.tail(*id, write.shard);
+        tail.is_some_and(|tail| ledger.holds(tail, write))
+    })
+}
+
 /// Judges the end: every acknowledged write is in every replica's log, but for what a datacenter
-/// that is lost for ever had sent to nobody.
+/// that is lost, or has lapsed, had sent to nobody: nobody else has ever committed it.
 ///
 /// # Errors
 /// The first that is not.
@@ -130,12 +139,14 @@ pub fn at_rest(
 ) -> Result<(), Failure> {
     for acknowledged in ledger.acknowledged() {
         let write = acknowledged.write;
-        let held = |id| {
-            let tail = configuration.tail(id, write.shard);
-            tail.is_some_and(|tail| ledger.holds(tail, write))
-        };
-        if lost.contains(&write.origin) && !configuration.datacenters.keys().any(|id| held(*id)) {
-            continue; // It was lost with its datacenter before it was sent.
+        if lost.contains(&write.origin) && !is_held(ledger, configuration, write) {
+            let mut others = configuration.datacenters.keys();
+            let Some(id) = others.find(|id| ledger.visible_at(**id, write).is_some()) else {
+                continue; // It was lost with its datacenter before it was sent.
+            };
+            let what =
+                format!("{write} was acknowledged, and committed in datacenter {id}; it is gone");
+            return Err(Failure::new("durable", what));
         }
         for datacenter in configuration.datacenters.keys() {
             for node in configuration.chain(*datacenter, write.shard) {

@@ -13,6 +13,7 @@
 //! | visible-at extends causality within a datacenter | DESIGN section 2; PITFALLS A19 | `visible_at.rs` |
 //! | an idle deployment writes nothing | DESIGN section 5 (ticks) | `idle.rs` |
 //! | a request with an id takes effect once and has one answer | DESIGN section 3 (retries); PITFALLS A6, A7 | `retries.rs` |
+//! | one that has lapsed serves nobody, nothing late of it is taken, and what it alone had is put aside | DESIGN section 5 (membership); PITFALLS A14, A15 | `lapsed.rs` |
 //! | a stalled shard does not delay writes that do not depend on it | DESIGN section 5 (receiving) | `visibility.rs` |
 
 use std::fmt;
@@ -29,6 +30,8 @@ pub mod cuts;
 pub mod durable;
 /// Nothing is written when nothing happens.
 pub mod idle;
+/// What a datacenter may do that was let go of, and others with what is its.
+pub mod lapsed;
 /// Registers within a datacenter.
 pub mod linearizable;
 /// Everything ends.

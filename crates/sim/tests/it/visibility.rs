@@ -18,6 +18,7 @@ fn plan() -> Plan {
     let mut plan = Plan::drawn(3, Profile::Mixed, Control::Fixed);
     plan.shape = Shape {
         datacenters: 2,
+        successors: 0,
         nodes: 3,
         chain: 1,
         shards: 8,

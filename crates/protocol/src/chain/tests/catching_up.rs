@@ -3,8 +3,8 @@
 use super::*;
 use crate::geo::inbox::CREDIT;
 
-/// Entries of one message, which is what a peer is sent before it tells that it takes them.
-const AT_FIRST: usize = 512;
+/// What a peer is sent before it tells that it takes them.
+const AT_FIRST: usize = 128;
 
 /// How many messages are of a kind.
 fn count_of(deployment: &Deployment, is_it: impl Fn(&Body) -> bool) -> usize {
@@ -51,7 +51,7 @@ fn a_peer_that_was_away_is_sent_little_until_it_tells_that_it_takes_it() {
     for number in [0, AT_FIRST, count - 1] {
         assert_eq!(deployment.get(2, &format!("key{number}")), value("v"));
     }
-    assert!(count < CREDIT, "credit alone would have let all of them go");
+    assert!(count < usize::try_from(CREDIT).unwrap(), "credit alone would have let all of them go");
 }
 
 #[test]
@@ -136,4 +136,72 @@ fn nobody_is_left_waiting_or_asking_once_all_is_applied() {
     deployment.said.clear();
     deployment.pass(3_000);
     assert_eq!(count_of(&deployment, |body| matches!(body, Body::AwaitApplied { .. })), 0);
+}
+
+#[test]
+fn however_many_wait_few_questions_are_asked_again_at_a_time() {
+    let mut deployment = Deployment::of(3, 1, 4);
+    let count = 1_000;
+    let shard_of = |deployment: &Deployment, key: &str| deployment.shard_of(key);
+    deployment.cut_off(1, 2);
+    for number in 0..count {
+        let cause = format!("cause{number}");
+        let elsewhere = |key: &String| shard_of(&deployment, key) != shard_of(&deployment, &cause);
+        let effect = (0..).map(|way| format!("effect{number}.{way}")).find(elsewhere).unwrap();
+        let wrote = deployment.put(1, &cause, "v");
+        deployment.put_after(3, &effect, "v", &after_write(&wrote));
+    }
+    deployment.said.clear();
+    deployment.pass(10_000);
+    let asked = deployment.said.iter().map(|(_, message)| {
+        if let Body::AwaitApplied { writes, .. } = &message.body { writes.len() } else { 0 }
+    });
+    let asked: usize = asked.sum();
+    // Each of four shards asks every 300 ms for 16 at most; each of the writes seven times would be
+    // more.
+    assert!((500..=2_200).contains(&asked), "asked for {asked} writes in ten seconds");
+    deployment.cut.clear();
+    deployment.pass(3_000);
+    for number in 0..count {
+        assert_eq!(deployment.get(2, &format!("cause{number}")), value("v"));
+    }
+    assert!(
+        deployment
+            .nodes
+            .values()
+            .flat_map(|node| node.shards.values())
+            .all(|shard| { shard.blocked_count() == 0 && !shard.waiters.waits() })
+    );
+}
+
+#[test]
+fn a_peer_where_many_wait_is_sent_few_more_and_none_stands_behind_them_for_long() {
+    let mut deployment = Deployment::of(3, 1, 256);
+    deployment.cut_off(1, 2);
+    let cause = deployment.put(1, "cause", "v");
+    deployment.pass(1_000);
+    deployment.cut_off(3, 2);
+    let count = 1_000;
+    for number in 0..count {
+        deployment.put_after(3, &format!("{{e}}{number}"), "v", &after_write(&cause));
+    }
+    deployment.put(3, "{e}free", "v");
+    let blocked = |deployment: &Deployment| -> usize {
+        let here = deployment.nodes.iter().filter(|(id, _)| id.datacenter == dc(2));
+        here.flat_map(|(_, node)| node.shards.values().map(Shard::blocked_count)).sum()
+    };
+    deployment.cut.retain(|(from, to)| from.datacenter == dc(1) || to.datacenter == dc(1));
+    let heals_at = deployment.millis;
+    while deployment.get(2, "{e}free") == Response::Nil {
+        deployment.pass(100);
+        let rounds = (deployment.millis - heals_at) / 300 + 1;
+        let most = 256 + (64 << rounds);
+        assert!(blocked(&deployment) <= most, "{} wait in {rounds} rounds", blocked(&deployment));
+        assert!(rounds <= 7, "what waits for nothing stands behind what waits");
+    }
+    assert_eq!(blocked(&deployment), count);
+    deployment.cut.clear();
+    deployment.pass(3_000);
+    assert_eq!(blocked(&deployment), 0);
+    assert_eq!(deployment.get(2, "{e}999"), value("v"));
 }

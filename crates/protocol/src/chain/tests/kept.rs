@@ -127,6 +127,33 @@ fn promises_are_few_while_nobody_follows() {
     assert!((8..=16).contains(&promises), "{promises} promises");
 }
 
+/// The deployment as the first datacenter knows it that was lost and has heard so.
+fn without_the_first(deployment: &Deployment) -> Configuration {
+    let mut next = Configuration::clone(&deployment.configuration);
+    let mut members = next.membership.as_ref().clone();
+    members.members.remove(&dc(1));
+    members.epoch = MembershipEpoch(members.epoch.0 + 1);
+    let gone =
+        Gone { name: "dc1".to_owned(), was_lost: true, since: members.epoch, successor: None };
+    members.gone.insert(dc(1), gone);
+    next.adopt_membership(&Arc::new(members), Some(dc(1)));
+    next
+}
+
+#[test]
+fn one_that_was_let_go_of_counts_nothing_as_stable_that_others_may_lack() {
+    let mut deployment = Deployment::of(2, 1, 1);
+    deployment.cut_off(1, 2);
+    let wrote = deployment.put(1, "k", "of one only").wrote.expect("it is a write");
+    let node = deployment.replica(1, "k", 0);
+    let next = Arc::new(without_the_first(&deployment));
+    deployment.configuration = Arc::clone(&next);
+    deployment.nodes.get_mut(&node).unwrap().keeper.configure(next, dc(1));
+    deployment.pass(3000);
+    let stable = deployment.nodes[&node].keeper.cuts().stable.at(dc(1));
+    assert!(stable < wrote.stamp, "a token of it must name that write: {stable}");
+}
+
 #[test]
 fn a_datacenter_that_is_gone_lets_go_of_nothing_that_others_may_lack() {
     let mut deployment = Deployment::of(2, 1, 1);
@@ -134,14 +161,7 @@ fn a_datacenter_that_is_gone_lets_go_of_nothing_that_others_may_lack() {
     deployment.put(1, "k", "of one only");
     let node = deployment.replica(1, "k", 0);
     let before = kept(&deployment, 1)[0];
-    let mut next = Configuration::clone(&deployment.configuration);
-    let mut members = next.membership.as_ref().clone();
-    members.members.remove(&dc(1));
-    members.epoch = MembershipEpoch(members.epoch.0 + 1);
-    let gone = Gone { name: "dc1".to_owned(), was_lost: true, since: members.epoch };
-    members.gone.insert(dc(1), gone);
-    next.adopt_membership(&Arc::new(members), Some(dc(1)));
-    deployment.configuration = Arc::new(next);
+    deployment.configuration = Arc::new(without_the_first(&deployment));
     deployment.crash(node);
     let next = Arc::clone(&deployment.configuration);
     deployment.nodes.get_mut(&node).unwrap().keeper = CutKeeper::new(next, dc(1));
@@ -160,4 +180,59 @@ fn what_is_kept_for_replicas_that_are_away_is_not_kept_for_other_datacenters() {
     }
     deployment.pass(1000);
     assert_eq!(kept(&deployment, 1), [Kept::default(); 2]);
+}
+
+/// Lets one shard promise as if somebody waited, while the others have no reason to.
+fn promise_alone(deployment: &mut Deployment, count: u64) {
+    let head = deployment.replica(1, "k", 0);
+    for _ in 0..count {
+        deployment.millis += 250;
+        let known = deployment.nodes[&head].keeper.cuts();
+        let cuts = Cuts { ticks_to: Timestamp::MAX, ..Cuts::clone(known) };
+        deployment.tell(head, deployment.shard_of("k"), Input::Cuts(&cuts));
+        deployment.settle();
+    }
+}
+
+#[test]
+fn promises_that_nobody_waits_for_are_let_go_of_once_they_are_many() {
+    let mut deployment = Deployment::of(2, 1, 2);
+    deployment.put(1, "k", "before");
+    deployment.pass(3000);
+    promise_alone(&mut deployment, 900);
+    let many = kept(&deployment, 1)[0];
+    assert!(100 < many.entries, "{many:?}");
+    deployment.pass(3000);
+    let few = kept(&deployment, 1)[0];
+    assert!(few.entries <= 64, "{few:?}");
+}
+
+#[test]
+fn writes_are_not_refused_for_ever_because_of_promises() {
+    let mut deployment = Deployment::of(2, 1, 2);
+    deployment.put(1, "k", "before");
+    deployment.pass(3000);
+    bound_all(&mut deployment, 4_000);
+    promise_alone(&mut deployment, 400);
+    let many = kept(&deployment, 1)[0];
+    assert!(4_000 < many.bytes, "{many:?}");
+    deployment.pass(250);
+    let refused = deployment.put(1, "k", "refused").response;
+    assert!(is_refused_for(&refused, 2), "{refused:?}");
+    deployment.pass(3000);
+    assert_eq!(deployment.put(1, "k", "taken").response, Response::Ok);
+}
+
+#[test]
+fn promises_that_cannot_be_let_go_of_are_not_made_more() {
+    let mut deployment = Deployment::of(2, 1, 2);
+    deployment.put(1, "k", "before");
+    deployment.pass(3000);
+    deployment.cut_off(1, 2);
+    promise_alone(&mut deployment, 900);
+    deployment.pass(10_000);
+    let soon = kept(&deployment, 1)[0].entries;
+    assert!(100 < soon, "{soon}");
+    deployment.pass(60_000);
+    assert_eq!(kept(&deployment, 1)[0].entries, soon);
 }

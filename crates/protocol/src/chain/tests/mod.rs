@@ -195,6 +195,7 @@ impl Deployment {
         let mut out = Outputs::default();
         let state = self.nodes.get_mut(&node).unwrap();
         for shard in state.shards.values_mut() {
+            shard.end_recovery().unwrap();
             shard.start(&here, &mut state.disk, &mut out);
         }
         self.take(node, out);
@@ -807,7 +808,10 @@ mod between_datacenters {
         let members = Arc::make_mut(&mut configuration.membership);
         let since = members.epoch;
         members.members.remove(&dc(2));
-        members.gone.insert(dc(2), Gone { name: "dc2".to_owned(), was_lost: false, since });
+        members.gone.insert(
+            dc(2),
+            Gone { name: "dc2".to_owned(), was_lost: false, since, successor: None },
+        );
         let state = deployment.nodes.get_mut(&head).unwrap();
         state.shards.get_mut(&shard).unwrap().configuration = Arc::new(configuration);
         let everything = Cut::of([(dc(1), Timestamp::MAX), (dc(2), Timestamp::MAX)]);

@@ -252,6 +252,7 @@ impl Deployment {
         let here = self.here(node);
         for (shard, mut machine) in shards {
             let mut out = Outputs::default();
+            machine.end_recovery().expect("nothing of these logs is damaged");
             machine.start(&here, &mut self.node(node).disk, &mut out);
             self.node(node).shards.insert(shard, machine);
             self.take(node, Some(shard), out);
