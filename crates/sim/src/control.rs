@@ -57,6 +57,8 @@ pub(crate) struct ControlPlane {
     /// Since when the manager listens.
     listens_since: Moment,
     heard: BTreeMap<NodeId, Heard>,
+    /// Since when every node's disk has had room, by what the register holds.
+    room_since: Moment,
     /// Since when nodes do not reach others, each by its own look.
     unreached_since: BTreeMap<(NodeId, NodeId), Moment>,
 }
@@ -109,6 +111,7 @@ impl ControlPlane {
             is_up: true,
             listens_since: Moment::default(),
             heard: BTreeMap::new(),
+            room_since: Moment::default(),
             unreached_since: BTreeMap::new(),
         }
     }
@@ -288,6 +291,7 @@ impl World {
             && is_old(control.listens_since)
             && part.nodes.iter().all(is_well)
             && part.short.is_empty()
+            && is_old(control.room_since)
             && cut == 1;
         let is_pair = |pair: &[NodeId]| pair.contains(&one) && pair.contains(&other);
         let stuck = part.chains.iter().position(|chain| chain.serving.windows(2).any(is_pair));
@@ -443,6 +447,9 @@ impl World {
     pub(crate) fn set_part(&mut self, datacenter: DatacenterId, part: &Datacenter) {
         let Some(control) = self.control.get_mut(&datacenter) else { return };
         let has_members = part.membership != control.part.membership;
+        if !control.part.short.is_empty() {
+            control.room_since = self.now;
+        }
         control.part = Arc::new(part.clone());
         control.revision += 1;
         if has_members {

@@ -455,7 +455,7 @@ pub fn next_configuration(
             }
         }
     }
-    next.apart = reach::who_yields(datacenter, facts);
+    next.apart = reach::who_yields(datacenter, &next.short, facts);
     changes.extend(changes_apart(datacenter, &next.apart, facts));
     let yielding: BTreeSet<NodeId> = next.short.union(&next.apart).copied().collect();
     let mut copies = copies_of(&next.chains);

@@ -212,6 +212,26 @@ fn who_is_severed_from_most_yields_and_of_equals_who_yields_already() {
 }
 
 #[test]
+fn of_two_that_cannot_reach_each_other_the_one_without_room_yields() {
+    let mut marked = with(&[1, 2], &[(3, Waiting::Offline)]);
+    let here = marked.datacenters.get_mut(&HERE).unwrap();
+    here.short.insert(node(1));
+    here.apart.insert(node(2));
+    let mut known = unreached(&[(1, 2)], &marked);
+    known.short.insert(node(1));
+    let next = next_configuration(&marked, HERE, &known).expect("one chain is cut in two");
+    assert_eq!(apart(&next), [node(1)], "it yields anyway: the other can go on");
+    known.epoch = next.configuration.epoch(HERE);
+    let (chain, changes) = decided(&next.configuration, &known);
+    assert!(is(&chain, &[2], &[(1, Waiting::Offline), (3, Waiting::Syncing)]), "{chain:?}");
+    assert_eq!(changes, [Change::SteppedAside { shard: SHARD, node: node(1) }]);
+
+    known.short.clear();
+    let healed = next_configuration(&next.configuration, HERE, &known).expect("it has room");
+    assert_eq!(apart(&healed), [node(1)], "and nothing changes to and fro");
+}
+
+#[test]
 fn whom_the_dead_did_not_reach_does_not_yield_and_the_unknown_change_nothing() {
     let old = with(&[1, 2, 3], &[]);
     let mut known = unreached(&[(1, 2)], &old);
