@@ -17,6 +17,9 @@ pub(crate) const LOAD: Rate = Rate { operations: 600, keys: 200 };
 /// Keys that are written to see whether all chains take writes; they lie in many shards.
 const PROBES: usize = 64;
 
+/// How many clients write them.
+const PROBERS: usize = 8;
+
 /// How long writes may stand still when a node is killed.
 pub(crate) const PAUSE_MAX: Duration = Duration::from_secs(5);
 
@@ -37,21 +40,31 @@ fn probe(number: usize) -> String {
     format!("probe:{number}")
 }
 
-/// Writes every probe, each again until it succeeds.
+/// Writes every probe, each again until it succeeds, with several clients.
 pub(crate) fn write_probes(node: &Node, value: &str) {
-    let mut client = node.client();
-    for number in 0..PROBES {
-        let key = probe(number);
-        eventually(&format!("{key} is written"), 4 * PAUSE_MAX, || {
-            match client.try_call(&["SET", &key, value]) {
-                Ok(reply) => (reply == Reply::ok()).then_some(()),
-                Err(_) => {
-                    client = node.client();
-                    None
+    std::thread::scope(|scope| {
+        for prober in 0..PROBERS {
+            scope.spawn(move || {
+                let mut client = node.client();
+                for number in (prober..PROBES).step_by(PROBERS) {
+                    write_probe(node, &mut client, number, value);
                 }
+            });
+        }
+    });
+}
+
+fn write_probe(node: &Node, client: &mut Client, number: usize, value: &str) {
+    let key = probe(number);
+    eventually(&format!("{key} is written"), 4 * PAUSE_MAX, || {
+        match client.try_call(&["SET", &key, value]) {
+            Ok(reply) => (reply == Reply::ok()).then_some(()),
+            Err(_) => {
+                *client = node.client();
+                None
             }
-        });
-    }
+        }
+    });
 }
 
 /// Reads every probe at a node; a refusal is no answer, a chain that changes gives some.

@@ -7,6 +7,7 @@
 //! | `ANTECEDE_TEST_SECONDS` | how long loads with faults last; the gate's is short |
 //! | `ANTECEDE_TEST_KEYS` | how many keys are loaded before all nodes are killed at once |
 //! | `ANTECEDE_TEST_KILLS` | how many nodes are killed at least, in as many loads as that takes |
+//! | `ANTECEDE_TEST_NODES` | how many nodes each datacenter has that is cut off from others |
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -76,5 +77,19 @@ pub fn loaded_keys() -> usize {
 pub fn kills() -> usize {
     variable("ANTECEDE_TEST_KILLS").map_or(1, |text| {
         text.parse().unwrap_or_else(|_| panic!("ANTECEDE_TEST_KILLS={text} is no number"))
+    })
+}
+
+/// How many nodes each datacenter has in the gate that is cut off from others.
+const NODES: u16 = 3;
+
+/// How many nodes each datacenter has that is cut off from others.
+///
+/// # Panics
+/// If the environment says something that is no number.
+#[must_use]
+pub fn nodes_of_each() -> u16 {
+    variable("ANTECEDE_TEST_NODES").map_or(NODES, |text| {
+        text.parse().unwrap_or_else(|_| panic!("ANTECEDE_TEST_NODES={text} is no number"))
     })
 }
