@@ -586,7 +586,11 @@ impl Shard {
         (inbox.tell_at, inbox.unheard) = (None, 0);
         let shards = usize::from(self.configuration.shard_count.count());
         let waiting_max = (WAITING_MAX / shards).max(WAITING_IN_SHARD_MIN);
-        let credit = if inbox.blocked.len() < waiting_max { CREDIT } else { 0 };
+        let room = waiting_max.saturating_sub(inbox.blocked.len());
+        let credit = match u32::try_from(room) {
+            Ok(room) if !inbox.blocked.is_empty() => room.min(CREDIT),
+            _ => CREDIT,
+        };
         let received = Received {
             membership: self.configuration.membership.epoch,
             lineage,

@@ -2,8 +2,9 @@
 //!
 //! The outbox is a view of the log: a place in it for each peer, kept by the tail in memory. A new
 //! tail asks the peer how far it has come. Entries go out once they survive a power loss of the
-//! whole chain; they stay in the log until they are stable. What is not received in time is sent
-//! again from where the receiver stands.
+//! whole chain; they stay in the log until they are stable. Who does not say in time that entries were
+//! received is asked where it stands, and sent again from there on; nothing is sent to one that does
+//! not answer.
 //!
 //! After a time without a link a peer may lack hundreds of thousands of entries. It is sent few at
 //! first, and more as it tells that it has received them, so that what other writes wait for does not
@@ -310,10 +311,10 @@ impl Shard {
             }
             let has_moved = outbox.at_check != (outbox.received_to, outbox.applied_to);
             let is_behind = outbox.received_to < outbox.sent_to;
-            if outbox.is_known && is_behind && !has_moved {
-                let position = self.window.position_at(outbox.received_to);
-                outbox.go_back(outbox.received_to, position);
-            } else if !has_moved {
+            if !has_moved {
+                // What was sent may be lost, or there is no link: it is sent again once the peer has
+                // told where it stands.
+                outbox.is_known &= !is_behind;
                 let previous = outbox.sent_to;
                 self.send_entries_to(peer, previous, Vec::new(), out);
             }
