@@ -55,6 +55,24 @@ fn a_peer_that_was_away_is_sent_little_until_it_tells_that_it_takes_it() {
 }
 
 #[test]
+fn a_peer_that_does_not_answer_is_asked_and_sent_nothing_again() {
+    let mut deployment = Deployment::of(2, 1, 1);
+    deployment.put(1, "before", "v");
+    deployment.pass(1_000);
+    deployment.cut_off(1, 2);
+    deployment.said.clear();
+    let count = 3 * AT_FIRST;
+    for number in 0..count {
+        deployment.put(1, &format!("key{number}"), "v");
+    }
+    deployment.pass(5_000);
+    let sent = entries_sent(&deployment);
+    assert!(sent <= 2 * AT_FIRST, "{sent} entries to nobody in five seconds");
+    let asked = count_of(&deployment, |body| matches!(body, Body::Replicate(_)));
+    assert!(10 < asked, "asked {asked} times: soon sent on once it answers");
+}
+
+#[test]
 fn nothing_is_sent_twice_while_a_peer_catches_up() {
     let mut deployment = Deployment::of(2, 1, 1);
     deployment.cut_off(1, 2);
@@ -195,7 +213,7 @@ fn a_peer_where_many_wait_is_sent_few_more_and_none_stands_behind_them_for_long(
     while deployment.get(2, "{e}free") == Response::Nil {
         deployment.pass(100);
         let rounds = (deployment.millis - heals_at) / 300 + 1;
-        let most = 256 + (64 << rounds);
+        let most = AT_FIRST + (64 << rounds);
         assert!(blocked(&deployment) <= most, "{} wait in {rounds} rounds", blocked(&deployment));
         assert!(rounds <= 7, "what waits for nothing stands behind what waits");
     }
