@@ -313,7 +313,8 @@ impl Node {
                 is_loaded[number] = self.load(shard, replica)?;
             }
         }
-        read_back(&mut replicas, &recovered.records)?;
+        let end = self.log.appended_to();
+        read_back(&mut replicas, &recovered.records, end)?;
         let first = recovered.records.first().map(|(index, _)| *index);
         let first = first.unwrap_or_else(|| self.log.appended_to() + 1);
         let mut whole = std::mem::take(&mut self.whole);
@@ -324,7 +325,7 @@ impl Node {
             is_loaded.then(|| self.new_replica(shard)).flatten()
         });
         recovered.by_whole_log = references.collect();
-        read_back(&mut recovered.by_whole_log, &whole)?;
+        read_back(&mut recovered.by_whole_log, &whole, end)?;
         self.shards = replicas;
         self.log.whole.clone_from(&whole);
         recovered.records = whole;
@@ -529,7 +530,11 @@ impl Node {
 }
 
 /// Gives replicas what a log says of them.
-fn read_back(replicas: &mut [Option<Shard>], records: &[(u64, Record)]) -> Result<(), String> {
+fn read_back(
+    replicas: &mut [Option<Shard>],
+    records: &[(u64, Record)],
+    end: u64,
+) -> Result<(), String> {
     for (index, record) in records {
         if let Some(shard) = record.shard()
             && let Some(replica) = &mut replicas[usize::from(shard.0)]
@@ -537,7 +542,8 @@ fn read_back(replicas: &mut [Option<Shard>], records: &[(u64, Record)]) -> Resul
             replica.recover(LogIndex(*index), record.clone());
         }
     }
-    let ended = replicas.iter_mut().flatten().try_for_each(Shard::end_recovery);
+    let mut replicas = replicas.iter_mut().flatten();
+    let ended = replicas.try_for_each(|replica| replica.end_recovery(LogIndex(end)));
     ended.map_err(|error| error.to_string())
 }
 

@@ -160,6 +160,6 @@ mod tests {
             Position(count),
             "an entry that is not the next one is not taken"
         );
-        assert_eq!(replica.end_recovery(), Ok(()));
+        assert_eq!(replica.end_recovery(antecede_model::ids::LogIndex(count)), Ok(()));
     }
 }

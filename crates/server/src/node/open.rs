@@ -390,8 +390,9 @@ fn recover(
     if let Some(error) = wrong {
         return Err(error);
     }
+    let end = antecede_model::ids::LogIndex(report.recovered_to.get());
     for replica in replicas.iter_mut().flatten() {
-        let ended = replica.end_recovery();
+        let ended = replica.end_recovery(end);
         ended.map_err(|source| StartError::Recovery { folder: folder.clone(), source })?;
     }
     tell_recovery(config.node, &report, clock::steady().0.saturating_sub(began.0));
