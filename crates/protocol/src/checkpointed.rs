@@ -266,6 +266,19 @@ pub enum RecoveryError {
         /// What the checkpoint contains.
         contained: Position,
     },
+    /// The log ends before what the checkpoint was noted behind.
+    #[error(
+        "the log ends at record {end}, but the checkpoint of shard {shard} says what there was up to \
+         record {noted}; was the end of the log damaged, or the log put back from an older backup?"
+    )]
+    Behind {
+        /// The shard.
+        shard: ShardId,
+        /// The last record of the log.
+        end: LogIndex,
+        /// The last record that the checkpoint knows of.
+        noted: LogIndex,
+    },
     /// The log and the checkpoint are of different pasts.
     #[error(
         "the log of shard {shard} and its checkpoint differ at position {position}; was one of \

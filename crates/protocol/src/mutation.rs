@@ -124,6 +124,10 @@ pub enum Mutation {
     ForgetWithoutFloor,
     /// A request that was lost is sent again without its id.
     SendAgainWithoutId,
+    /// What is read back from a log is not compared with its checksum.
+    TakeDamaged,
+    /// A node that begins with an empty folder counts its runs from one again.
+    CountRunsAnew,
 }
 
 /// Which deliberate bug is switched on, if any.

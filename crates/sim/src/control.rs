@@ -61,6 +61,8 @@ pub(crate) struct ControlPlane {
     room_since: Moment,
     /// Since when nodes do not reach others, each by its own look.
     unreached_since: BTreeMap<(NodeId, NodeId), Moment>,
+    /// What was decided, and when it reaches the register.
+    under_way: Vec<(Moment, Datacenter)>,
 }
 
 #[derive(Debug)]
@@ -113,6 +115,7 @@ impl ControlPlane {
             heard: BTreeMap::new(),
             room_since: Moment::default(),
             unreached_since: BTreeMap::new(),
+            under_way: Vec::new(),
         }
     }
 
@@ -124,6 +127,18 @@ impl ControlPlane {
     /// Whether a node has said in this epoch that its datacenter has done what the members ask of it.
     pub(crate) fn has_done(&self, epoch: Epoch) -> bool {
         self.heard.values().any(|heard| heard.beat.epoch == epoch && heard.beat.has_done)
+    }
+
+    /// What the register holds, and what it may hold soon.
+    pub(crate) fn parts(&self, now: Moment) -> impl Iterator<Item = &Datacenter> {
+        let under_way = self.under_way.iter().filter(move |(at, _)| now <= *at);
+        std::iter::once(&*self.part).chain(under_way.map(|(_, part)| part))
+    }
+
+    /// Whether a node was heard a moment ago.
+    pub(crate) fn hears(&self, node: NodeId, now: Moment) -> bool {
+        let heard = self.heard.get(&node);
+        heard.is_some_and(|heard| now.since(heard.at) < 3 * nanos(BEAT_EVERY))
     }
 
     /// Another manager takes over.
@@ -422,6 +437,12 @@ impl World {
             members.or_else(|| next_configuration(&self.configuration, datacenter, &facts));
         let Some(decision) = decision else { return };
         let at = self.now.after(self.write_delay());
+        if let Some(control) = self.control.get_mut(&datacenter) {
+            control.under_way.retain(|(at, _)| self.now <= *at);
+            control.under_way.extend(
+                decision.configuration.datacenter(datacenter).map(|part| (at, part.clone())),
+            );
+        }
         self.queue.add(at, Happening::Decide(datacenter, revision, Box::new(decision)));
     }
 

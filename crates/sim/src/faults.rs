@@ -151,6 +151,14 @@ pub enum FaultKind {
         /// Of which node.
         node: NodeId,
     },
+    /// A node crashes, and a bit of what it keeps on its disk changes while it is down, if others
+    /// have all of that as well.
+    Rot {
+        /// The node.
+        node: NodeId,
+        /// Whether the power goes, not only the process.
+        is_power_loss: bool,
+    },
     /// A node is asked to stop: it leaves its chains, ends, and starts again later.
     Leave {
         /// The node.
@@ -161,6 +169,34 @@ pub enum FaultKind {
         /// The node.
         node: NodeId,
     },
+}
+
+impl FaultKind {
+    /// Whether something goes wrong with nodes of a datacenter, or with what is between them.
+    #[must_use]
+    pub const fn concerns(&self, datacenter: DatacenterId) -> bool {
+        match self {
+            Self::Crash { node, .. }
+            | Self::Slow { node, .. }
+            | Self::SlowDisk { node, .. }
+            | Self::NoRoom { node, .. }
+            | Self::ClockJump { node, .. }
+            | Self::CutControl { node }
+            | Self::Pause { node }
+            | Self::Rot { node, .. }
+            | Self::Leave { node }
+            | Self::Remove { node } => node.datacenter.0 == datacenter.0,
+            Self::CutNodes { from, to, .. }
+            | Self::Reset { from, to }
+            | Self::SlowPair { from, to, .. } => {
+                from.datacenter.0 == datacenter.0 && to.datacenter.0 == datacenter.0
+            }
+            Self::Blackout { datacenter: of }
+            | Self::ControlDown { datacenter: of }
+            | Self::NewManager { datacenter: of } => of.0 == datacenter.0,
+            Self::CutDatacenters { .. } | Self::SlowLink { .. } => false,
+        }
+    }
 }
 
 /// Draws the faults of a run.
@@ -246,6 +282,19 @@ pub fn draw_disks(chance: &mut Chance, plan: &Plan) -> Vec<Fault> {
         }
     }
     faults
+}
+
+/// Draws nodes on whose disks a bit changes.
+#[must_use]
+pub fn draw_rot(chance: &mut Chance, plan: &Plan, count: u64) -> Vec<Fault> {
+    let nodes: Vec<NodeId> = plan.shape.all_nodes().collect();
+    let one = |_| {
+        let at = Moment(chance.between(3 * SECOND, ACTIVE.0 - 2 * SECOND));
+        let lasts = chance.pick(&[1, 1, 20, 300, 2000]) * chance.between(1, 2) * MILLI;
+        let (node, is_power_loss) = (chance.pick(&nodes), chance.per_mille(600));
+        Fault { at, lasts, kind: FaultKind::Rot { node, is_power_loss } }
+    };
+    (0..count).map(one).collect()
 }
 
 /// Draws lines between nodes of one datacenter that are cut for longer than it takes to notice.

@@ -32,6 +32,9 @@ mod visit;
 /// How faults begin and end.
 mod trouble;
 
+/// Bits that change on disks.
+pub mod rot;
+
 /// Who decides which replicas serve.
 mod control;
 /// Nodes that shall hold nothing.

@@ -286,7 +286,9 @@ fn tell(seed: u64, outcome: &run::Outcome) {
     let tally = &outcome.tally;
     let counts = format!(
         "{} operations ({} served), {} faults, {} epochs, {} checkpoints, {} values \
-         forgotten ({} loaded), {} rounds held up, {} returned, {} writes given up, {} messages, {} records, {} virtual seconds",
+         forgotten ({} loaded), {} rounds held up, {} returned, {} writes given up, \
+         {} bits changed on disks ({} refused, {} taken for a torn end, {} of them in what was synced; {} folders \
+         set aside, {} restored), {} messages, {} records, {} virtual seconds",
         tally.operations,
         tally.served,
         tally.faults,
@@ -297,6 +299,12 @@ fn tell(seed: u64, outcome: &run::Outcome) {
         tally.held_up,
         tally.returned,
         tally.given_up,
+        tally.rotten,
+        tally.refused,
+        tally.torn,
+        tally.cut_short,
+        tally.set_aside,
+        tally.restored,
         tally.messages,
         tally.records,
         tally.virtual_time / sim::moment::SECOND

@@ -152,6 +152,8 @@ pub const TABLE: &[Row] = &[
     managed("answer-repeats-while-dirty", Mutation::AnswerRepeatsWhileDirty, Profile::Retries),
     row("forget-without-floor", Mutation::ForgetWithoutFloor, Profile::Retries),
     managed("send-again-without-id", Mutation::SendAgainWithoutId, Profile::Retries),
+    managed("take-damaged", Mutation::TakeDamaged, Profile::Rot),
+    managed("count-runs-anew", Mutation::CountRunsAnew, Profile::Rot),
 ];
 
 /// The row of a name.

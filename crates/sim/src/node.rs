@@ -35,11 +35,12 @@ use crate::{
     leave::Leave,
     moment::{Moment, NodeClock},
     plan::Durability,
+    rot::{Rot, Unseen},
     world::Arrival,
 };
 
 /// Settings of the logs: small segments, so that a run fills several.
-const LOG_OPTIONS: Options = Options {
+pub(crate) const LOG_OPTIONS: Options = Options {
     segment_bytes: 32 * 1024,
     pending_bytes_max: 8 << 20,
     record_bytes_max: 1 << 20,
@@ -59,6 +60,10 @@ pub struct NodeLog {
     pub fresh: Vec<(LogIndex, Record)>,
     /// All that was appended and read back, also what was cut since.
     whole: Vec<(u64, Record)>,
+    /// What was written last says that everything up to here had been synced.
+    claims: u64,
+    /// The last of what was synced says it, so that the next start knows.
+    proves: u64,
 }
 
 impl NodeLog {
@@ -82,7 +87,11 @@ impl NodeLog {
 
     /// Hands everything to the operating system.
     pub fn write(&mut self) {
-        self.log.write().expect("simulated disks have room and do not fail here");
+        let before = self.log.positions();
+        let after = self.log.write().expect("simulated disks have room and do not fail here");
+        if before.written_to < after.written_to {
+            self.claims = before.synced_to.get();
+        }
     }
 
     /// Removes what lies before, as far as whole segments allow it.
@@ -94,6 +103,7 @@ impl NodeLog {
     /// Makes everything written durable.
     pub fn sync(&mut self) {
         self.log.sync().expect("simulated disks do not fail here");
+        self.proves = self.claims;
     }
 }
 
@@ -195,11 +205,28 @@ pub struct Node {
     pub checkpoints: SimulatedCheckpoints,
     /// What is about to be written of the next one.
     pub batch: Option<Batch>,
-    disk: SimulatedDisk,
+    /// A record that is read back with a changed bit, by a deliberate bug.
+    pub(crate) unseen: Option<Unseen>,
+    /// What a bit has changed of since it ran last.
+    pub(crate) rot: Option<Box<Rot>>,
+    /// The run in which it may lack what an earlier one had, until it has agreed with others.
+    pub(crate) may_lack_in: Option<Boot>,
+    /// How far its log had come when its last run ended.
+    pub(crate) ended: Ended,
+    pub(crate) disk: SimulatedDisk,
     options: ShardOptions,
     durability: Durability,
     /// What was in the log when the last run ended, also what was cut.
-    whole: Vec<(u64, Record)>,
+    pub(crate) whole: Vec<(u64, Record)>,
+}
+
+/// How far a log had come when a run ended.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Ended {
+    /// What was synced.
+    pub(crate) synced_to: u64,
+    /// Something that was synced says that everything up to here had been before.
+    pub(crate) proves: u64,
 }
 
 /// What a node read back from its log.
@@ -207,6 +234,8 @@ pub struct Node {
 pub struct Recovered {
     /// Records in order, also those that were cut off.
     pub records: Vec<(u64, Record)>,
+    /// The last record of the log.
+    pub to: u64,
     /// Replicas that the whole log makes, where they were recovered from checkpoints.
     pub by_whole_log: Vec<Option<Shard>>,
 }
@@ -257,6 +286,10 @@ impl Node {
             no_link: BTreeSet::new(),
             checkpoints: SimulatedCheckpoints::new(),
             batch: None,
+            unseen: None,
+            rot: None,
+            may_lack_in: None,
+            ended: Ended::default(),
             disk: SimulatedDisk::new(),
             options,
             durability,
@@ -279,11 +312,17 @@ impl Node {
             }
             Durability::Always | Durability::Interval => {
                 let log = self.open_log(&mut recovered)?;
-                self.boot = Boot(log.log.boot());
+                // As the server does: a folder that is empty does not make it an older run.
+                let counts_anew = self.options.mutations.has(Mutation::CountRunsAnew);
+                let after = if counts_anew { Boot(0) } else { self.boot };
+                self.boot = Boot(log.log.boot().max(after.0 + 1));
                 log
             }
         };
         self.log.room = self.room;
+        recovered.to = self.log.appended_to();
+        self.log.proves = recovered.to; // The new segment says so.
+        self.log.claims = recovered.to;
         self.bound = Bound::new(self.bound.bytes_max());
         self.began_empty = recovered.records.is_empty() && self.whole.is_empty();
         self.keeper = self.new_keeper();
@@ -313,7 +352,7 @@ impl Node {
                 is_loaded[number] = self.load(shard, replica)?;
             }
         }
-        read_back(&mut replicas, &recovered.records)?;
+        read_back(&mut replicas, &recovered.records, recovered.to)?;
         let first = recovered.records.first().map(|(index, _)| *index);
         let first = first.unwrap_or_else(|| self.log.appended_to() + 1);
         let mut whole = std::mem::take(&mut self.whole);
@@ -324,7 +363,7 @@ impl Node {
             is_loaded.then(|| self.new_replica(shard)).flatten()
         });
         recovered.by_whole_log = references.collect();
-        read_back(&mut recovered.by_whole_log, &whole)?;
+        read_back(&mut recovered.by_whole_log, &whole, recovered.to)?;
         self.shards = replicas;
         self.log.whole.clone_from(&whole);
         recovered.records = whole;
@@ -335,12 +374,16 @@ impl Node {
         let identity = self.log_identity();
         let mut damaged = None;
         let disk = self.disk.clone();
-        let (log, _) =
-            Log::open(disk, LOG_OPTIONS, identity, |index, bytes| match Record::read(bytes) {
-                Ok(record) => recovered.records.push((index.get(), record)),
-                Err(error) => damaged = Some(format!("record {index}: {error}")),
-            })
-            .map_err(|error| error.to_string())?;
+        let unseen = self.unseen.clone();
+        let take = |index: antecede_storage::LogIndex, bytes: &[u8]| match Record::read(bytes) {
+            Ok(mut record) => {
+                unseen.iter().for_each(|unseen| unseen.change(index.get(), &mut record));
+                recovered.records.push((index.get(), record));
+            }
+            Err(error) => damaged = Some(format!("record {index}: {error}")),
+        };
+        let opened = Log::open(disk, LOG_OPTIONS, identity, take);
+        let (log, _) = opened.map_err(|error| error.to_string())?;
         match damaged {
             Some(damage) => Err(damage),
             None => Ok(NodeLog { log, ..closed(self.durability) }),
@@ -363,7 +406,7 @@ impl Node {
         damaged.map_or(Ok(writes), Err)
     }
 
-    fn log_identity(&self) -> Identity {
+    pub(crate) fn log_identity(&self) -> Identity {
         Identity { deployment: *b"simulated deploy", node: self.id.to_bits() }
     }
 
@@ -389,8 +432,9 @@ impl Node {
         self.checkpoints = self.checkpoints.crash(seed);
         self.batch = None;
         self.whole = std::mem::take(&mut self.log.whole);
-        self.log = closed(self.durability);
-        self.shards.clear();
+        let synced_to = self.log.persisted().synced_to.0;
+        self.ended = Ended { synced_to, proves: self.log.proves };
+        self.close();
         self.connections.clear();
         self.wakes.clear();
         self.out = Outputs::default();
@@ -399,6 +443,12 @@ impl Node {
         self.trigger = None;
         self.leave = None;
         self.inbox.clear();
+    }
+
+    /// Forgets what the log and the replicas held in memory.
+    pub(crate) fn close(&mut self) {
+        self.log = closed(self.durability);
+        self.shards.clear();
     }
 
     /// Gives its disk room, or takes it.
@@ -411,6 +461,11 @@ impl Node {
     #[must_use]
     pub const fn forgets(&self) -> bool {
         self.options.away_bytes_min.is_some()
+    }
+
+    /// Whether a deliberate bug is switched on.
+    pub(crate) fn is_mutated(&self, mutation: Mutation) -> bool {
+        self.options.mutations.has(mutation)
     }
 
     /// The secret that orders its keys.
@@ -529,7 +584,11 @@ impl Node {
 }
 
 /// Gives replicas what a log says of them.
-fn read_back(replicas: &mut [Option<Shard>], records: &[(u64, Record)]) -> Result<(), String> {
+fn read_back(
+    replicas: &mut [Option<Shard>],
+    records: &[(u64, Record)],
+    end: u64,
+) -> Result<(), String> {
     for (index, record) in records {
         if let Some(shard) = record.shard()
             && let Some(replica) = &mut replicas[usize::from(shard.0)]
@@ -537,7 +596,8 @@ fn read_back(replicas: &mut [Option<Shard>], records: &[(u64, Record)]) -> Resul
             replica.recover(LogIndex(*index), record.clone());
         }
     }
-    let ended = replicas.iter_mut().flatten().try_for_each(Shard::end_recovery);
+    let mut replicas = replicas.iter_mut().flatten();
+    let ended = replicas.try_for_each(|replica| replica.end_recovery(LogIndex(end)));
     ended.map_err(|error| error.to_string())
 }
 
@@ -545,5 +605,6 @@ fn read_back(replicas: &mut [Option<Shard>], records: &[(u64, Record)]) -> Resul
 fn closed(durability: Durability) -> NodeLog {
     let log = Log::memory(LOG_OPTIONS);
     let (scratch, fresh, whole, room) = (Vec::new(), Vec::new(), Vec::new(), Room::Ample);
-    NodeLog { log, durability, scratch, room, held_up_by: None, fresh, whole }
+    let (held_up_by, claims, proves) = (None, 0, 0);
+    NodeLog { log, durability, scratch, room, held_up_by, fresh, whole, claims, proves }
 }

@@ -267,6 +267,7 @@ impl Plan {
         plan.draw_disks();
         plan.draw_ids();
         plan.draw_lines();
+        plan.draw_rot(control);
         plan.draw_drains(control == Control::Moves);
         plan.draw_members(Members::Drawn);
         plan.draw_outbox();
@@ -286,7 +287,7 @@ impl Plan {
         let mut chance = Chance::new(self.seed, streams::CONTROL);
         let is_drawn = chance.per_mille(500);
         let is_wanted = match control {
-            Control::Drawn => is_drawn,
+            Control::Drawn => is_drawn || self.profile == Profile::Rot,
             Control::Fixed => false,
             Control::Managed | Control::Leases | Control::Moves => true,
         };
@@ -364,6 +365,20 @@ impl Plan {
         let mut chance = Chance::new(self.seed, streams::LINES);
         if self.shape.is_managed && chance.per_mille(300) {
             self.faults.extend(faults::draw_lines(&mut chance, self));
+            self.faults.sort_by_key(|fault| fault.at);
+        }
+    }
+
+    /// Draws bits that change on disks, for some seeds with managers, from a stream of their own:
+    /// only there others give back what a disk has lost.
+    fn draw_rot(&mut self, control: Control) {
+        let mut chance = Chance::new(self.seed, streams::ROT);
+        let is_sought = self.profile == Profile::Rot;
+        let seeks_leases = matches!(control, Control::Leases | Control::Moves);
+        let is_drawn = chance.per_mille(200) && !seeks_leases;
+        if self.shape.is_managed && (is_sought || is_drawn) {
+            let count = if is_sought { chance.between(6, 14) } else { chance.between(1, 3) };
+            self.faults.extend(faults::draw_rot(&mut chance, self, count));
             self.faults.sort_by_key(|fault| fault.at);
         }
     }
@@ -563,6 +578,10 @@ pub mod streams {
     pub const LAPSES: u64 = 22;
     /// Who hears late of new members.
     pub const GROWTH_AT_WORK: u64 = 21;
+    /// Bits that change on disks.
+    pub const ROT: u64 = 26;
+    /// Which bits, and what people do then.
+    pub const ROT_AT_WORK: u64 = 27;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
     /// What the first client draws for its request ids; each has its own.

@@ -45,6 +45,8 @@ pub enum Profile {
     WeakerFsync,
     /// Clients that send again, under request ids, what they have no answer to.
     Retries,
+    /// Disks on which bits change.
+    Rot,
 }
 
 /// Which faults are drawn how often.
@@ -89,6 +91,7 @@ impl Profile {
         Self::BackPressure,
         Self::WeakerFsync,
         Self::Retries,
+        Self::Rot,
     ];
 
     /// How it is called on the command line.
@@ -110,6 +113,7 @@ impl Profile {
             Self::BackPressure => "back-pressure",
             Self::WeakerFsync => "weaker-fsync",
             Self::Retries => "retries",
+            Self::Rot => "rot",
         }
     }
 
@@ -124,13 +128,15 @@ impl Profile {
         if chance.per_mille(500) {
             return Self::Mixed;
         }
-        let [others @ .., weaker_fsync, retries] = Self::ALL else { return Self::Mixed };
+        let [others @ .., weaker_fsync, retries, rot] = Self::ALL else { return Self::Mixed };
         let drawn = chance.pick(others);
         // Drawn apart: so most seeds go on meaning what they meant before there were these.
         if chance.per_mille(100) {
             *weaker_fsync
         } else if chance.per_mille(100) {
             *retries
+        } else if chance.per_mille(60) {
+            *rot
         } else {
             drawn
         }
@@ -151,6 +157,7 @@ impl Profile {
         };
         match self {
             Self::Mixed => usual,
+            Self::Rot => Bias { crash: 6, cut: 2, slow: 2, ..usual },
             Self::GcRace => Bias { crash: 1, cut: 1, slow: 4, ..usual },
             Self::Ticks => Bias { crash: 6, cut: 1, slow: 2, clock: 3, ..usual },
             Self::TailDeath => Bias {
@@ -207,6 +214,10 @@ impl Profile {
                 plan.workload.batch_per_mille = 60;
             }
             Self::Pipelines => seek_pipelines(plan),
+            Self::Rot => {
+                long_chains(plan);
+                plan.workload.delete_per_mille = 100;
+            }
             Self::OutOfOrder => {
                 at_least_three_datacenters(plan);
                 workload_of_hot_keys(plan);
@@ -253,6 +264,7 @@ impl Profile {
             | Self::FastRestart
             | Self::DirtyReplies
             | Self::Retries
+            | Self::Rot
             | Self::Pipelines
             | Self::Sessions
             | Self::LogicalTime

@@ -229,13 +229,18 @@ impl World {
         // Who serves no more may have taken back what others commit in the epoch before.
         let serving = self.configuration.chain(id.datacenter, shard);
         let chain = node.configuration.chain(id.datacenter, shard);
-        let chain: Vec<NodeId> =
-            chain.iter().copied().filter(|member| serving.contains(member)).collect();
         let tail = node.shards.get(usize::from(shard.0)).and_then(Option::as_ref);
         let knows_run_of = |replica: NodeId| {
             let present = self.nodes[self.place_of(replica)].boot;
             replica == id || tail.and_then(|tail| tail.known_boot(replica)) == Some(present)
         };
+        // What a run has said counts, although its disk was lost since.
+        let has_lost = |replica: NodeId| {
+            let replica = &self.nodes[self.place_of(replica)];
+            replica.may_lack_in == Some(replica.boot) && !knows_run_of(replica.id)
+        };
+        let is_judged = |member: &NodeId| serving.contains(member) && !has_lost(*member);
+        let chain: Vec<NodeId> = chain.iter().copied().filter(is_judged).collect();
         let result = durable::at_commit(&self.ledger, &chain, shard, &stored, knows_run_of);
         self.hold(result);
         match self.ledger.commit(id, shard, stored) {

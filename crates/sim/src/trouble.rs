@@ -30,6 +30,7 @@ impl World {
                     self.crash(place, true, fault.lasts);
                 }
             }
+            FaultKind::Rot { node, is_power_loss } => self.rot(node, is_power_loss, fault.lasts),
             FaultKind::Reset { from, to } => {
                 if from != to {
                     self.network.reset(from, to);
@@ -81,6 +82,7 @@ impl World {
             | FaultKind::SlowPair { .. } => self.switch(kind, false),
             FaultKind::Crash { .. }
             | FaultKind::Blackout { .. }
+            | FaultKind::Rot { .. }
             | FaultKind::Reset { .. }
             | FaultKind::ClockJump { .. }
             | FaultKind::NewManager { .. }
@@ -141,6 +143,7 @@ impl World {
             }
             FaultKind::Crash { .. }
             | FaultKind::Blackout { .. }
+            | FaultKind::Rot { .. }
             | FaultKind::Reset { .. }
             | FaultKind::ClockJump { .. }
             | FaultKind::NewManager { .. }
@@ -245,7 +248,8 @@ impl World {
     /// Whether every chain has another serving replica that runs: what only this one has would be
     /// gone for ever.
     fn may_lose(&self, node: NodeId) -> bool {
-        let is_lost = |other: &NodeId| self.nodes[self.place_of(*other)].is_removed;
+        let is_lost =
+            |other: &NodeId| self.nodes[self.place_of(*other)].is_removed || !self.is_whole(*other);
         let Some(part) = self.configuration.datacenter(node.datacenter) else { return false };
         part.chains.iter().all(|chain| {
             let is_other = |other: &&NodeId| **other != node && !is_lost(other);

@@ -184,6 +184,18 @@ pub struct Tally {
     pub given_up: u64,
     /// Datacenters that have lapsed and come back.
     pub returned: u64,
+    /// Bits that changed on disks.
+    pub rotten: u64,
+    /// Starts that were refused for it.
+    pub refused: u64,
+    /// Starts that took the damage for a torn end.
+    pub torn: u64,
+    /// Of these, such that cut off what had been synced.
+    pub cut_short: u64,
+    /// Folders that were set aside for it.
+    pub set_aside: u64,
+    /// Folders that were put back as they had been, since others did not have all of it.
+    pub restored: u64,
     /// Whether some register could not be decided.
     pub undecided: u64,
 }
@@ -207,6 +219,8 @@ pub struct World {
     pub(crate) checkpoint_chance: Chance,
     /// For what is forgotten, and how long loads take.
     pub(crate) memory_chance: Chance,
+    /// For which bits change, and how long people take.
+    pub(crate) rot_chance: Chance,
     pub(crate) failure: Option<Failure>,
     pub(crate) configuration: Arc<Configuration>,
     /// Who decides, in each datacenter; none where the configuration is fixed.
@@ -296,6 +310,7 @@ impl World {
             chance,
             checkpoint_chance: Chance::new(plan.seed, streams::CHECKPOINTS_AT_WORK),
             memory_chance: Chance::new(plan.seed, streams::MEMORY_AT_WORK),
+            rot_chance: Chance::new(plan.seed, streams::ROT_AT_WORK),
             failure: None,
             configuration,
             control: BTreeMap::new(),
@@ -585,10 +600,11 @@ impl World {
 
     /// Starts a node, unless it runs or is gone.
     pub(crate) fn start(&mut self, number: usize) {
-        let node = &mut self.nodes[number];
-        if node.is_up || node.is_removed {
+        let node = &self.nodes[number];
+        if node.is_up || node.is_removed || !self.may_start(number) {
             return;
         }
+        let node = &mut self.nodes[number];
         if self.control.is_empty() {
             node.configuration = Arc::clone(&self.configuration);
         } else {
@@ -599,11 +615,12 @@ impl World {
         let id = node.id;
         let recovered = match node.start(self.now) {
             Ok(recovered) => recovered,
-            Err(why) => {
-                let what = format!("{id} cannot read its log back: {why}");
-                return self.fail(Failure::new("durable", what));
-            }
+            Err(why) => return self.refused(number, &why),
         };
+        if !self.may_go_on(number, &recovered) {
+            return self.start(number);
+        }
+        let node = &self.nodes[number];
         let boot = node.boot;
         let persisted = node.log.persisted();
         self.ledger.begin_again(id);

@@ -344,17 +344,22 @@ impl Shard {
         found == wanted
     }
 
-    /// The log was read back to its end.
+    /// The log was read back to its end, which is this record of the node's log.
     ///
     /// # Errors
     /// [`RecoveryError`] when the log and the checkpoint do not belong together: the replica must
     /// not be started.
-    pub fn end_recovery(&mut self) -> Result<(), RecoveryError> {
+    pub fn end_recovery(&mut self, end: LogIndex) -> Result<(), RecoveryError> {
         self.take_held();
         if let Some(misfit) = self.checkpoints.misfit {
             return Err(misfit);
         }
         if let Some(Noted { meta, .. }) = &self.checkpoints.taken {
+            // Numbers would be given again that the checkpoint takes for its own.
+            if end < meta.log_to {
+                let (shard, noted) = (self.shard, meta.log_to);
+                return Err(RecoveryError::Behind { shard, end, noted });
+            }
             let contained = meta.floors.highest();
             let (shard, end) = (self.shard, self.window.end());
             if end < contained {

@@ -13,8 +13,8 @@
 //! A node that shall hold nothing does not begin to copy while another one may.
 //!
 //! A node that leaves has said that it is about to stop, and that it answers nobody any more. A
-//! serving or syncing replica of it goes offline as if it had expired, but the last one that could
-//! serve stays; it begins nothing.
+//! serving or syncing replica of it goes offline as if it had expired, but one stays where no other
+//! serving one is known to live; it begins nothing.
 //!
 //! A node that is short of disk is marked so. Its replicas then step aside where another one that
 //! serves does not yield (`Datacenter::is_aside`): they still count in commits, but answer nobody. Once
@@ -547,9 +547,12 @@ impl Step<'_> {
         let is_wanting = |node: &NodeId| is_misfit(node) || self.emptied.contains(node);
         let leaves = |node: &NodeId| self.facts.leaving.contains(node);
         let has_all = |node: &NodeId| !self.facts.has_expired(*node) && !is_wanting(node);
-        // Where all that have everything leave, one of them stays in the chain to the end.
-        let stays = next.serving.iter().rev().copied().find(|node| has_all(node));
-        let stays = stays.filter(|_| next.serving.iter().filter(|node| has_all(node)).all(leaves));
+        // One that has everything stays in the chain to the end, unless another one is known to be
+        // there: what is not known of may come back with an empty log.
+        let remains = |node: &NodeId| has_all(node) && !leaves(node) && self.facts.is_alive(*node);
+        let is_last = !next.serving.iter().any(remains);
+        let mut latest = next.serving.iter().rev().copied();
+        let stays = latest.find(|node| is_last && has_all(node) && leaves(node));
         let is_leaving = |node: &NodeId| leaves(node) && stays != Some(*node);
         let is_gone = |node: &NodeId| self.facts.has_expired(*node) || is_leaving(node);
         let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);

@@ -303,6 +303,20 @@ fn one_that_could_serve_stays_although_it_leaves() {
 }
 
 #[test]
+fn one_that_leaves_stays_while_nothing_is_known_of_the_others() {
+    let old = with(&[1, 2], &[(3, Waiting::Offline)]);
+    let known = leaving(&old, [alive(1), UNKNOWN, alive(1)], &[1]);
+    let (next, _) = decided(&old, &known);
+    assert!(is(&next, &[1, 2], &[(3, Waiting::Syncing)]), "it may have an empty log: {next:?}");
+    let known = Facts { emptied: BTreeSet::from([node(2)]), ..known };
+    let back = Facts { nodes: facts(&old, [alive(1), alive(2), alive(1)]).nodes, ..known };
+    let (next, _) = decided(&old, &back);
+    assert!(is(&next, &[1], &[(2, Waiting::Offline), (3, Waiting::Offline)]), "{next:?}");
+    let (next, _) = decided(&old, &leaving(&old, [alive(1); 3], &[1]));
+    assert!(is(&next, &[2], &[(1, Waiting::Offline), (3, Waiting::Offline)]), "{next:?}");
+}
+
+#[test]
 fn dark_chain_does_not_begin_with_a_node_that_leaves() {
     let waiting = [(1, Waiting::LastServing), (2, Waiting::LastServing), (3, Waiting::Offline)];
     let old = without(&[3], &[], &waiting);

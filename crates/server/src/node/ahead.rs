@@ -23,6 +23,18 @@ pub(super) struct Ahead<'a> {
     waiting: VecDeque<Waiting>,
     /// The largest time that was promised to be passed by no stamp before it is in the log.
     floor: Timestamp,
+    /// Whether any record was about a shard.
+    is_about_shards: bool,
+}
+
+/// What a log said, apart from what the replicas took of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Told {
+    /// The largest time that was promised to be passed by no stamp before it is in the log.
+    pub(super) floor: Timestamp,
+    /// Whether it held anything of any shard. Where it does not, the node may have been started
+    /// before with the same empty folder, and have written down no more than how late it was.
+    pub(super) is_about_shards: bool,
 }
 
 struct Waiting {
@@ -36,7 +48,12 @@ struct Waiting {
 
 impl<'a> Ahead<'a> {
     pub(super) fn new(replicas: &'a mut [Option<Shard>]) -> Self {
-        Self { replicas, waiting: VecDeque::with_capacity(RECORDS + 1), floor: Timestamp::ZERO }
+        Self {
+            replicas,
+            waiting: VecDeque::with_capacity(RECORDS + 1),
+            floor: Timestamp::ZERO,
+            is_about_shards: false,
+        }
     }
 
     /// Takes the next record of the log.
@@ -50,6 +67,7 @@ impl<'a> Ahead<'a> {
             return Ok(());
         }
         let Some(shard) = record.shard() else { return Ok(()) };
+        self.is_about_shards = true;
         let place = usize::from(shard.0);
         let Some(Some(replica)) = self.replicas.get(place) else { return Ok(()) };
         let hash = replica.foresee(&record);
@@ -65,12 +83,12 @@ impl<'a> Ahead<'a> {
         Ok(())
     }
 
-    /// Gives back what still waits; tells the largest time that was promised.
-    pub(super) fn finish(mut self) -> Timestamp {
+    /// Gives back what still waits; tells what the log said besides.
+    pub(super) fn finish(mut self) -> Told {
         while !self.waiting.is_empty() {
             self.give_first();
         }
-        self.floor
+        Told { floor: self.floor, is_about_shards: self.is_about_shards }
     }
 
     fn give_first(&mut self) {
@@ -145,6 +163,17 @@ mod tests {
     }
 
     #[test]
+    fn a_log_that_says_only_how_late_it_was_holds_nothing() {
+        let mut replicas = [Some(replica())];
+        let mut ahead = Ahead::new(&mut replicas);
+        let floor = Timestamp::from_millis(9);
+        let mut bytes = Vec::new();
+        Record::write_ceiling(&mut bytes, floor);
+        ahead.read(LogIndex::new(1), &bytes).unwrap();
+        assert_eq!(ahead.finish(), Told { floor, is_about_shards: false });
+    }
+
+    #[test]
     fn all_records_reach_their_replicas_in_order_and_what_is_damaged_is_told() {
         let mut replicas = [Some(replica())];
         let mut ahead = Ahead::new(&mut replicas);
@@ -153,13 +182,13 @@ mod tests {
             ahead.read(LogIndex::new(number), &tick(number)).unwrap();
         }
         assert!(ahead.read(LogIndex::new(count + 1), b"\xff").is_err());
-        assert_eq!(ahead.finish(), Timestamp::ZERO);
+        assert_eq!(ahead.finish(), Told { floor: Timestamp::ZERO, is_about_shards: true });
         let [Some(replica)] = &mut replicas else { unreachable!() };
         assert_eq!(
             replica.end(),
             Position(count),
             "an entry that is not the next one is not taken"
         );
-        assert_eq!(replica.end_recovery(), Ok(()));
+        assert_eq!(replica.end_recovery(antecede_model::ids::LogIndex(count)), Ok(()));
     }
 }

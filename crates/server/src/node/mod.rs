@@ -142,7 +142,7 @@ pub(crate) struct Node {
     pub(crate) current: Current,
     pub(crate) control: Control,
     hlc_floor: Timestamp,
-    /// Whether this run began with an empty log.
+    /// Whether this run began with nothing of any shard.
     pub(crate) has_begun_empty: bool,
     replicas: Box<[Option<Mutex<Replica>>]>,
     pub(crate) log: NodeLog,

@@ -210,7 +210,7 @@ struct Recovered {
     checkpoints: Option<RealCheckpoints<RealDisk>>,
     replicas: Vec<Option<Shard>>,
     floor: Timestamp,
-    /// Whether there was no record at all.
+    /// Whether nothing was there of any shard.
     is_empty: bool,
 }
 
@@ -378,6 +378,9 @@ fn recover(
     let limit = config.limits.memory_bytes_max;
     let (checkpoints, loaded) = load(folder, identity, limit, &mut replicas)?;
     tell_loading(config.node, loaded, began);
+    let found = checkpoints.shards();
+    let has_checkpoints =
+        !found.map_err(|source| StartError::Checkpoint { shard: ShardId(0), source })?.is_empty();
     let mut wrong = None;
     let began = clock::steady();
     let mut ahead = Ahead::new(&mut replicas);
@@ -386,16 +389,18 @@ fn recover(
             wrong.get_or_insert(StartError::Record { index, source });
         }
     })?;
-    let floor = ahead.finish();
+    let told = ahead.finish();
     if let Some(error) = wrong {
         return Err(error);
     }
+    let end = antecede_model::ids::LogIndex(report.recovered_to.get());
     for replica in replicas.iter_mut().flatten() {
-        let ended = replica.end_recovery();
+        let ended = replica.end_recovery(end);
         ended.map_err(|source| StartError::Recovery { folder: folder.clone(), source })?;
     }
     tell_recovery(config.node, &report, clock::steady().0.saturating_sub(began.0));
-    let (is_empty, bytes) = (report.records == 0 && loaded == 0, report.bytes);
+    let is_empty = !told.is_about_shards && !has_checkpoints;
+    let (floor, bytes) = (told.floor, report.bytes);
     Ok(Recovered { log, bytes, checkpoints: Some(checkpoints), replicas, floor, is_empty })
 }
 

@@ -212,6 +212,20 @@ impl SimulatedCheckpoints {
         true
     }
 
+    /// Changes one bit of what is said of a shard as a whole; `false` if there is no such shard.
+    pub fn flip_meta_bit(&self, shard: ShardId, bit: usize) -> bool {
+        let mut state = self.state.lock();
+        let row = state.shards.get_mut(&shard).map(|shard| &mut shard.row);
+        let Some(row) = row.filter(|row| !row.is_empty()) else {
+            return false;
+        };
+        let bit = bit % (row.len() * 8);
+        if let Some(byte) = row.get_mut(bit / 8) {
+            *byte ^= 1 << (bit % 8);
+        }
+        true
+    }
+
     /// Loses a record, as damage in a page of keys does; `false` if there is no such record.
     pub fn lose(&self, shard: ShardId, key: &[u8]) -> bool {
         let mut state = self.state.lock();

@@ -380,6 +380,9 @@ impl SimulatedDisk {
         for sectors in [&mut content.sectors, &mut content.sectors_durable] {
             sectors.entry(sector).or_insert([0; SECTOR])[at] ^= 1 << (bit % 8);
         }
+        for version in content.unsynced.get_mut(&sector).into_iter().flatten() {
+            version[at] ^= 1 << (bit % 8); // Else the next sync would change it back.
+        }
         Ok(())
     }
 

@@ -88,6 +88,35 @@ fn damage_to_the_last_record_is_refused_after_a_clean_end() {
 }
 
 #[test]
+fn a_bit_that_changes_before_its_sector_is_synced_stays_changed() {
+    let disk = SimulatedDisk::new();
+    let file = disk.create("file").unwrap();
+    disk.write_at(&file, 0, &[0; 4]).unwrap();
+    disk.flip_bit("file", 2, 0).unwrap();
+    disk.sync(&file).unwrap();
+    disk.sync_dir().unwrap();
+    let after = disk.crash(1);
+    let mut bytes = [9; 4];
+    after.read_at(&after.open("file").unwrap(), 0, &mut bytes).unwrap();
+    assert_eq!(bytes, [0, 0, 1, 0]);
+}
+
+#[test]
+fn damage_to_the_last_batch_looks_like_a_torn_end_until_the_next_start() {
+    let disk = SimulatedDisk::new();
+    drop(synced_one_by_one(&disk, 3));
+    let disk = disk.crash(1); // It was synced, so nothing of it is lost by that.
+    let damaged = disk.reopen();
+    damaged.flip_bit(FIRST_SEGMENT, offset_of(2) + 30, 1).unwrap();
+    let (_, records, report) = open(damaged);
+    assert_eq!((report.recovered_to, records.len()), (LogIndex::new(2), 2));
+    drop(open(disk.clone()));
+    let disk = disk.reopen();
+    disk.flip_bit(FIRST_SEGMENT, offset_of(2) + 30, 1).unwrap();
+    assert!(matches!(try_open(disk).unwrap_err(), OpenError::CorruptMiddle { .. }));
+}
+
+#[test]
 fn a_missing_segment_is_refused() {
     let disk = SimulatedDisk::new();
     drop(synced_one_by_one(&disk, 60));

@@ -245,7 +245,8 @@ impl Run {
                 replica.recover(index, Record::read(record).unwrap());
             }
         }
-        assert_eq!(replica.end_recovery(), Ok(()));
+        let end = LogIndex(node.disk.records.len() as u64);
+        assert_eq!(replica.end_recovery(end), Ok(()));
         replica
     }
 
@@ -357,11 +358,12 @@ fn a_log_that_does_not_belong_to_a_checkpoint_is_refused() {
     let new = || Shard::new(SHARD, run.node, Arc::clone(&configuration), options);
     let log = run.deployment.nodes[&run.node].disk.records.clone();
     let read = |replica: &mut Shard, places: std::ops::Range<usize>| {
+        let end = LogIndex(places.end as u64);
         for place in places {
             let record = Record::read(&log[place]).unwrap();
             replica.recover(LogIndex(place as u64 + 1), record);
         }
-        replica.end_recovery()
+        replica.end_recovery(end)
     };
 
     let mut without = new();
@@ -380,6 +382,13 @@ fn a_log_that_does_not_belong_to_a_checkpoint_is_refused() {
     let found = read(&mut short, 0..log.len());
     let is_short = matches!(found, Err(RecoveryError::Short { contained: Position(1_000), .. }));
     assert!(is_short, "{found:?}");
+
+    let noted = meta.log_to;
+    let mut behind = new();
+    behind.recover_checkpoint(meta.clone());
+    let found = read(&mut behind, 0..usize::try_from(noted.0).unwrap() - 1);
+    let end = LogIndex(noted.0 - 1);
+    assert_eq!(found, Err(RecoveryError::Behind { shard: SHARD, end, noted }));
 
     let mut start = meta.start.clone();
     start.last.as_mut().unwrap().checksum ^= 1;
@@ -413,8 +422,9 @@ fn a_log_that_was_cut_within_copied_history_goes_on_behind_the_base() {
 
     let mut replica = Shard::new(SHARD, run.node, configuration, options);
     let base = meta.start.position();
+    let end = meta.log_to;
     replica.recover_checkpoint(CheckpointMeta { window_from: Position(0), ..meta });
     replica.recover(LogIndex(1), Record::History { shard: SHARD, entry });
-    assert_eq!(replica.end_recovery(), Ok(()));
+    assert_eq!(replica.end_recovery(end), Ok(()));
     assert_eq!(replica.end(), base);
 }

@@ -194,8 +194,9 @@ impl Deployment {
         let here = self.here(node);
         let mut out = Outputs::default();
         let state = self.nodes.get_mut(&node).unwrap();
+        let end = LogIndex(state.disk.records.len() as u64);
         for shard in state.shards.values_mut() {
-            shard.end_recovery().unwrap();
+            shard.end_recovery(end).unwrap();
             shard.start(&here, &mut state.disk, &mut out);
         }
         self.take(node, out);

@@ -17,7 +17,7 @@ use std::{
 use antecede_model::{
     clock::{Now, Steady, Timestamp, Wall},
     configuration::{Chain, Configuration, Datacenter, Waiting},
-    ids::{Boot, DatacenterId, DeploymentId, Epoch, NodeId, ShardId},
+    ids::{Boot, DatacenterId, DeploymentId, Epoch, LogIndex, NodeId, ShardId},
     key::ShardCount,
     membership::{Member, Membership},
 };
@@ -246,13 +246,15 @@ impl Deployment {
         let make = |shard| (shard, Shard::new(shard, node, Arc::clone(&configuration), options));
         let mut shards: BTreeMap<ShardId, Shard> =
             configuration.shards_of(node).map(make).collect();
-        for (index, shard, record) in state.disk.records() {
+        let records = state.disk.records();
+        let end = records.last().map_or(LogIndex(0), |(index, ..)| *index);
+        for (index, shard, record) in records {
             shards.get_mut(&shard).unwrap().recover(index, record);
         }
         let here = self.here(node);
         for (shard, mut machine) in shards {
             let mut out = Outputs::default();
-            machine.end_recovery().expect("nothing of these logs is damaged");
+            machine.end_recovery(end).expect("nothing of these logs is damaged");
             machine.start(&here, &mut self.node(node).disk, &mut out);
             self.node(node).shards.insert(shard, machine);
             self.take(node, Some(shard), out);

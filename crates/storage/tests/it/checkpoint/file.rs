@@ -95,6 +95,19 @@ fn a_lost_record_is_noticed_when_the_shard_is_scanned() {
 }
 
 #[test]
+fn what_is_said_of_a_shard_as_a_whole_is_not_taken_damaged() {
+    let store = SimulatedCheckpoints::new();
+    assert!(!store.flip_meta_bit(ShardId(3), 5), "there is nothing yet");
+    store.write(&apply(&mut Model::new(), &[put(3, "a", "1")])).unwrap();
+    for bit in 0..300 {
+        let damaged = store.crash(0);
+        assert!(damaged.flip_meta_bit(ShardId(3), bit));
+        let error = damaged.meta(ShardId(3)).unwrap_err();
+        assert!(matches!(error, CheckpointError::CorruptMeta { .. }), "bit {bit}: {error}");
+    }
+}
+
+#[test]
 fn a_record_of_another_time_is_noticed_when_the_shard_is_scanned() {
     let folder = three_records();
     let old = {
