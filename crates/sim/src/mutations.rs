@@ -1,7 +1,8 @@
 //! Lists the deliberate protocol bugs, each with the kind of trouble that must catch it.
 //!
 //! A simulator that has never failed is not trusted: with each bug switched on some seed of the
-//! scenario must fail, and the same seeds must pass without it.
+//! scenario must fail, and the same seeds must pass without it. What hardly any seed shows is caught
+//! by a story of the protocol's tests alone.
 
 use antecede_protocol::mutation::{Mutation, Mutations};
 
@@ -83,15 +84,6 @@ pub const TABLE: &[Row] = &[
     managed("rejoin-with-uncommitted", Mutation::RejoinWithUncommitted, Profile::TailDeath),
     managed("copy-without-applied-sets", Mutation::CopyWithoutAppliedSets, Profile::TailDeath),
     managed("copy-without-history", Mutation::CopyWithoutHistory, Profile::ChainReplaced),
-    // One of some hundred seeds shows it.
-    Row {
-        checkpoints: "off",
-        memory: "off",
-        members: "off",
-        first: 400,
-        seeds: 100,
-        ..managed("vouch-out-of-order", Mutation::VouchOutOfOrder, Profile::Pipelines)
-    },
     leases("vouch-without-waiting", Mutation::VouchWithoutWaiting),
     managed("serve-half-copied", Mutation::ServeHalfCopied, Profile::TailDeath),
     leases("answer-aside", Mutation::AnswerAside),
@@ -124,7 +116,8 @@ pub const TABLE: &[Row] = &[
     Row {
         members: "grown",
         profile: Profile::OutOfOrder,
-        seeds: 300,
+        first: 500,
+        seeds: 100,
         ..with_members("trim-without-lease", Mutation::TrimWithoutLease)
     },
     with_members("write-while-leaving", Mutation::WriteWhileLeaving),

@@ -63,6 +63,7 @@ stories! {
         tail_persists_first
         tail_waits_for_what_it_has_shown
         tail_waits_for_whom_it_vouches_for
+        what_was_taken_alone_commits_alone
         vouched_run_ends_and_the_next_has_half_a_copy
         write_and_commit
     }
@@ -215,6 +216,7 @@ mod mutations {
         (Mutation::CopyWithoutHistory, "chain/copy_under_writes"),
         (Mutation::ServeHalfCopied, "chain/copy_goes_on_after_a_restart"),
         (Mutation::VouchWithoutWaiting, "chain/tail_waits_for_whom_it_vouches_for"),
+        (Mutation::VouchOutOfOrder, "chain/what_was_taken_alone_commits_alone"),
         (Mutation::LoseDependenciesOnResend, "geo/receiver_resumes_at_the_watermark"),
         (Mutation::IgnorePrevious, "geo/gap_is_sent_again"),
         (Mutation::TailClockAsTick, "geo/cut_covers_only_what_is_committed"),
