@@ -3,6 +3,8 @@
 //! Ensures: the process is ended by its id and waited for when this goes out of scope, however the
 //! test ends; what it printed is shown if the test failed.
 
+use std::collections::BTreeMap;
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::PathBuf;
@@ -231,6 +233,25 @@ impl Process {
         let ticks: u64 = ticks.map(|tick| tick.expect("ticks are numbers")).sum();
         let per_second = rustix::param::clock_ticks_per_second().max(1);
         Duration::from_nanos(ticks * (1_000_000_000 / per_second))
+    }
+
+    /// How often each of its threads has gone to sleep, and so was woken.
+    ///
+    /// # Panics
+    /// If it has ended.
+    #[must_use]
+    pub fn sleeps(&self) -> BTreeMap<OsString, u64> {
+        let folder = format!("/proc/{}/task", self.id());
+        let entries = fs::read_dir(&folder);
+        let entries = entries.unwrap_or_else(|error| panic!("cannot list {folder}: {error}"));
+        let of_thread = |entry: std::io::Result<fs::DirEntry>| {
+            let entry = entry.ok()?;
+            // A thread that has ended since says nothing.
+            let text = fs::read_to_string(entry.path().join("status")).ok()?;
+            let count = text.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:"));
+            Some((entry.file_name(), count?.trim().parse().ok()?))
+        };
+        entries.filter_map(of_thread).collect()
     }
 
     fn proc_file(&self, name: &str) -> String {
