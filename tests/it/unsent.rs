@@ -44,7 +44,9 @@ fn write_apart(nodes: &Nodes) {
     let [eu, us, ap] = [0, 1, 2].map(|place| &nodes.all[place]);
     for key in ["kept", "removed", "written since", "lasting"] {
         write(ap, &["SET", key, "of all"]);
+        // What is written over it elsewhere depends on it.
         await_value(eu, key, "of all");
+        await_value(us, key, "of all");
     }
     for other in ["eu", "us"] {
         nodes.shape("ap", other, CUT);
