@@ -223,3 +223,25 @@ fn a_peer_where_many_wait_is_sent_few_more_and_none_stands_behind_them_for_long(
     assert_eq!(blocked(&deployment), 0);
     assert_eq!(deployment.get(2, "{e}999"), value("v"));
 }
+
+#[test]
+fn a_peer_where_some_wait_gives_credit_for_as_many_as_there_is_room_for() {
+    let mut deployment = Deployment::of(3, 1, 256);
+    deployment.put(3, "{e}before", "v");
+    deployment.pass(1_000);
+    deployment.cut_off(1, 2);
+    let cause = deployment.put(1, "cause", "v");
+    deployment.pass(1_000);
+    deployment.said.clear();
+    let (count, waiting_max) = (40, 64);
+    for number in 0..count {
+        deployment.put_after(3, &format!("{{e}}{number}"), "v", &after_write(&cause));
+    }
+    deployment.pass(1_000);
+    let shard = deployment.shard_of("{e}before");
+    let credits = deployment.said.iter().filter_map(|(to, message)| {
+        let Body::Received(received) = &message.body else { return None };
+        (to.datacenter == dc(3) && message.shard == shard).then_some(received.credit)
+    });
+    assert_eq!(credits.min(), Some(waiting_max - count), "the other peer takes all");
+}
