@@ -38,12 +38,12 @@ const REPLICATE_MAX: usize = 512;
 /// Entries that are sent before anything is known to be received.
 const AT_FIRST: usize = 128;
 /// Entries that are sent all the same to a peer where so many wait that it takes no more, after
-/// `RETRY_AFTER`; twice as many each time for as long as that lasts. What waits there may wait for a
-/// datacenter that is away: what waits for nothing must not stand behind it, at whatever rate it is
-/// written.
-const TRICKLE: usize = 64;
+/// `RETRY_AFTER`; twice as many each time for as long as this shard stands still there. What waits
+/// there may wait for a datacenter that is away: what waits for nothing must not stand behind it, at
+/// whatever rate it is written.
+const TRICKLE: usize = 8;
 /// How often that doubles.
-const TRICKLE_DOUBLINGS: u32 = 7;
+const TRICKLE_DOUBLINGS: u32 = 10;
 
 /// One peer datacenter's view of this shard's entries.
 #[derive(Debug, Default)]
@@ -64,7 +64,7 @@ pub struct Outbox {
     credit: usize,
     /// How many it is sent all the same.
     trickle: usize,
-    /// How often it was sent some all the same since it took any.
+    /// How often it was sent some all the same since it took any, or applied any.
     trickled: u32,
     /// How many are sent beyond what it has received; more as it keeps up.
     in_flight_max: usize,
@@ -305,6 +305,9 @@ impl Shard {
                 continue;
             }
             outbox.trickle = 0;
+            if outbox.at_check.1 < outbox.applied_to {
+                outbox.trickled = 0;
+            }
             if outbox.is_known && outbox.credit == 0 {
                 outbox.trickle = TRICKLE << outbox.trickled.min(TRICKLE_DOUBLINGS);
                 outbox.trickled = outbox.trickled.saturating_add(1);

@@ -1,7 +1,7 @@
 //! What is said between datacenters that have much to make up for, counted message by message.
 
 use super::*;
-use crate::geo::inbox::CREDIT;
+use crate::{geo::inbox::CREDIT, message::Received};
 
 /// What a peer is sent before it tells that it takes them.
 const AT_FIRST: usize = 128;
@@ -213,15 +213,52 @@ fn a_peer_where_many_wait_is_sent_few_more_and_none_stands_behind_them_for_long(
     while deployment.get(2, "{e}free") == Response::Nil {
         deployment.pass(100);
         let rounds = (deployment.millis - heals_at) / 300 + 1;
-        let most = AT_FIRST + (64 << rounds);
+        let most = AT_FIRST + (8 << rounds);
         assert!(blocked(&deployment) <= most, "{} wait in {rounds} rounds", blocked(&deployment));
-        assert!(rounds <= 7, "what waits for nothing stands behind what waits");
+        assert!(rounds <= 9, "what waits for nothing stands behind what waits");
     }
     assert_eq!(blocked(&deployment), count);
     deployment.cut.clear();
     deployment.pass(3_000);
     assert_eq!(blocked(&deployment), 0);
     assert_eq!(deployment.get(2, "{e}999"), value("v"));
+}
+
+/// How many entries a peer is sent in six seconds in which it takes no more than it has, and applies
+/// so many of them every 300 ms.
+fn sent_without_credit(applied_each_time: usize) -> usize {
+    let mut deployment = Deployment::of(2, 1, 1);
+    deployment.cut_off(1, 2);
+    let stamps: Vec<Timestamp> = (0..1_000)
+        .map(|number| deployment.put(1, &format!("key{number}"), "v").wrote.unwrap().stamp)
+        .collect();
+    let [here, there] = [1, 2].map(|place| deployment.replica(place, "key", 0));
+    let shard = deployment.shard_of("key");
+    deployment.said.clear();
+    for round in 0..20 {
+        let (boot, replica) =
+            (deployment.nodes[&there].boot, &deployment.nodes[&there].shards[&shard]);
+        let report = Received {
+            membership: replica.configuration.membership.epoch,
+            lineage: replica.configuration.lineage(dc(1), shard),
+            received_to: stamps[AT_FIRST - 1 + entries_sent(&deployment)],
+            applied_to: stamps[applied_each_time * round],
+            above: Vec::new(),
+            credit: 0,
+        };
+        let report = replica.message(Body::Received(report));
+        deployment.deliver(there, here, boot, &report);
+        deployment.pass(300);
+    }
+    entries_sent(&deployment)
+}
+
+#[test]
+fn a_peer_that_moves_is_sent_few_more_until_it_takes_them() {
+    let to_one_that_moves = sent_without_credit(1);
+    assert!((100..=20 * 8).contains(&to_one_that_moves), "{to_one_that_moves} entries");
+    let to_one_that_stands = sent_without_credit(0);
+    assert_eq!(to_one_that_stands, 1_000 - AT_FIRST);
 }
 
 #[test]
