@@ -1,10 +1,10 @@
 //! Measures how fast a datacenter takes what another has written while they were cut off.
 //!
-//! `cargo run --release -p antecede-protocol --example catch_up_speed -- ENTRIES SHARDS SESSIONS`
-//! runs the machines of two datacenters of three nodes in one thread, without disks and sockets.
+//! `cargo run --release -p antecede-protocol --example catch_up_speed -- ENTRIES SHARDS SESSIONS NODES DATACENTERS WRITING`
+//! runs the machines of two datacenters of so many nodes in one thread, without disks and sockets.
 //! Sessions write to random keys in one datacenter, each write after the session's last one, while
 //! no message passes; then messages pass until the other datacenter has applied all. It tells the
-//! time of one core that this takes for all six nodes, and the messages that were sent.
+//! time of one core that this takes for all nodes, and the messages that were sent.
 //!
 //! Limits: nothing is encoded, a disk takes no time, time passes a millisecond with each round of
 //! messages, which stands for a hop.
@@ -34,9 +34,6 @@ use antecede_protocol::{
     message::{Body, Carried, LocalRequest, Message},
     mutation::Mutations,
 };
-
-const ORIGIN: DatacenterId = DatacenterId(1);
-const PEER: DatacenterId = DatacenterId(2);
 
 /// A log that is on disk as soon as it is asked for.
 #[derive(Default)]
@@ -91,12 +88,14 @@ struct Deployment {
 }
 
 impl Deployment {
-    fn of(shards: u32) -> Self {
+    fn of(shards: u32, nodes: u16, datacenters: u16) -> Self {
         let configuration = Arc::new(Configuration::of(&Layout {
             deployment: DeploymentId::default(),
             shard_count: ShardCount::new(shards).expect("a power of two"),
-            chain_length: 3,
-            datacenters: [ORIGIN, PEER].map(|id| (id, format!("dc{}", id.0), 3)).to_vec(),
+            chain_length: nodes,
+            datacenters: (1..=datacenters)
+                .map(|id| (DatacenterId(id), format!("dc{id}"), nodes))
+                .collect(),
         }));
         let options = ShardOptions {
             max_clock_drift: Duration::from_millis(500),
@@ -254,15 +253,16 @@ impl Deployment {
     }
 
     /// Each session writes once, after what it wrote before.
-    fn write(&mut self, sessions: u64, number: u64) {
+    fn write(&mut self, origin: DatacenterId, sessions: u64, number: u64) {
         for session in 0..sessions {
+            let name = u64::from(origin.0) << 32 | session;
             // Any good mixture does.
-            let mixed = (number * sessions + session).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            let mixed = (number * sessions + name).wrapping_mul(0x9e37_79b9_7f4a_7c15);
             let key = format!("key:{:06}", (mixed >> 20) % 20_000);
             let shard = self.configuration.shard_count.shard_of(key.as_bytes());
-            let Some(head) = self.configuration.head(ORIGIN, shard) else { continue };
+            let Some(head) = self.configuration.head(origin, shard) else { continue };
             let mut carried = Carried::default();
-            if let Some((wrote, at)) = self.wrote.get(&session) {
+            if let Some((wrote, at)) = self.wrote.get(&name) {
                 carried.time = *at;
                 carried.dependencies.exact.push(*wrote);
             }
@@ -273,17 +273,16 @@ impl Deployment {
                 reply: SetReply::Status,
             };
             let operation = ShardOperation::One(Operation { key: key.as_bytes(), action });
-            let id = RequestId { node: head, session: SessionId(session), number };
+            let id = RequestId { node: head, session: SessionId(name), number };
             let (operation, carried) = (&operation, &carried);
             let request = LocalRequest { id, operation, carried, retry: None };
             self.tell(head, shard, Input::Request(request));
         }
     }
 
-    /// How many entries of the origin the peer's replicas have committed, and how many wait.
+    /// How many entries all replicas have committed, and how many wait.
     fn taken(&self) -> (u64, usize) {
-        let peers = self.nodes.iter().filter(|(id, _)| id.datacenter == PEER);
-        let shards = peers.flat_map(|(_, node)| node.shards.values());
+        let shards = self.nodes.values().flat_map(|node| node.shards.values());
         shards.fold((0, 0), |(entries, waiting), shard| {
             (entries + shard.committed_to().0, waiting + shard.blocked_count())
         })
@@ -327,30 +326,41 @@ fn main() {
     let mut numbers = std::env::args().skip(1).map(|word| word.parse::<u64>());
     let mut number = |usual: u64| numbers.next().map_or(usual, |found| found.expect("a number"));
     let (entries, shards, sessions) = (number(200_000), number(256), number(400));
-    let mut deployment = Deployment::of(u32::try_from(shards).expect("a number of shards"));
+    let small = |number: u64| u16::try_from(number).expect("a small number");
+    let (nodes, datacenters, writing) = (small(number(3)), small(number(2)), small(number(1)));
+    let shard_count = u32::try_from(shards).expect("a number of shards");
+    let mut deployment = Deployment::of(shard_count, nodes, datacenters);
     for _ in 0..100 {
         deployment.round();
     }
     for number in 0..entries / sessions {
-        deployment.write(sessions, number);
+        for origin in 1..=writing {
+            deployment.write(DatacenterId(origin), sessions, number);
+        }
         for _ in 0..6 {
             deployment.round();
         }
     }
-    let count = (entries / sessions) * sessions;
-    assert_eq!(u64::try_from(deployment.wrote.len()), Ok(sessions), "writes were answered");
-    println!("{count} entries of {sessions} sessions in {shards} shards");
+    let written = (entries / sessions) * sessions * u64::from(writing);
+    let answered = u64::try_from(deployment.wrote.len());
+    assert_eq!(answered, Ok(sessions * u64::from(writing)), "writes were answered");
+    let (before, _) = deployment.taken();
+    let count = written * u64::from(datacenters - 1);
+    println!(
+        "{count} entries to take, of {sessions} sessions in each of {writing} datacenters, \
+         {shards} shards"
+    );
     (deployment.is_cut, deployment.sent) = (false, BTreeMap::new());
     let (began, began_at) = (now(), deployment.millis);
     let mut told = began;
     loop {
         deployment.round();
         let (taken, waiting) = deployment.taken();
-        let is_over = 3 * count <= taken;
+        let entries = (taken - before) / u64::from(nodes);
+        let is_over = count <= entries;
         if is_over || Duration::from_secs(5) < told.elapsed() {
             told = now();
             let (took, hops) = (began.elapsed(), deployment.millis - began_at);
-            let entries = taken / 3;
             println!("{took:?}, {hops} hops: {entries} taken, {waiting} wait");
         }
         if is_over {

@@ -47,10 +47,11 @@ const UNHEARD_MAX: usize = 512;
 const HEAR_WITHIN: Duration = Duration::from_millis(50);
 /// The time between two reports of what was applied.
 const TELL_EVERY: Duration = Duration::from_millis(5);
-/// The same while so many entries wait that nobody can be waiting for a report.
+/// The same while so many entries wait that nobody can be waiting for a report, and the time within
+/// which a sender hears then that more have come: what it may send on that is sent in one message.
 const TELL_EVERY_BEHIND: Duration = Duration::from_millis(100);
-/// Entries that wait, from which on the datacenter counts as behind.
-const BEHIND_MIN: usize = 64;
+/// Entries that wait, from which on a shard counts as behind; a quarter of those that may.
+const BEHIND_MIN: usize = 16;
 /// Single applied stamps that a report names at most.
 const ABOVE_MAX: usize = 256;
 /// Bodies that are asked for in one message.
@@ -179,7 +180,9 @@ impl Shard {
             self.tell_origin(here, origin, out);
             return;
         }
-        let at = after(here.now.steady, HEAR_WITHIN);
+        let within =
+            if BEHIND_MIN <= inbox.blocked.len() { TELL_EVERY_BEHIND } else { HEAR_WITHIN };
+        let at = after(here.now.steady, within);
         self.tell_origin_at(origin, at, out);
     }
 

@@ -282,3 +282,26 @@ fn a_peer_where_some_wait_gives_credit_for_as_many_as_there_is_room_for() {
     });
     assert_eq!(credits.min(), Some(waiting_max - count), "the other peer takes all");
 }
+
+#[test]
+fn a_shard_where_some_wait_reports_ten_times_a_second() {
+    let mut deployment = Deployment::of(3, 1, 256);
+    deployment.put(3, "{e}before", "v");
+    deployment.cut_off(1, 2);
+    let cause = deployment.put(1, "cause", "v");
+    for number in 0..16 {
+        deployment.put_after(3, &format!("{{e}}{number}"), "v", &after_write(&cause));
+    }
+    deployment.pass(1_000);
+    let shard = deployment.shard_of("{e}before");
+    deployment.said.clear();
+    for number in 0..40 {
+        deployment.put(3, &format!("{{e}}free{number}"), "v");
+        deployment.pass(50);
+    }
+    let to_third = deployment.said.iter().filter(|(to, _)| to.datacenter == dc(3));
+    let here = to_third.filter(|(_, message)| message.shard == shard && is_report(&message.body));
+    // The first datacenter is not cut off from the third and tells it every time.
+    let reports = here.count() - 40;
+    assert!((18..=22).contains(&reports), "{reports} reports in two seconds");
+}
