@@ -1,10 +1,10 @@
 //! Writes the reference from the code: commands, metrics, settings, and an example of a
 //! configuration; with `--check` it only tells which file is stale.
 //!
-//! The pages are made by an example program of the server crate, which is started and whose output
+//! The pages are made by an example program beside the command, which is started and whose output
 //! is taken: so this crate need not link the server, which would make every chore wait for its
-//! build, and the command that users get needs no subcommand that they never use. The gate has
-//! built that program before, with the tests.
+//! build, and the command that users get needs no subcommand that they never use. It is built as
+//! the command is, so the gate, which has built that before, waits for this program alone.
 //!
 //! Ensures: a file is written only when it differs.
 
@@ -55,9 +55,10 @@ fn page(name: &str, root: &Path) -> anyhow::Result<String> {
     let words = [
         "run",
         "--locked",
+        "--release",
         "--quiet",
         "-p",
-        "antecede-server",
+        "antecede",
         "--example",
         "reference",
         "--",

@@ -51,11 +51,26 @@ pub(crate) fn workspace() -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(text.trim_end()))
 }
 
+/// Takes out of a command's environment what `cargo run` told this process about itself.
+///
+/// Build scripts look at some of it, so a build from here would build again what was built from a
+/// shell, and the other way round.
+pub(crate) fn as_from_a_shell(command: &mut Command) -> &mut Command {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("CARGO_PKG_")
+            || name.to_string_lossy().starts_with("CARGO_MANIFEST_")
+        {
+            command.env_remove(name);
+        }
+    }
+    command
+}
+
 /// Runs a command to its end and returns what it printed; a failure names the command and its
 /// error output.
 pub(crate) fn output_of(command: &mut Command) -> anyhow::Result<String> {
     let shown = shown(command);
-    let output = command
+    let output = as_from_a_shell(command)
         .stdin(Stdio::null())
         .output()
         .with_context(|| format!("cannot start `{shown}`; is it installed?"))?;
