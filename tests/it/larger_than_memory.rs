@@ -16,8 +16,10 @@ const KEYS: usize = 4 * LIMIT_BYTES / VALUE_BYTES;
 const PIPELINE: usize = 256;
 /// Sessions that write or read at the same time.
 const SESSIONS: usize = 4;
-/// Used memory may be above the limit for a moment, while values wait for the disk.
-const USED_BYTES_MAX: usize = LIMIT_BYTES / 4 * 5;
+/// Used memory may be above the limit for a moment, while values wait for the disk: a quarter of it,
+/// from which on writes are refused, and what has been taken since it was looked at last, which is in
+/// a request, a record, the log's buffer and the window at a time.
+const USED_BYTES_MAX: usize = LIMIT_BYTES / 4 * 5 + 4 * SESSIONS * PIPELINE * VALUE_BYTES;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -92,7 +94,8 @@ fn figure(dev: &Dev, name: &str) -> usize {
 }
 
 fn assert_within_limit(dev: &Dev) {
-    assert!(figure(dev, "used_memory_peak") < USED_BYTES_MAX, "memory is kept within its limit");
+    let peak = figure(dev, "used_memory_peak");
+    assert!(peak < USED_BYTES_MAX, "memory is kept within its limit: {peak}");
     let away = figure(dev, "values_on_disk_bytes");
     assert!(KEYS * VALUE_BYTES / 2 < away, "only {away} bytes are on disk only");
     assert_eq!(figure(dev, "values_failed_to_load"), 0);

@@ -221,8 +221,6 @@ const STEPS: &[Step] = &[
             "sim",
             "--features",
             "mutations",
-            "--target-dir",
-            "target/mutations",
             "--",
             "mutations",
         ],
