@@ -10,9 +10,9 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::demo::{Place, path_text};
-use crate::patience::{eventually, within};
+use crate::patience::{Deadline, eventually, within};
 use crate::process::Start;
-use crate::{Client, Network, Process, Reply, Stage, binary, http, ports};
+use crate::{Client, Network, Process, Reply, Stage, binary, http, ports, tell};
 
 /// How long the start of all nodes may take.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
@@ -357,7 +357,16 @@ impl Node {
     pub fn await_ready(&mut self, patience: Duration) {
         let what = format!("{} is ready", self.name);
         let admin = self.place.admin.clone();
-        self.process.eventually(&what, patience, |_| http::is_ready(&admin).then_some(()));
+        let since = Deadline::after(patience);
+        let mut is_told = false;
+        self.process.eventually(&what, patience, |_| {
+            if !http::is_ready(&admin) && !is_told && patience / 8 * 7 < since.elapsed() {
+                is_told = true;
+                let status = http::ask("GET", &admin, "/v1/status", "");
+                tell(&format!("{what}: not for long: {:?}", status.map(|status| status.body)));
+            }
+            http::is_ready(&admin).then_some(())
+        });
     }
 
     /// Ends it as `kill -9` does.

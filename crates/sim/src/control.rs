@@ -124,9 +124,11 @@ impl ControlPlane {
         &self.part
     }
 
-    /// Whether a node has said in this epoch that its datacenter has done what the members ask of it.
+    /// Whether the node that decides has said in this epoch that its datacenter has done what the
+    /// members ask of it: the last one, so never the one that other datacenters hear from.
     pub(crate) fn has_done(&self, epoch: Epoch) -> bool {
-        self.heard.values().any(|heard| heard.beat.epoch == epoch && heard.beat.has_done)
+        let mut latest = self.heard.values().rev().map(|heard| &heard.beat);
+        latest.find(|beat| beat.epoch == epoch).is_some_and(|beat| beat.has_done)
     }
 
     /// What the register holds, and what it may hold soon.

@@ -258,7 +258,14 @@ impl CutKeeper {
         let part = NodePart {
             shards: runs(watermarks.iter().map(|(shard, _)| *shard)),
             applied: smallest(watermarks.iter().map(|(_, part)| part)),
-            ticks_to: watermarks.iter().map(|(_, part)| part.ticks_to).max().unwrap_or_default(),
+            // Others hear from one node of this datacenter what it waits for, and each node waits for
+            // what it has seen itself before it says that all is there.
+            ticks_to: watermarks
+                .iter()
+                .map(|(_, part)| part.ticks_to)
+                .chain(self.opens_at)
+                .max()
+                .unwrap_or_default(),
             is_handed_out: watermarks.iter().all(|(_, part)| part.is_handed_out),
             hlc,
         };
@@ -424,4 +431,107 @@ fn runs(shards: impl Iterator<Item = ShardId>) -> Vec<(ShardId, ShardId)> {
         }
     }
     runs
+}
+
+#[cfg(test)]
+mod tests {
+    use antecede_model::{
+        clock::{Now, Steady, Wall},
+        configuration::Layout,
+        ids::{Boot, DeploymentId},
+        key::ShardCount,
+    };
+
+    use super::*;
+    use crate::machine::Lease;
+
+    const NEW: DatacenterId = DatacenterId(2);
+    const SECONDS: u64 = 1_700_000_000;
+
+    fn at(second: u64) -> Timestamp {
+        Timestamp::from_millis((SECONDS + second) * 1_000)
+    }
+
+    fn node(number: u16) -> NodeId {
+        NodeId { datacenter: NEW, number }
+    }
+
+    /// One node with a shard each in the first datacenter, and two in one that copies from it.
+    fn copying() -> Arc<Configuration> {
+        let mut configuration = Configuration::of(&Layout {
+            deployment: DeploymentId::default(),
+            shard_count: ShardCount::new(2).unwrap(),
+            chain_length: 1,
+            datacenters: vec![(DatacenterId(1), "old".into(), 1), (NEW, "new".into(), 2)],
+        });
+        let members = Arc::make_mut(&mut configuration.membership);
+        let from = DatacenterId(1);
+        members.members.get_mut(&NEW).unwrap().standing = Standing::Copying { from };
+        Arc::new(configuration)
+    }
+
+    /// What the keeper of a node tells others when its tails stand so; what goes to the other node of
+    /// its datacenter is handed to that, unless it is lost.
+    fn round(
+        keepers: &mut [CutKeeper; 2],
+        (place, is_lost): (usize, bool),
+        (hlc, applied_to): (Timestamp, Timestamp),
+    ) -> Vec<(NodeId, CutReport)> {
+        let here = |node: NodeId| Here {
+            node,
+            boot: Boot(1),
+            now: Now { steady: Steady::default(), wall: Wall((SECONDS + 100) * 1_000_000) },
+            hlc_floor: Timestamp::ZERO,
+            lease_until: Lease::Unbounded,
+        };
+        let [own, other] = if place == 0 { [1, 2] } else { [2, 1] }.map(node);
+        let applied = vec![(DatacenterId(1), applied_to)];
+        let marks = Watermarks { applied, ticks_to: Timestamp::ZERO, is_handed_out: false, hlc };
+        let shards = keepers[place].configuration.shard_count.shards();
+        let is_own = |shard: &ShardId| {
+            keepers[place].configuration.datacenter(NEW).unwrap().chains[usize::from(shard.0)]
+                .serving
+                .contains(&own)
+        };
+        let marks: Vec<_> = shards.filter(is_own).map(|shard| (shard, marks.clone())).collect();
+        let mut out = Outputs::default();
+        keepers[place].handle(&here(own), CutInput::Watermarks(&marks), &mut out);
+        let mut sent = Vec::new();
+        for (to, message) in out.early {
+            let Message::Cut(report) = message else { continue };
+            if to == other && is_lost {
+                continue;
+            } else if to == other {
+                let report = CutInput::Report { from: own, report };
+                keepers[1 - place].handle(&here(other), report, &mut Outputs::default());
+            } else {
+                sent.push((to, report));
+            }
+        }
+        sent
+    }
+
+    #[test]
+    fn others_hear_what_every_node_waits_for_before_its_datacenter_opens() {
+        let configuration = copying();
+        let mut keepers = [(); 2].map(|()| CutKeeper::new(Arc::clone(&configuration), NEW));
+        // The first knows of all shards at 2 s, the second at 4 s: each waits for what it saw then.
+        round(&mut keepers, (1, false), (at(1), at(0)));
+        round(&mut keepers, (0, true), (at(2), at(0)));
+        round(&mut keepers, (1, true), (at(3), at(0)));
+        round(&mut keepers, (0, false), (at(4), at(0)));
+        assert!(keepers[0].opens_at < keepers[1].opens_at, "{keepers:?}");
+        let mut wanted = Timestamp::ZERO;
+        for _ in 0..3 {
+            for place in [0, 1] {
+                for (_, report) in round(&mut keepers, (place, false), (at(4), wanted)) {
+                    let CutScope::Datacenter { ticks_to, .. } = report.scope else { continue };
+                    wanted = wanted.max(ticks_to); // The old one makes the ticks, nothing else.
+                }
+            }
+        }
+        for keeper in &keepers {
+            assert!(keeper.has_done(NEW), "it waits beyond {wanted:?}: {keeper:?}");
+        }
+    }
 }
