@@ -16,10 +16,8 @@ const KEYS: usize = 4 * LIMIT_BYTES / VALUE_BYTES;
 const PIPELINE: usize = 256;
 /// Sessions that write or read at the same time.
 const SESSIONS: usize = 4;
-/// Used memory may be above the limit for a moment, while values wait for the disk: a quarter of it,
-/// from which on writes are refused, and what has been taken since it was looked at last, which is in
-/// a request, a record, the log's buffer and the window at a time.
-const USED_BYTES_MAX: usize = LIMIT_BYTES / 4 * 5 + 4 * SESSIONS * PIPELINE * VALUE_BYTES;
+/// Used memory may be above the limit for a moment, while values wait for the disk.
+const USED_BYTES_MAX: usize = LIMIT_BYTES / 4 * 5;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -103,7 +101,8 @@ fn assert_within_limit(dev: &Dev) {
 
 #[test]
 fn four_times_the_memory_is_written_read_changed_and_found_again_after_a_kill() {
-    let stage = Stage::shared();
+    // Whoever frees memory needs processors: beside other tests it comes too late for the bound.
+    let stage = Stage::alone();
     let data = stage.path("data");
     let limit = LIMIT_BYTES.to_string();
     let words = ["--data", path_text(&data), "--fsync", "interval", "--maxmemory", &limit];

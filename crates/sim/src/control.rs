@@ -125,7 +125,8 @@ impl ControlPlane {
     }
 
     /// Whether the node that decides has said in this epoch that its datacenter has done what the
-    /// members ask of it: the last one, so never the one that other datacenters hear from.
+    /// members ask of it: the last one, which is not the one that other datacenters hear from, unless
+    /// there is but one.
     pub(crate) fn has_done(&self, epoch: Epoch) -> bool {
         let mut latest = self.heard.values().rev().map(|heard| &heard.beat);
         latest.find(|beat| beat.epoch == epoch).is_some_and(|beat| beat.has_done)

@@ -50,7 +50,8 @@ const TELL_EVERY: Duration = Duration::from_millis(5);
 /// The same while so many entries wait that nobody can be waiting for a report, and the time within
 /// which a sender hears then that more have come: what it may send on that is sent in one message.
 const TELL_EVERY_BEHIND: Duration = Duration::from_millis(100);
-/// Entries that wait, from which on a shard counts as behind; a quarter of those that may.
+/// Entries that wait, from which on a shard counts as behind: a quarter of those that may where
+/// there are many shards.
 const BEHIND_MIN: usize = 16;
 /// Single applied stamps that a report names at most.
 const ABOVE_MAX: usize = 256;
