@@ -120,6 +120,19 @@ impl Record {
         writer.timestamp(ceiling);
     }
 
+    /// The shard that an encoded record is about; none if it is about the node.
+    ///
+    /// # Errors
+    /// [`DecodeError`] when the bytes do not begin as a record does.
+    pub fn shard_of(bytes: &[u8]) -> Result<Option<ShardId>, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        match reader.u8()? {
+            1 => Ok(None),
+            0 | 2..=5 => Ok(Some(reader.shard()?)),
+            found => Err(DecodeError::UnknownTag { what: "log record", found }),
+        }
+    }
+
     /// Reads a record.
     ///
     /// # Errors

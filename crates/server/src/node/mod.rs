@@ -48,8 +48,6 @@ use crate::control::Control;
 use crate::peer::{LinkError, Links};
 use crate::telemetry::Telemetry;
 
-/// Records of the log on their way back into the replicas.
-mod ahead;
 /// What lets the log be cut.
 pub(crate) mod checkpoint;
 /// Values that are on disk only.
@@ -74,6 +72,8 @@ pub(crate) mod outbox;
 pub use open::StartError;
 /// Exchange of configurations.
 mod reconfigure;
+/// Records of the log on their way back into the replicas.
+mod replay;
 /// Wake-ups and the work that is due at intervals.
 pub(crate) mod timers;
 

@@ -36,7 +36,6 @@ use antecede_storage::{
 use parking_lot::{Mutex, RwLock};
 use tracing::{error, info, warn};
 
-use super::ahead::Ahead;
 use super::checkpoint::Checkpoints;
 use super::cold::{AWAY_BYTES_MIN, ColdValues};
 use super::current::Current;
@@ -45,6 +44,7 @@ use super::log::{NodeLog, PENDING_BYTES_MAX};
 use super::mailbox::Sessions;
 use super::memory::{Memory, MemoryFigure};
 use super::outbox::Outbox;
+use super::replay::{self, Damage};
 use super::timers::Timers;
 use super::{Node, Replica, Work, members};
 use crate::clock;
@@ -381,18 +381,13 @@ fn recover(
     let found = checkpoints.shards();
     let has_checkpoints =
         !found.map_err(|source| StartError::Checkpoint { shard: ShardId(0), source })?.is_empty();
-    let mut wrong = None;
     let began = clock::steady();
-    let mut ahead = Ahead::new(&mut replicas);
-    let (log, report) = Log::open(disk, options, identity, |index, bytes| {
-        if let Err(source) = ahead.read(index, bytes) {
-            wrong.get_or_insert(StartError::Record { index, source });
-        }
-    })?;
-    let told = ahead.finish();
-    if let Some(error) = wrong {
-        return Err(error);
-    }
+    let (opened, told) = replay::replay(&mut replicas, |sorter| {
+        Log::open(disk, options, identity, |index, bytes| sorter.take(index, bytes))
+    })
+    .map_err(|source| io_error("start a thread that reads", &path, source))?;
+    let (log, report) = opened?;
+    let told = told.map_err(|Damage { index, source }| StartError::Record { index, source })?;
     let end = antecede_model::ids::LogIndex(report.recovered_to.get());
     for replica in replicas.iter_mut().flatten() {
         let ended = replica.end_recovery(end);
