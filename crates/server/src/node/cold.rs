@@ -47,6 +47,10 @@ const REST: Duration = Duration::from_millis(200);
 const STEP: StepLimits = StepLimits { looks: 4096, bytes: 128 << 10 };
 /// Loads of a thread between two looks at the memory in use.
 const LOADS_PER_LOOK: usize = 64;
+/// Bytes that a thread reads between two looks at the memory in use.
+const BYTES_PER_LOOK: usize = 256 << 10;
+/// How long a thread that reads values waits for room at most: who reads waits for it.
+const ROOM_PATIENCE: Duration = Duration::from_millis(250);
 /// Steps between two looks at the memory in use.
 const STEPS_PER_LOOK: usize = 32;
 
@@ -60,6 +64,8 @@ pub(crate) struct ColdValues {
     /// Held while the thread that frees memory waits.
     resting: Mutex<bool>,
     end_rest: Condvar,
+    /// Told whenever values have gone, with `resting`.
+    has_gone: Condvar,
     /// Whether nothing is left that could go.
     is_stuck: AtomicBool,
     /// What is told of them.
@@ -109,6 +115,7 @@ impl ColdValues {
         self.wake.notify_all();
         *self.resting.lock() = true;
         self.end_rest.notify_all();
+        self.has_gone.notify_all();
     }
 
     /// Waits for something to read; false when it is time to stop.
@@ -125,11 +132,20 @@ impl ColdValues {
         !queue.is_stopping
     }
 
-    /// Waits; true when it is time to stop.
+    /// Waits, until a nudge at most; true when it is time to stop.
     fn rest(&self, time: Duration) -> bool {
+        self.wait_for(&self.end_rest, time)
+    }
+
+    /// Waits until values have gone, or for so long; true when it is time to stop.
+    fn wait_until_gone(&self, time: Duration) -> bool {
+        self.wait_for(&self.has_gone, time)
+    }
+
+    fn wait_for(&self, told: &Condvar, time: Duration) -> bool {
         let mut is_stopping = self.resting.lock();
         if !*is_stopping {
-            self.end_rest.wait_for(&mut is_stopping, time);
+            told.wait_for(&mut is_stopping, time);
         }
         *is_stopping
     }
@@ -159,39 +175,55 @@ impl Node {
     fn load_values(&self) {
         let mut work = Work::begin();
         let mut loads = Vec::new();
-        let mut count = 0;
+        let (mut count, mut bytes) = (0, 0);
         while self.cold.take(&mut loads) {
             work.restart();
-            count += loads.len();
-            if LOADS_PER_LOOK <= count {
-                count = 0;
-                self.wait_for_room();
-            }
             for (load, since) in loads.drain(..) {
+                if LOADS_PER_LOOK <= count || BYTES_PER_LOOK <= bytes {
+                    (count, bytes) = (0, 0);
+                    self.answer(&mut work);
+                    self.wait_for_room();
+                    work.restart();
+                }
                 let records = self.read_stored(load);
+                count += 1;
+                bytes += records.as_ref().map_or(0, Vec::len);
                 let waited = clock::steady().0.saturating_sub(since.0);
                 self.telemetry.load_seconds.record(waited.as_secs_f64());
                 let Load { shard, hash, number } = load;
                 let loaded = Loaded { hash, number, records: records.as_deref() };
                 self.input(shard, Input::Loaded(loaded), &mut work);
             }
-            self.send_off(&mut work);
-            if work.has_appended() {
-                // Loads must not wait for the disk of the log.
-                work.appended_to = LogIndex::default();
-                self.log.request_flush();
-            }
+            self.answer(&mut work);
         }
     }
 
-    /// What is loaded must not outrun what goes.
-    fn wait_for_room(&self) {
-        self.memory.sample();
-        if self.memory.is_short() {
-            self.cold.nudge();
+    /// Sends what the loads have brought about.
+    fn answer(&self, work: &mut Work) {
+        self.send_off(work);
+        if work.has_appended() {
+            // Loads must not wait for the disk of the log.
+            work.appended_to = LogIndex::default();
+            self.log.request_flush();
         }
-        if !self.memory.has_room() {
-            self.cold.rest(LOOK_EVERY);
+    }
+
+    /// What is loaded must not outrun what goes: at the limit it waits for the thread that frees
+    /// memory, which may get no processor for long, as long as that can free any.
+    fn wait_for_room(&self) {
+        let began = clock::steady();
+        loop {
+            self.memory.sample();
+            if self.memory.is_short() {
+                self.cold.nudge();
+            }
+            let is_late = || ROOM_PATIENCE <= clock::steady().0.saturating_sub(began.0);
+            if self.memory.has_room() || !self.can_free() || is_late() {
+                return;
+            }
+            if self.cold.wait_until_gone(LOOK_EVERY) {
+                return;
+            }
         }
     }
 
@@ -227,6 +259,7 @@ impl Node {
                 continue;
             }
             let evicted = self.evict();
+            self.cold.has_gone.notify_all();
             if !self.memory.is_short() {
                 continue;
             }
@@ -269,6 +302,7 @@ impl Node {
                     steps += 1;
                     if steps % STEPS_PER_LOOK == 0 {
                         self.memory.sample();
+                        self.cold.has_gone.notify_all();
                         if self.memory.is_down() || self.is_stopping() {
                             return evicted;
                         }
