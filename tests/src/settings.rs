@@ -8,6 +8,7 @@
 //! | `ANTECEDE_TEST_KEYS` | how many keys are loaded before all nodes are killed at once |
 //! | `ANTECEDE_TEST_KILLS` | how many nodes are killed at least, in as many loads as that takes |
 //! | `ANTECEDE_TEST_NODES` | how many nodes each datacenter has that is cut off from others |
+//! | `ANTECEDE_TEST_DATACENTERS` | how many datacenters are cut off from each other: 2 or 3 |
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -91,5 +92,20 @@ const NODES: u16 = 3;
 pub fn nodes_of_each() -> u16 {
     variable("ANTECEDE_TEST_NODES").map_or(NODES, |text| {
         text.parse().unwrap_or_else(|_| panic!("ANTECEDE_TEST_NODES={text} is no number"))
+    })
+}
+
+/// How many datacenters the gate cuts off from each other.
+const DATACENTERS: usize = 3;
+
+/// How many datacenters are cut off from each other.
+///
+/// # Panics
+/// If the environment says something other than 2 or 3.
+#[must_use]
+pub fn datacenters() -> usize {
+    variable("ANTECEDE_TEST_DATACENTERS").map_or(DATACENTERS, |text| {
+        let count = text.parse().ok().filter(|count| (2..=DATACENTERS).contains(count));
+        count.unwrap_or_else(|| panic!("ANTECEDE_TEST_DATACENTERS={text} is neither 2 nor 3"))
     })
 }

@@ -35,9 +35,10 @@ const JUDGED: Rate = Rate { operations: 600, keys: 300 };
 /// How long loads run before something happens.
 const CALM_SPAN: Duration = Duration::from_secs(2);
 
-/// Three datacenters of so many nodes each, whose chains are whole.
-fn start_of(stage: &Stage, network: &Network, each: u16) -> Nodes {
-    let datacenters: Vec<(&str, u16)> = DATACENTERS.iter().map(|(name, _)| (*name, each)).collect();
+/// So many datacenters of so many nodes each, whose chains are whole.
+fn start_of(stage: &Stage, network: &Network, count: usize, each: u16) -> Nodes {
+    let names = DATACENTERS.iter().take(count);
+    let datacenters: Vec<(&str, u16)> = names.map(|(name, _)| (*name, each)).collect();
     let nodes = Nodes::start_apart(stage, network, &datacenters, |_| Vec::new());
     await_whole(&nodes, usize::from(each).min(3));
     nodes
@@ -45,7 +46,7 @@ fn start_of(stage: &Stage, network: &Network, each: u16) -> Nodes {
 
 /// Nine nodes whose chains are whole.
 fn start(stage: &Stage, network: &Network) -> Nodes {
-    start_of(stage, network, 3)
+    start_of(stage, network, DATACENTERS.len(), 3)
 }
 
 /// One datacenter of three nodes whose chains are whole.

@@ -85,14 +85,8 @@ fn replay_with<T>(
             let thread = Builder::new().name("replay".to_owned()).spawn_scoped(scope, work)?;
             takers.push(Way { batch, to, spare, thread });
         }
-        let mut sorter = Sorter {
-            takers,
-            held,
-            batch_bytes,
-            bytes: 0,
-            told: Told::default(),
-            damage: None,
-        };
+        let mut sorter =
+            Sorter { takers, held, batch_bytes, bytes: 0, told: Told::default(), damage: None };
         let given = read(&mut sorter);
         Ok((given, sorter.finish()))
     })
@@ -298,7 +292,7 @@ mod tests {
 
     use super::*;
 
-        const HERE: DatacenterId = DatacenterId(1);
+    const HERE: DatacenterId = DatacenterId(1);
 
     fn replica(shard: u16) -> Shard {
         let configuration = Configuration::managed(&Layout {
@@ -348,7 +342,8 @@ mod tests {
         let mut bytes = Vec::new();
         Record::write_ceiling(&mut bytes, floor);
         let ((), told) =
-            replay(&mut [Some(replica(0))], |sorter| sorter.take(LogIndex::new(1), &bytes)).unwrap();
+            replay(&mut [Some(replica(0))], |sorter| sorter.take(LogIndex::new(1), &bytes))
+                .unwrap();
         assert_eq!(told, Ok(Told { floor, is_about_shards: false }));
     }
 
