@@ -2,8 +2,9 @@
 //!
 //! Every key that the run asked for is read from every endpoint, again and again, until all agree
 //! or the time is over. The last round is the final state, whether it agrees or not: judging it is
-//! the checkers' part.
+//! the checkers' part. Who is asked to end meanwhile takes nothing down.
 
+use std::future::Future;
 use std::time::Duration;
 
 use antecede_check::history::FinalRecord;
@@ -39,9 +40,27 @@ pub(crate) struct Finals {
 /// Values of all keys at one endpoint.
 type Holdings = Vec<Option<String>>;
 
-/// Reads `keys` from all endpoints until they agree, at most for `timeout`.
-pub(crate) async fn take(plan: &Plan, keys: &[u64], timeout: Duration) -> Finals {
+/// Reads `keys` from all endpoints until they agree, at most for `timeout`, or until `end`: then
+/// nothing is known of the final state.
+pub(crate) async fn take(
+    plan: &Plan,
+    keys: &[u64],
+    timeout: Duration,
+    end: impl Future<Output = ()>,
+) -> Finals {
     let start = clock::steady().0;
+    tokio::select! {
+        finals = until_agreed(plan, keys, timeout, start) => finals,
+        () = end => Finals {
+            records: Vec::new(),
+            have_agreed: false,
+            difference: Some("it was asked to end before they did".to_owned()),
+            seconds: clock::steady().0.saturating_sub(start).as_secs_f64(),
+        },
+    }
+}
+
+async fn until_agreed(plan: &Plan, keys: &[u64], timeout: Duration, start: Duration) -> Finals {
     loop {
         let (records, difference) = round(plan, keys).await;
         let since = clock::steady().0.saturating_sub(start);

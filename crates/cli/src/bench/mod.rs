@@ -87,7 +87,7 @@ async fn measure(options: &BenchOptions) -> anyhow::Result<Report> {
     let finals = if options.final_state {
         let used = (0_u64..).zip(&outcome.used).filter(|(_, used)| **used);
         let keys: Vec<u64> = used.map(|(key, _)| key).collect();
-        Some(finals::take(plan, &keys, options.final_timeout).await)
+        Some(finals::take(plan, &keys, options.final_timeout, ending::asked()).await)
     } else {
         None
     };

@@ -3,13 +3,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use antecede_check::{Kind, Outcome, jsonl, judge};
 use clap::Parser;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
+use super::finals;
 use super::options::BenchOptions;
+use super::plan::Plan;
 use crate::client::reply::{self, Reply};
 
 #[derive(Debug, Parser)]
@@ -163,6 +166,24 @@ async fn a_history_with_lost_connections_and_open_outcomes_is_judged_fairly() {
     assert!(report.is_clean(), "{report}");
     let needed = ["linearizable", "causal+", "converged", "durable"];
     assert!(report.missing(&needed).is_empty(), "{report}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_is_asked_to_end_does_not_wait_until_all_agree() {
+    let endpoints = [serving(Faults::default()).await, serving(Faults::default()).await].join(",");
+    let line = ["bench", "--endpoints", &endpoints, "--keys", "2", "-n", "1"];
+    let options = Line::try_parse_from(line).unwrap().options;
+    let plan = Plan::of(&options, "run").await.unwrap();
+    let mut stream = TcpStream::connect(&plan.endpoints[0].address).await.unwrap();
+    let key = plan.keys.name(0);
+    let set = format!("*3\r\n$3\r\nSET\r\n${}\r\n{key}\r\n$1\r\nv\r\n", key.len());
+    stream.write_all(set.as_bytes()).await.unwrap();
+    stream.read_exact(&mut [0; 5]).await.unwrap();
+    let asked = tokio::time::sleep(Duration::from_millis(300));
+    let finals = finals::take(&plan, &[0, 1], Duration::from_secs(600), asked).await;
+    assert!(!finals.have_agreed, "{finals:?}");
+    assert!(finals.records.is_empty(), "nothing is known of the final state: {finals:?}");
+    assert!(finals.seconds < 60.0, "{finals:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
