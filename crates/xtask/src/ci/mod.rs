@@ -5,6 +5,8 @@
 //! with the line that installs it, and never skips it. The first failure ends the gate, unless
 //! `--keep-going` was said.
 //!
+//! Steps run one after the other, but for those that leave a processor idle (`BESIDE`).
+//!
 //! Ensures: the last line is `N passed, N failed`, with `, N skipped` behind it for the steps that
 //! an earlier failure kept from running; the exit is bad unless all of them passed.
 
@@ -290,6 +292,9 @@ const STEPS: &[Step] = &[
     },
 ];
 
+/// Steps that run together with the one before them, since each keeps one processor busy.
+const BESIDE: &[&str] = &["fuzz of peers"];
+
 /// A part of the project and the words that some step must hold once it exists, so that no check
 /// is written and then never run.
 const PARTS: &[(&[&str], &[&str])] = &[
@@ -346,16 +351,29 @@ pub(crate) fn run(options: &CiOptions) -> anyhow::Result<()> {
         None => fresh_seed()?,
     };
     say::line(&format!("gate: seed {seed}; repeat with `cargo xtask ci --seed {seed}`"));
+    let began = machine::now();
     let mut done: Vec<(&Step, Outcome, Duration)> = Vec::new();
-    for step in steps {
+    for together in steps.chunk_by(|_, step| BESIDE.contains(&step.name)) {
         let has_failed = done.iter().any(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_)));
         if has_failed && !options.keep_going {
-            done.push((step, Outcome::Skipped, Duration::ZERO));
+            done.extend(together.iter().map(|step| (*step, Outcome::Skipped, Duration::ZERO)));
             continue;
         }
+        done.extend(side_by_side(together, seed, &root));
+    }
+    tell(&done, began.elapsed())
+}
+
+/// Runs steps at the same time, and tells how each ended and what it took.
+fn side_by_side(
+    steps: &[&'static Step],
+    seed: u64,
+    root: &Path,
+) -> Vec<(&'static Step, Outcome, Duration)> {
+    let one = |step: &'static Step| {
         say::line(&format!("gate: {}", step.name));
         let start = machine::now();
-        let outcome = match run_step(step, seed, &root) {
+        let outcome = match run_step(step, seed, root) {
             Ok(()) => Outcome::Passed,
             Err(error) => Outcome::Failed(format!("{error:#}")),
         };
@@ -364,9 +382,15 @@ pub(crate) fn run(options: &CiOptions) -> anyhow::Result<()> {
             say::line(&format!("gate: {} failed: {why}", step.name));
         }
         say::line(&format!("gate: {} took {:.1} s", step.name, took.as_secs_f64()));
-        done.push((step, outcome, took));
-    }
-    tell(&done)
+        (step, outcome, took)
+    };
+    std::thread::scope(|scope| {
+        let running: Vec<_> = steps.iter().map(|step| scope.spawn(move || one(step))).collect();
+        let died =
+            |step: &&'static Step| (*step, Outcome::Failed("it died".to_owned()), Duration::ZERO);
+        let ends = steps.iter().zip(running);
+        ends.map(|(step, running)| running.join().unwrap_or_else(|_| died(step))).collect()
+    })
 }
 
 /// The steps that the options name.
@@ -382,7 +406,7 @@ fn chosen(options: &CiOptions) -> anyhow::Result<Vec<&'static Step>> {
 }
 
 /// Prints the table and the closing line.
-fn tell(done: &[(&Step, Outcome, Duration)]) -> anyhow::Result<()> {
+fn tell(done: &[(&Step, Outcome, Duration)], total: Duration) -> anyhow::Result<()> {
     let mut passed = 0;
     let mut failed = 0;
     let mut skipped = 0;
@@ -403,7 +427,6 @@ fn tell(done: &[(&Step, Outcome, Duration)]) -> anyhow::Result<()> {
         };
         say::line(&format!("{:<16} {word:<8} {:>8.1} s", step.name, took.as_secs_f64()));
     }
-    let total: Duration = done.iter().map(|(_, _, took)| *took).sum();
     say::line(&format!("{:<16} {:<8} {:>8.1} s", "all", "", total.as_secs_f64()));
     let rest = if skipped == 0 { String::new() } else { format!(", {skipped} skipped") };
     say::line(&format!("{passed} passed, {failed} failed{rest}"));
@@ -477,8 +500,26 @@ mod tests {
             (&GOOD, Outcome::Failed("x".to_owned()), Duration::ZERO),
             (&GOOD, Outcome::Skipped, Duration::ZERO),
         ];
-        assert!(tell(&failed).is_err());
-        assert!(tell(&failed[..1]).is_ok());
+        assert!(tell(&failed, Duration::ZERO).is_err());
+        assert!(tell(&failed[..1], Duration::ZERO).is_ok());
+    }
+
+    #[test]
+    fn steps_side_by_side_end_each_for_itself() {
+        static BAD: Step = Step { name: "bad", command: &["false"], ..GOOD };
+        let ended = side_by_side(&[&GOOD, &BAD], 1, Path::new("."));
+        let [(good, Outcome::Passed, _), (bad, Outcome::Failed(_), _)] = &ended[..] else {
+            panic!("{ended:?}");
+        };
+        assert_eq!([good.name, bad.name], ["good", "bad"]);
+    }
+
+    #[test]
+    fn step_beside_stands_behind_another_one() {
+        for name in BESIDE {
+            let place = STEPS.iter().position(|step| step.name == *name);
+            assert!(place.is_some_and(|place| 0 < place), "{name}");
+        }
     }
 
     #[test]
