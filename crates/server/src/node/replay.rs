@@ -49,6 +49,11 @@ pub(super) struct Damage {
     pub(super) source: DecodeError,
 }
 
+/// The one of the earlier record.
+fn first(one: Option<Damage>, other: Option<Damage>) -> Option<Damage> {
+    one.into_iter().chain(other).min_by_key(|damage| damage.index)
+}
+
 /// Gives the records that `read` hands in back to the replicas; tells what `read` gave, and what
 /// the records said, or the first of them that is damaged.
 ///
@@ -209,7 +214,7 @@ impl Sorter<'_> {
         let threads: Vec<_> = self.takers.into_iter().map(|way| way.thread).collect();
         for thread in threads {
             let found = thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
-            damage = damage.into_iter().chain(found).min_by_key(|damage| damage.index);
+            damage = first(damage, found);
         }
         damage.map_or(Ok(self.told), Err)
     }
@@ -228,9 +233,7 @@ impl Taker<'_> {
             let is_sound = self.damage.is_none();
             for (replica, records) in self.share.iter_mut().zip(&mut batch.shards) {
                 if is_sound && let Some(replica) = replica {
-                    let damage = take(replica, records).err();
-                    let both = self.damage.take().into_iter().chain(damage);
-                    self.damage = both.min_by_key(|damage| damage.index);
+                    self.damage = first(self.damage, take(replica, records).err());
                 }
                 records.clear();
             }
