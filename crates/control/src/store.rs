@@ -269,6 +269,12 @@ pub enum Outage {
         /// What it said.
         reason: String,
     },
+    /// This member waits for all others with whom the group begins.
+    #[error("member {member} has not begun; its status and its log say whom it waits for")]
+    NotBegun {
+        /// The member.
+        member: NodeId,
+    },
     /// This member has stopped, because of its disk or because it was told to.
     #[error("member {member} has stopped; look at its log and restart it")]
     Stopped {

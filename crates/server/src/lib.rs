@@ -44,6 +44,7 @@ mod workers;
 
 pub use aside::{Lapse, Quarantine};
 pub use config::Config;
+pub use control::member::BeginAtOnce;
 pub use control::witness::{Witness, WitnessError};
 pub use node::{MemoryFigure, StartError};
 pub use peer::{LinkError, LinkShape, LinkShaper, read_hello, take_messages};

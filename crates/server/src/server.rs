@@ -28,7 +28,7 @@ use crate::peer::{self, LinkShaper};
 use crate::workers::{ControlThread, Placement};
 use crate::{
     admin, connection,
-    control::{self, agreement::Agreement},
+    control::{self, agreement::Agreement, member::BeginAtOnce},
 };
 
 /// How long connections may take to finish what is under way when the node stops.
@@ -113,6 +113,8 @@ pub struct ServerOptions {
     pub listeners: Option<Listeners>,
     /// Where connections live; without it, on the runtime on which the server is started.
     pub placement: Option<Placement>,
+    /// Where it may begin as a member of an agreement without hearing from the others.
+    pub begin_at_once: BeginAtOnce,
 }
 
 impl std::fmt::Debug for ServerOptions {
@@ -151,7 +153,7 @@ impl Server {
         config: Config,
         options: ServerOptions,
     ) -> Result<RunningServer, StartError> {
-        let ServerOptions { memory_figure, shaper, listeners, placement } = options;
+        let ServerOptions { memory_figure, shaper, listeners, placement, begin_at_once } = options;
         let config = aside::resume(config)?;
         let listeners = match listeners {
             Some(listeners) => listeners,
@@ -166,7 +168,9 @@ impl Server {
         let control = control
             .map_err(|source| no_threads(&node, "start the thread of the agreement for", source))?;
         let agreement = match &control {
-            Some(control) => join_agreement(control, &node, listeners.control).await?,
+            Some(control) => {
+                join_agreement(control, &node, listeners.control, begin_at_once).await?
+            }
             None => None,
         };
         let mut tasks = Vec::new();
@@ -221,12 +225,13 @@ async fn join_agreement(
     control: &ControlThread,
     node: &Arc<Node>,
     listener: Option<std::net::TcpListener>,
+    at_once: BeginAtOnce,
 ) -> Result<Option<Arc<Agreement>>, StartError> {
     let node = Arc::clone(node);
     let opened = control.handle().spawn(async move {
         let listener = listener.map(|listener| into_tokio(listener, "the agreement"));
         let listener = listener.transpose()?.map(|(listener, _)| listener);
-        Box::pin(Agreement::open(&node, listener)).await
+        Box::pin(Agreement::open(&node, listener, at_once)).await
     });
     match opened.await {
         Ok(agreement) => Ok(agreement?.map(Arc::new)),

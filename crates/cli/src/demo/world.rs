@@ -97,6 +97,7 @@ impl World {
             shaper: self.shaper.clone(),
             listeners: Some(listeners),
             placement: self.placement.clone(),
+            ..ServerOptions::default()
         };
         let server = Server::start(config, server_options)
             .await

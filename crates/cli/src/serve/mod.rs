@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use antecede_server::config::{Config, Layers};
-use antecede_server::{LinkShaper, Placement, RunningServer, Server, ServerOptions, Witness};
+use antecede_server::{
+    BeginAtOnce, LinkShaper, Placement, RunningServer, Server, ServerOptions, Witness,
+};
 use anyhow::{Context, anyhow};
 use clap::{Args, ValueEnum};
 
@@ -33,6 +35,23 @@ pub(crate) struct ServeOptions {
     /// Override one key, such as limits.maxmemory=1GiB; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
+    /// Begin as an empty member without its other founders
+    ///
+    /// A member of an agreement that has no file begins, and votes, only once all with whom the
+    /// agreement begins are there: it may have voted before and lost that. With this it does so
+    /// at once. Only when most members have lost their folders, so that what these alone had
+    /// decided is lost anyhow, or when one of them will never run. May be given twice.
+    #[arg(long, value_name = "AGREEMENT", value_enum)]
+    begin_at_once: Vec<Agreement>,
+}
+
+/// Which agreement.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Agreement {
+    /// On the chains of the node's datacenter
+    Datacenter,
+    /// On which datacenters there are
+    Deployment,
 }
 
 /// A witness: it votes where datacenters are agreed on, and holds no data.
@@ -47,6 +66,9 @@ pub(crate) struct WitnessOptions {
     /// The folder of the witness itself
     #[arg(long, value_name = "FOLDER")]
     folder: PathBuf,
+    /// Begin as an empty member without the other founders; see antecede serve --help
+    #[arg(long)]
+    begin_at_once: bool,
 }
 
 /// When written records are synced to disk.
@@ -123,8 +145,13 @@ pub(crate) async fn serve(
     let shaper = LinkShaper::default();
     let asked = ending::asked();
     tokio::pin!(asked);
+    let mut begin_at_once = BeginAtOnce {
+        datacenter: options.begin_at_once.contains(&Agreement::Datacenter),
+        deployment: options.begin_at_once.contains(&Agreement::Deployment),
+    };
     loop {
-        let server = start(config, placement.clone(), shaper.clone()).await?;
+        let server = start(config, placement.clone(), shaper.clone(), begin_at_once).await?;
+        begin_at_once = BeginAtOnce::default();
         tracing::info!(client = %server.client_address(), "serving");
         let lapse = tokio::select! {
             () = &mut asked => return end(server).await,
@@ -148,7 +175,9 @@ pub(crate) async fn dev(
     placement: Option<Placement>,
 ) -> anyhow::Result<ExitCode> {
     let layers = Layers::of_process(None, dev_settings(options))?;
-    let server = start(Config::load(&layers)?, placement, LinkShaper::default()).await?;
+    let server =
+        start(Config::load(&layers)?, placement, LinkShaper::default(), BeginAtOnce::default())
+            .await?;
     let address = server.client_address();
     let keeping = match &server.config().storage.folder {
         Some(folder) => format!("data in {}", folder.display()),
@@ -168,8 +197,9 @@ pub(crate) async fn dev(
 /// When the configuration is wrong, or the witness cannot start or go on.
 pub(crate) async fn witness(options: &WitnessOptions) -> anyhow::Result<ExitCode> {
     let config = Config::load(&Layers::of_process(Some(&options.config), Vec::new())?)?;
-    let witness =
-        Witness::start(&config, &options.folder).await.context("cannot start the witness")?;
+    let witness = Witness::start(&config, &options.folder, options.begin_at_once)
+        .await
+        .context("cannot start the witness")?;
     tokio::select! {
         why = witness.vote() => Err(anyhow!("the witness cannot go on: {why}")),
         () = ending::asked() => {
@@ -204,9 +234,11 @@ async fn start(
     config: Config,
     placement: Option<Placement>,
     shaper: LinkShaper,
+    begin_at_once: BeginAtOnce,
 ) -> anyhow::Result<RunningServer> {
     let memory_figure = memory::figure();
-    let options = ServerOptions { memory_figure, shaper, listeners: None, placement };
+    let options =
+        ServerOptions { memory_figure, shaper, listeners: None, placement, begin_at_once };
     let is_alone = config.peers().next().is_none();
     let server = Server::start(config, options).await.context("cannot start the node")?;
     // With peers, readiness waits for them; whoever starts several nodes asks /readyz.

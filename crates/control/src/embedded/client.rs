@@ -16,12 +16,12 @@ use tokio::time::{sleep, timeout};
 
 use super::{
     Backing, GroupId,
-    member::{AWAIT_LIMIT, Member},
+    member::AWAIT_LIMIT,
     membership::{Change, MemberState, MembershipError},
     message::{Reply, Request},
     network::{CallError, Pool, Target},
     raft::Counted,
-    serving::Answering,
+    serving::{Answering, Port},
 };
 use crate::store::{
     Answer, Beat, Beats, ConfigurationStore, FACTS_BYTES_MAX, Feed, NODES_MAX, Outage, Renewal,
@@ -61,11 +61,29 @@ pub struct EmbeddedStore {
 
 #[derive(Debug)]
 struct Shared {
-    local: Option<Arc<dyn Answering>>,
+    local: Option<Local>,
     pool: Pool,
     known: Mutex<Known>,
     request_limit: Duration,
     attempt_limit: Duration,
+}
+
+/// Who is asked first, without a connection.
+#[derive(Debug)]
+pub(crate) enum Local {
+    /// This one.
+    One(Arc<dyn Answering>),
+    /// Whoever answers for the group at a port of this node, if anybody does.
+    At(Port, GroupId),
+}
+
+impl Local {
+    fn answering(&self) -> Option<Arc<dyn Answering>> {
+        match self {
+            Self::One(local) => Some(Arc::clone(local)),
+            Self::At(port, group) => port.desk().member_of(*group),
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -144,19 +162,15 @@ impl EmbeddedStore {
         Self::with(options, None, Backing::Embedded)
     }
 
-    /// A store of a node that is a member itself, and asks itself first.
+    /// A store of a node whose own member answers at this port, or will: it is asked first.
     #[must_use]
-    pub fn beside(options: StoreOptions, member: &Member) -> Self {
-        let local: Arc<dyn Answering> = Arc::<super::member::Core>::clone(member.core());
+    pub fn beside(options: StoreOptions, port: &Port) -> Self {
+        let local = Local::At(port.clone(), options.group);
         Self::with(options, Some(local), Backing::Embedded)
     }
 
     /// A store of a node that asks `local` first, and nobody who agrees by something else.
-    pub(crate) fn with(
-        options: StoreOptions,
-        local: Option<Arc<dyn Answering>>,
-        backing: Backing,
-    ) -> Self {
+    pub(crate) fn with(options: StoreOptions, local: Option<Local>, backing: Backing) -> Self {
         let StoreOptions { group, node, members, request_limit, attempt_limit } = options;
         let known = Mutex::new(Known { members, leader: None });
         let pool = Pool::new(group, node, backing);
@@ -413,6 +427,7 @@ impl Shared {
                 Verdict::NotDone { outage: Outage::NoLeader, is_named }
             }
             Ok(Reply::NoMajority) => not_done(Outage::NoMajority),
+            Ok(Reply::Stage(_)) => not_done(Outage::NotBegun { member: asked.node() }),
             Ok(Reply::Stopped) => not_done(Outage::Stopped { member: asked.node() }),
             Ok(Reply::LeaderChanged) => {
                 self.forget_leader(asked.node());
@@ -458,8 +473,9 @@ impl Shared {
 
     /// Whom to ask, in this order: the one that led last, this node's own member, all others.
     fn candidates(&self) -> Vec<Asked> {
+        let local = self.local.as_ref().and_then(Local::answering);
         let known = self.known.lock();
-        let own = self.local.as_ref().map(|core| core.node());
+        let own = local.as_ref().map(|core| core.node());
         let mut nodes: Vec<NodeId> = known.leader.into_iter().chain(own).collect();
         nodes.extend(known.members.keys().copied());
         let mut candidates: Vec<Asked> = Vec::new();
@@ -467,7 +483,7 @@ impl Shared {
             if candidates.iter().any(|asked| asked.node() == node) {
                 continue;
             }
-            match (&self.local, known.members.get(&node)) {
+            match (&local, known.members.get(&node)) {
                 (Some(core), _) if core.node() == node => {
                     candidates.push(Asked::Here(Arc::clone(core)));
                 }

@@ -34,6 +34,7 @@ use super::{
         read_entry, read_log_id, read_meta, read_text, read_vote, seal, unseal, write_entry,
         write_log_id, write_meta, write_vote,
     },
+    founding::Stage,
     raft::{Entry, LogId, SnapshotMeta, Types, Vote},
 };
 
@@ -50,6 +51,8 @@ const OWNER: &str = "owner";
 const VOTE: &str = "vote";
 const CUT: &str = "cut";
 const SNAPSHOT: &str = "snapshot";
+/// Is there until the member has begun.
+const NOT_BEGUN: &str = "not begun";
 
 /// Why a member's file was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -68,6 +71,12 @@ pub enum FileError {
          away if this node never was a member or was removed"
     )]
     Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A member was to go on that has not begun.
+    #[error("cannot resume the member, its group has not begun when {path} was last written")]
+    NotBegun {
         /// The file.
         path: PathBuf,
     },
@@ -126,7 +135,8 @@ pub enum FileError {
 /// How a member begins.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Start {
-    /// With a new group of these members, which all begin so, with the same list.
+    /// With a new group of these members, which all begin so, with the same list. None of them may
+    /// have been a member of it before: `founding` sees to that.
     Create {
         /// The members and where they listen.
         members: BTreeMap<NodeId, String>,
@@ -143,6 +153,40 @@ struct Owner {
     node: NodeId,
     /// The members with which the group began, if this member was among them.
     founders: BTreeMap<NodeId, String>,
+}
+
+/// How far the member of a file has come. What is in no file is nothing.
+pub(crate) fn stage_of(path: &Path, group: GroupId, node: NodeId) -> Result<Stage, FileError> {
+    if !path.exists() {
+        return Ok(Stage::Nothing);
+    }
+    let (file, _) = MemberFile::find(path, group, node)?;
+    let is_ready = file.row(NOT_BEGUN)?.is_some();
+    Ok(if is_ready { Stage::Ready } else { Stage::Begun })
+}
+
+/// Makes the file of a founder that is ready, instead of an earlier one of the kind.
+pub(crate) fn make_ready(
+    path: &Path,
+    group: GroupId,
+    node: NodeId,
+    founders: BTreeMap<NodeId, String>,
+) -> Result<(), FileError> {
+    MemberFile::make(path, &Owner { group, node, founders }, Stage::Ready)
+}
+
+/// Removes the file of a founder that was ready and founds nothing any more.
+pub(crate) fn remove_ready(path: &Path) -> Result<(), FileError> {
+    std::fs::remove_file(path).map_err(|error| failed(path, redb::Error::Io(error)))
+}
+
+/// Writes down that the member of a file has begun.
+pub(crate) fn mark_begun(path: &Path, group: GroupId, node: NodeId) -> Result<(), FileError> {
+    let (file, _) = MemberFile::find(path, group, node)?;
+    file.transact(|transaction| {
+        transaction.open_table(ROWS)?.remove(NOT_BEGUN)?;
+        Ok(())
+    })
 }
 
 /// A member's file.
@@ -172,26 +216,39 @@ impl MemberFile {
             Start::Resume => None,
         };
         let Some(founders) = founders else {
-            let database = Database::open(&path).map_err(|error| failed(&path, error))?;
-            let file = Self::of(database, path);
-            let owner = file.owner()?;
-            if (owner.group, owner.node) != (group, node) {
-                let (path, found_node, found_group) = (file.path, owner.node, owner.group);
-                return Err(FileError::Foreign { path, found_node, found_group, node, group });
+            let (file, owner) = Self::find(&path, group, node)?;
+            if file.row(NOT_BEGUN)?.is_some() {
+                return Err(FileError::NotBegun { path });
             }
             return Ok((file, owner.founders));
         };
-        // A file without its first row would be nobody's: it gets its name when it has the row.
-        let unfinished = path.with_extension("new");
-        let file = Self::create(&unfinished, &Owner { group, node, founders: founders.clone() })?;
-        drop(file);
-        let io = |error: std::io::Error| failed(&path, redb::Error::Io(error));
-        std::fs::rename(&unfinished, &path).map_err(io)?;
-        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
-        let folder = folder.unwrap_or_else(|| Path::new("."));
-        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)?;
+        Self::make(&path, &Owner { group, node, founders: founders.clone() }, Stage::Begun)?;
         let database = Database::open(&path).map_err(|error| failed(&path, error))?;
         Ok((Self::of(database, path), founders))
+    }
+
+    /// Opens a file that is there, if it belongs to this member.
+    fn find(path: &Path, group: GroupId, node: NodeId) -> Result<(Self, Owner), FileError> {
+        let database = Database::open(path).map_err(|error| failed(path, error))?;
+        let file = Self::of(database, path.to_owned());
+        let owner = file.owner()?;
+        if (owner.group, owner.node) != (group, node) {
+            let (path, found_node, found_group) = (file.path, owner.node, owner.group);
+            return Err(FileError::Foreign { path, found_node, found_group, node, group });
+        }
+        Ok((file, owner))
+    }
+
+    /// Makes a file; it is on disk, whole, when this returns.
+    fn make(path: &Path, owner: &Owner, stage: Stage) -> Result<(), FileError> {
+        // A file without its first row would be nobody's: it gets its name when it has the row.
+        let unfinished = path.with_extension("new");
+        drop(Self::create(&unfinished, owner, stage)?);
+        let io = |error: std::io::Error| failed(path, redb::Error::Io(error));
+        std::fs::rename(&unfinished, path).map_err(io)?;
+        let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty());
+        let folder = folder.unwrap_or_else(|| Path::new("."));
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(io)
     }
 
     fn of(database: Database, path: PathBuf) -> Self {
@@ -203,7 +260,7 @@ impl MemberFile {
         self.open.subscribe()
     }
 
-    fn create(path: &Path, owner: &Owner) -> Result<Self, FileError> {
+    fn create(path: &Path, owner: &Owner, stage: Stage) -> Result<Self, FileError> {
         if path.exists() {
             let removed = std::fs::remove_file(path);
             removed.map_err(|error| failed(path, redb::Error::Io(error)))?;
@@ -222,7 +279,11 @@ impl MemberFile {
         });
         file.transact(|transaction| {
             transaction.open_table(LOG)?;
-            transaction.open_table(ROWS)?.insert(OWNER, row.as_slice())?;
+            let mut rows = transaction.open_table(ROWS)?;
+            rows.insert(OWNER, row.as_slice())?;
+            if stage == Stage::Ready {
+                rows.insert(NOT_BEGUN, [].as_slice())?;
+            }
             Ok(())
         })?;
         Ok(file)

@@ -20,16 +20,17 @@ use openraft::{
     raft::SnapshotResponse,
 };
 use parking_lot::Mutex;
-use tokio::{net::TcpListener, sync::watch, task::JoinHandle, time::timeout};
+use tokio::{sync::watch, time::timeout};
 
 use super::{
     Backing, GroupId,
     disk::{FileError, LogFile, MemberFile, Start},
+    founding::Stage,
     membership::{self, Ended, MemberState, members_of},
     message::{Reply, Request},
     network::{Network, Pool},
     raft::{Command, Outcome, Raft, Timing, member_of, node_of},
-    serving::{self, Answering, Desk},
+    serving::{Answering, Port},
     state::{State, StateMachine},
 };
 use crate::{
@@ -52,30 +53,14 @@ pub struct MemberOptions {
     pub node: NodeId,
     /// Its file.
     pub path: PathBuf,
-    /// Where it listens.
-    pub listener: Listening,
+    /// Where it answers.
+    pub port: Port,
     /// How it begins.
     pub start: Start,
     /// How fast the loss of a leader is noticed.
     pub timing: Timing,
     /// The steady clock, which goes on while the machine sleeps.
     pub clock: fn() -> Steady,
-}
-
-/// Where a member listens.
-#[derive(Debug)]
-pub enum Listening {
-    /// At a socket of its own.
-    Socket(TcpListener),
-    /// Where another member of the same node does, which must stay for as long.
-    Beside(Port),
-}
-
-/// The address of a member, where one of another group may listen, too.
-#[derive(Clone, Debug)]
-pub struct Port {
-    desk: Arc<Desk>,
-    address: SocketAddr,
 }
 
 /// Why a member could not be opened.
@@ -117,14 +102,6 @@ pub enum OpenError {
         /// The group.
         group: GroupId,
     },
-    /// The socket is gone.
-    #[error("cannot tell where member {node} listens")]
-    Listener {
-        /// The member.
-        node: NodeId,
-        /// What the machine says.
-        source: std::io::Error,
-    },
 }
 
 /// A running member. It stops when it is dropped, at once; [`Member::stop`] waits for its disk.
@@ -132,8 +109,6 @@ pub enum OpenError {
 pub struct Member {
     core: Arc<Core>,
     port: Port,
-    /// Takes connections; `None` if another member does.
-    serving: Option<JoinHandle<()>>,
     /// Ends when the file is closed.
     open: watch::Receiver<()>,
 }
@@ -144,7 +119,7 @@ impl Member {
     /// # Errors
     /// [`OpenError`] says what is wrong and what to do.
     pub async fn open(options: MemberOptions) -> Result<Self, OpenError> {
-        let MemberOptions { group, node, path, listener, start, timing, clock } = options;
+        let MemberOptions { group, node, path, port, start, timing, clock } = options;
         let config = timing.config(group.to_string()).map_err(|source| OpenError::Timing {
             node,
             timing,
@@ -155,14 +130,6 @@ impl Member {
         {
             return Err(OpenError::NotAFounder { node, group });
         }
-        let (port, socket) = match listener {
-            Listening::Beside(port) => (port, None),
-            Listening::Socket(socket) => {
-                let address = socket.local_addr();
-                let address = address.map_err(|source| OpenError::Listener { node, source })?;
-                (Port { desk: Arc::default(), address }, Some(socket))
-            }
-        };
         let (file, founders) = MemberFile::open(&path, group, node, start)
             .map_err(|source| OpenError::File { node, source })?;
         let file = Arc::new(file);
@@ -187,10 +154,8 @@ impl Member {
         });
         core.found(founders).await.map_err(failed)?;
         let answering: Arc<dyn Answering> = Arc::<Core>::clone(&core);
-        port.desk.seat(answering);
-        let serve = |socket| tokio::spawn(serving::serve(Arc::clone(&port.desk), socket));
-        let serving = socket.map(serve);
-        Ok(Self { core, port, serving, open })
+        port.desk().seat(answering);
+        Ok(Self { core, port, open })
     }
 
     /// Which node it is.
@@ -201,14 +166,14 @@ impl Member {
 
     /// Where it listens.
     #[must_use]
-    pub const fn local_address(&self) -> SocketAddr {
-        self.port.address
+    pub fn local_address(&self) -> SocketAddr {
+        self.port.address()
     }
 
-    /// Where a member of another group may listen, too.
+    /// Where it answers, and where a member of another group may, too.
     #[must_use]
-    pub fn port(&self) -> Port {
-        self.port.clone()
+    pub const fn port(&self) -> &Port {
+        &self.port
     }
 
     /// Who leads, as far as this member knows.
@@ -234,17 +199,9 @@ impl Member {
         }
     }
 
-    /// Stops it and waits until it has left its file.
+    /// Stops it and waits until it has left its file. Its port stays open.
     pub async fn stop(mut self) {
-        self.port.desk.leave(self.core.group);
-        if let Some(serving) = &mut self.serving {
-            serving.abort();
-            if let Err(error) = serving.await
-                && !error.is_cancelled()
-            {
-                tracing::error!(%error, "the server of the agreement had ended by itself");
-            }
-        }
+        self.port.desk().leave(self.core.group);
         if let Err(error) = self.core.raft.shutdown().await {
             tracing::error!(%error, "the agreement did not end in order");
         }
@@ -252,18 +209,11 @@ impl Member {
             tracing::warn!(member = %self.core.node, "the agreement still holds its file");
         }
     }
-
-    pub(super) fn core(&self) -> &Arc<Core> {
-        &self.core
-    }
 }
 
 impl Drop for Member {
     fn drop(&mut self) {
-        self.port.desk.leave(self.core.group);
-        if let Some(serving) = &self.serving {
-            serving.abort();
-        }
+        self.port.desk().leave(self.core.group);
     }
 }
 
@@ -361,6 +311,7 @@ impl Core {
             Request::Leader => {
                 Reply::Leads(self.raft.metrics().borrow().current_leader.and_then(node_of))
             }
+            Request::Stage => Reply::Stage(Stage::Begun),
             Request::Members => match self.confirm().await {
                 Ok(()) => Reply::Members(self.members()),
                 Err(refused) => refused,

@@ -18,6 +18,7 @@ use super::{
         read_entry, read_expected, read_key, read_log_id, read_meta, read_stored, read_text,
         read_vote, write_entry, write_key, write_log_id, write_meta, write_stored, write_vote,
     },
+    founding::Stage,
     membership::{Change, MemberState, MembershipError},
     raft::{Counted, SnapshotMeta, Types, Vote},
 };
@@ -144,6 +145,8 @@ pub(crate) enum Request {
     Change(Change),
     /// Who leads, as far as the one that is asked knows.
     Leader,
+    /// How far the founder that is asked has come.
+    Stage,
 }
 
 /// What a member answers.
@@ -183,6 +186,8 @@ pub(crate) enum Reply {
     Stopped,
     /// To [`Request::Leader`].
     Leads(Option<NodeId>),
+    /// To [`Request::Stage`]; to everything where the group has not begun.
+    Stage(Stage),
 }
 
 impl Request {
@@ -233,6 +238,7 @@ impl Request {
                 change.write(&mut writer);
             }
             Self::Leader => writer.u8(10),
+            Self::Stage => writer.u8(11),
         }
         bytes
     }
@@ -268,6 +274,7 @@ impl Request {
             8 => Self::Members,
             9 => Self::Change(Change::read(reader)?),
             10 => Self::Leader,
+            11 => Self::Stage,
             found => return Err(DecodeError::UnknownTag { what: "request to a member", found }),
         };
         reader.finish()?;
@@ -370,6 +377,10 @@ impl Reply {
                 writer.u8(16);
                 writer.option(*leader, Writer::node);
             }
+            Self::Stage(stage) => {
+                writer.u8(17);
+                stage.write(&mut writer);
+            }
         }
         bytes
     }
@@ -414,7 +425,8 @@ impl Reply {
             | Self::NoMajority
             | Self::LeaderChanged
             | Self::Stopped
-            | Self::Leads(_) => {}
+            | Self::Leads(_)
+            | Self::Stage(_) => {}
         }
     }
 
@@ -454,6 +466,7 @@ impl Reply {
             14 => Self::LeaderChanged,
             15 => Self::Stopped,
             16 => Self::Leads(reader.option(Reader::node)?),
+            17 => Self::Stage(Stage::read(reader)?),
             found => return Err(DecodeError::UnknownTag { what: "answer of a member", found }),
         };
         reader.finish()?;
@@ -548,6 +561,18 @@ mod tests {
         let first = Hello::decode(&bytes[..bytes.len() - 1]).unwrap();
         assert_eq!(first.backing, Backing::Embedded, "the first version had one only");
         assert_eq!(Hello::decode(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"), None);
+    }
+
+    #[test]
+    fn the_question_of_founders_keeps_its_bytes() {
+        assert_eq!(Request::Stage.encode(), [11]);
+        assert!(matches!(Request::decode(&[11], FROM), Ok(Request::Stage)));
+        for (stage, tag) in [(Stage::Nothing, 0), (Stage::Ready, 1), (Stage::Begun, 2)] {
+            assert_eq!(Reply::Stage(stage).encode(), [17, tag]);
+            let read = Reply::decode(&[17, tag]);
+            assert!(matches!(read, Ok(Reply::Stage(found)) if found == stage), "{read:?}");
+        }
+        assert!(Reply::decode(&[17, 3]).is_err());
     }
 
     #[test]

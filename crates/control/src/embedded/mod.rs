@@ -13,6 +13,8 @@ pub mod client;
 mod codec;
 /// A member's file: vote, log and snapshot.
 pub mod disk;
+/// How a group begins, and a member that has no file.
+pub mod founding;
 /// A running member: what it answers.
 pub mod member;
 /// Who the members are, and how that changes.
@@ -37,9 +39,11 @@ use antecede_model::{
 
 pub use client::{EmbeddedStore, StoreOptions};
 pub use disk::{FileError, Start};
-pub use member::{Listening, Member, MemberOptions, OpenError, Port};
+pub use founding::{BeginOptions, Waiting, Way, begin, has_begun};
+pub use member::{Member, MemberOptions, OpenError};
 pub use membership::{MEMBERS_MAX, MemberState, MembershipError};
 pub use raft::Timing;
+pub use serving::Port;
 
 /// Names a group: whoever is of another one is not talked to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

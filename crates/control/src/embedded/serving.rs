@@ -9,17 +9,19 @@
 use std::{
     fmt,
     future::Future,
+    io,
+    net::SocketAddr,
     pin::Pin,
     sync::{Arc, Weak},
     time::Duration,
 };
 
 use antecede_model::ids::NodeId;
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::{Semaphore, TryAcquireError},
-    task::JoinSet,
+    task::{JoinHandle, JoinSet},
     time::{sleep, timeout},
 };
 
@@ -75,10 +77,72 @@ impl Desk {
         self.members.write().retain(|other| other.group() != group);
     }
 
+    /// The one that answers for a group.
+    pub(crate) fn member_of(&self, group: GroupId) -> Option<Arc<dyn Answering>> {
+        self.members.read().iter().find(|member| member.group() == group).cloned()
+    }
+
     /// The one of a group, or else the first one, which says who it is.
     fn find(&self, group: GroupId) -> Option<Arc<dyn Answering>> {
         let members = self.members.read();
         members.iter().find(|member| member.group() == group).or_else(|| members.first()).cloned()
+    }
+}
+
+/// An address at which members of different groups of one node answer. It is open until
+/// [`Port::close`] is called or the last copy is dropped.
+#[derive(Clone, Debug)]
+pub struct Port {
+    open: Arc<Open>,
+}
+
+#[derive(Debug)]
+struct Open {
+    desk: Arc<Desk>,
+    address: SocketAddr,
+    serving: Mutex<Option<JoinHandle<()>>>,
+}
+
+impl Port {
+    /// Begins to take connections. Must be called inside a tokio runtime.
+    ///
+    /// # Errors
+    /// When the machine cannot say which address the socket has.
+    pub fn open(listener: TcpListener) -> io::Result<Self> {
+        let address = listener.local_addr()?;
+        let desk: Arc<Desk> = Arc::default();
+        let serving = Mutex::new(Some(tokio::spawn(serve(Arc::clone(&desk), listener))));
+        Ok(Self { open: Arc::new(Open { desk, address, serving }) })
+    }
+
+    /// Where it is.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.open.address
+    }
+
+    /// Ends all connections, and takes none any more; the address is free when this returns.
+    pub async fn close(&self) {
+        let serving = self.open.serving.lock().take();
+        let Some(serving) = serving else { return };
+        serving.abort();
+        if let Err(error) = serving.await
+            && !error.is_cancelled()
+        {
+            tracing::error!(%error, "the server of the agreement had ended by itself");
+        }
+    }
+
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.open.desk
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(serving) = self.serving.get_mut() {
+            serving.abort();
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use super::{
     message::EVENT_PUT,
 };
 use crate::{
-    embedded::{Backing, EmbeddedStore, StoreOptions, serving::Answering},
+    embedded::{Backing, EmbeddedStore, StoreOptions, client::Local},
     store::{
         Answer, Beat, Beats, ConfigurationStore, Feed, Renewal, Revision, StoreError, StoreKey,
         Stored, VALUE_BYTES_MAX, Watch, check_size,
@@ -57,10 +57,10 @@ impl EtcdStore {
     /// A store of a node that may listen, and asks itself first.
     #[must_use]
     pub fn beside(options: EtcdOptions, listener: &Listener) -> Self {
-        Self::with(options, Some(listener.answering()))
+        Self::with(options, Some(Local::One(listener.answering())))
     }
 
-    fn with(options: EtcdOptions, local: Option<Arc<dyn Answering>>) -> Self {
+    fn with(options: EtcdOptions, local: Option<Local>) -> Self {
         let EtcdOptions { etcd, node, listeners, request_limit, attempt_limit } = options;
         let group = etcd.group;
         let asking = StoreOptions { group, node, members: listeners, request_limit, attempt_limit };

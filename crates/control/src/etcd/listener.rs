@@ -249,7 +249,8 @@ impl Core {
             | Request::Read { .. }
             | Request::Swap { .. }
             | Request::Await { .. }
-            | Request::Change(_) => Reply::Stopped,
+            | Request::Change(_)
+            | Request::Stage => Reply::Stopped,
         }
     }
 

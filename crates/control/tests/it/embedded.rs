@@ -5,20 +5,20 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use antecede_control::{
     ConfigurationStore, Outage, StoreError,
     embedded::{
-        EmbeddedStore, FileError, GroupId, Listening, Member, MemberOptions, MembershipError,
-        OpenError, Start, StoreOptions, Timing,
+        EmbeddedStore, FileError, GroupId, Member, MemberOptions, MembershipError, OpenError, Port,
+        Start, StoreOptions, Timing,
     },
 };
 use antecede_model::ids::NodeId;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     time::timeout,
 };
 
 use crate::{
     conformance::{self, Cluster, DEADLINE, eventually, key, put, read},
-    group::{GROUP, Group, TIMING, node, steady},
+    group::{GROUP, Group, TIMING, member_options, node, port, steady},
 };
 
 macro_rules! suite {
@@ -43,20 +43,8 @@ suite! {
     no_acknowledged_swap_is_lost_while_leaders_are_killed,
 }
 
-fn options(group: &Group, place: usize, listener: TcpListener, start: Start) -> MemberOptions {
-    MemberOptions {
-        group: GROUP,
-        node: node(place),
-        path: group.path(place),
-        listener: Listening::Socket(listener),
-        start,
-        timing: TIMING,
-        clock: steady,
-    }
-}
-
-async fn listener() -> TcpListener {
-    TcpListener::bind("127.0.0.1:0").await.unwrap()
+fn options(group: &Group, place: usize, port: Port, start: Start) -> MemberOptions {
+    member_options(node(place), group.path(place), port, start)
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -170,25 +158,25 @@ async fn a_node_that_cannot_be_reached_never_counts() {
 async fn a_member_begins_only_with_the_file_that_is_its_own() {
     let mut group = Group::start(1).await;
     let members = group.members(0..1);
-    let again = options(&group, 0, listener().await, Start::Create { members: members.clone() });
+    let again = options(&group, 0, port().await, Start::Create { members: members.clone() });
     let error = Member::open(again).await.unwrap_err();
     assert!(matches!(error, OpenError::File { source: FileError::Exists { .. }, .. }), "{error}");
 
-    let missing = options(&group, 1, listener().await, Start::Resume);
+    let missing = options(&group, 1, port().await, Start::Resume);
     let error = Member::open(missing).await.unwrap_err();
     assert!(matches!(error, OpenError::File { source: FileError::Missing { .. }, .. }), "{error}");
 
-    let stranger = options(&group, 1, listener().await, Start::Create { members });
+    let stranger = options(&group, 1, port().await, Start::Create { members });
     let error = Member::open(stranger).await.unwrap_err();
     assert!(matches!(error, OpenError::NotAFounder { .. }), "{error}");
 
     group.stop(0).await;
-    let mut other = options(&group, 1, listener().await, Start::Resume);
+    let mut other = options(&group, 1, port().await, Start::Resume);
     other.path = group.path(0);
     let error = Member::open(other).await.unwrap_err();
     assert!(matches!(error, OpenError::File { source: FileError::Foreign { .. }, .. }), "{error}");
 
-    let mut other = options(&group, 0, listener().await, Start::Resume);
+    let mut other = options(&group, 0, port().await, Start::Resume);
     other.group = GroupId { datacenter: None, ..GROUP };
     let error = Member::open(other).await.unwrap_err();
     assert!(matches!(error, OpenError::File { source: FileError::Foreign { .. }, .. }), "{error}");
@@ -206,7 +194,7 @@ async fn members_of_two_groups_answer_at_one_address_each_for_its_own() {
         group: all,
         node: node(0),
         path: group.path(1),
-        listener: Listening::Beside(first.port()),
+        port: first.port().clone(),
         start: Start::Create { members: members.clone() },
         timing: TIMING,
         clock: steady,
@@ -310,7 +298,7 @@ fn times_that_do_not_fit_are_refused() {
     runtime.block_on(async {
         let group = Group::empty(TIMING);
         let members = BTreeMap::from([(node(0), "127.0.0.1:1".to_owned())]);
-        let mut options = options(&group, 0, listener().await, Start::Create { members });
+        let mut options = options(&group, 0, port().await, Start::Create { members });
         options.timing.silence_min = Duration::from_millis(10);
         let error = Member::open(options).await.unwrap_err();
         assert!(matches!(error, OpenError::Timing { .. }), "{error}");

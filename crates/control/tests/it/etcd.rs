@@ -10,7 +10,7 @@ use std::{
 
 use antecede_control::{
     Beat, ConfigurationStore, Outage, Revision, StoreError,
-    embedded::{EmbeddedStore, Listening, Member, MemberOptions, Start, StoreOptions},
+    embedded::{EmbeddedStore, Member, MemberOptions, Start, StoreOptions},
     etcd::{ConnectOptions, Credentials, Etcd, EtcdOptions, EtcdStore, OptionsError, Tls},
 };
 use antecede_model::ids::Boot;
@@ -20,7 +20,7 @@ use tokio::{net::TcpListener, time::timeout};
 use crate::{
     conformance::{self, Cluster, DEADLINE, data_node, eventually, key, put},
     etcd_group::{EtcdGroup, PREFIX, can_run, connect_options, free_port},
-    group::{GROUP, TIMING, node, steady},
+    group::{GROUP, TIMING, node, port, steady},
 };
 
 macro_rules! suite {
@@ -249,7 +249,7 @@ async fn nobody_leads_beside_others_that_could_decide_among_themselves() {
             group: GROUP,
             node: node(place),
             path: folder.path().join(place.to_string()),
-            listener: Listening::Socket(TcpListener::bind("127.0.0.1:0").await.unwrap()),
+            port: port().await,
             start: Start::Create { members: members.clone() },
             timing: TIMING,
             clock: steady,

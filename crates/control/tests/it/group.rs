@@ -9,7 +9,8 @@ use std::{
 use antecede_control::{
     ConfigurationStore,
     embedded::{
-        EmbeddedStore, GroupId, Listening, Member, MemberOptions, Start, StoreOptions, Timing,
+        BeginOptions, EmbeddedStore, GroupId, Member, MemberOptions, Port, Start, StoreOptions,
+        Timing, Way,
     },
 };
 use antecede_model::{
@@ -59,6 +60,21 @@ pub(crate) fn steady() -> Steady {
     Steady(Duration::new(time.tv_sec.try_into().unwrap(), time.tv_nsec.try_into().unwrap()))
 }
 
+/// A port of its own.
+pub(crate) async fn port() -> Port {
+    Port::open(TcpListener::bind("127.0.0.1:0").await.unwrap()).unwrap()
+}
+
+/// What a member is told.
+pub(crate) fn member_options(
+    node: NodeId,
+    path: std::path::PathBuf,
+    port: Port,
+    start: Start,
+) -> MemberOptions {
+    MemberOptions { group: GROUP, node, path, port, start, timing: TIMING, clock: steady }
+}
+
 pub(crate) fn node(place: usize) -> NodeId {
     NodeId { datacenter: DatacenterId(1), number: u16::try_from(place).unwrap() + 1 }
 }
@@ -84,18 +100,12 @@ impl Group {
     }
 
     async fn member_options(&self, place: usize, start: Start) -> MemberOptions {
-        MemberOptions {
-            group: GROUP,
-            node: self.places[place].node,
-            path: self.path(place),
-            listener: Listening::Socket(TcpListener::bind("127.0.0.1:0").await.unwrap()),
-            start,
-            timing: self.timing,
-            clock: steady,
-        }
+        let options =
+            member_options(self.places[place].node, self.path(place), port().await, start);
+        MemberOptions { timing: self.timing, ..options }
     }
 
-    fn settle(&mut self, place: usize, member: Member) {
+    pub(crate) fn settle(&mut self, place: usize, member: Member) {
         self.places[place].proxy.lead_to(Some(member.local_address()));
         self.places[place].member = Some(member);
     }
@@ -125,6 +135,24 @@ impl Group {
         self.places[places].iter().map(place).collect()
     }
 
+    /// What a place's member is told that may have to begin. From now on it is reached there.
+    pub(crate) async fn begin_options(&self, place: usize, way: Way) -> BeginOptions {
+        let port = port().await;
+        self.places[place].proxy.lead_to(Some(port.address()));
+        BeginOptions {
+            group: GROUP,
+            node: self.places[place].node,
+            path: self.path(place),
+            had_file: false,
+            way,
+            founders: self.members(0..3),
+            contacts: self.members(0..self.places.len()),
+            port,
+            request_limit: Duration::from_millis(500),
+            attempt_limit: Duration::from_millis(250),
+        }
+    }
+
     fn options(&self, node: NodeId) -> StoreOptions {
         StoreOptions {
             group: GROUP,
@@ -143,7 +171,7 @@ impl Group {
     /// Makes the store of a place's node, beside its member.
     pub(crate) fn beside(&self, place: usize) -> EmbeddedStore {
         let member = self.places[place].member.as_ref().expect("its member runs");
-        EmbeddedStore::beside(self.options(self.places[place].node), member)
+        EmbeddedStore::beside(self.options(self.places[place].node), member.port())
     }
 
     /// A group with so many members.

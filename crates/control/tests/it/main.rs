@@ -11,6 +11,8 @@ mod etcd;
 /// Members of etcd with nodes of ours beside them.
 #[cfg(feature = "etcd")]
 mod etcd_group;
+/// How a group begins, and members that have lost their files.
+mod founding;
 /// Members with connections that can be cut.
 mod group;
 /// A network that can be cut.

@@ -42,7 +42,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 const _: () = assert!(3 * BEAT_EVERY.as_millis() < SILENCE.as_millis());
 const _: () = assert!(SILENCE.as_millis() < PATIENCE.as_millis());
 
-/// What holds in the datacenter, as those say who answer; `None` if nobody does, or nothing does.
+/// Looks at what holds in the datacenter, as those say who answer, if anybody does.
 ///
 /// # Errors
 /// Why this node must not take part.
@@ -50,12 +50,11 @@ pub(super) async fn look(
     node: &Node,
     store: &dyn ConfigurationStore,
     key: &StoreKey,
-) -> Result<Option<Datacenter>, StartError> {
-    let Ok(Some(stored)) = store.read(key).await else { return Ok(None) };
-    let Some(part) = decoded(node, &stored.value) else { return Ok(None) };
+) -> Result<(), StartError> {
+    let Ok(Some(stored)) = store.read(key).await else { return Ok(()) };
+    let Some(part) = decoded(node, &stored.value) else { return Ok(()) };
     check_folder(node, &part)?;
-    check_alone(node, store).await?;
-    Ok(Some(part))
+    check_alone(node, store).await
 }
 
 /// Waits until this node may beat, and writes down that it does from now on; ends the process if it

@@ -1,33 +1,34 @@
 //! Opens a node's way to the agreement of its datacenter, and its member if it has one.
 //!
-//! A member begins a group with the members that the configuration names when its folder has never
-//! held one, and goes on from its file otherwise. A small file beside it tells that there was one:
-//! a member whose file is gone must not begin again, it could vote twice. If the others still decide
-//! without it they take it out of the group, and it joins again with an empty file. With etcd a node
-//! has no member; what it does there is in `etcd`.
+//! A member that has begun goes on from its file. One without a file begins with the members that
+//! the configuration names, or joins again if they have begun with a file that it has lost; it may
+//! have to wait for them, and the node asks others meanwhile (`member`). With etcd a node has no
+//! member; what it does there is in `etcd`.
 
 use std::convert::Infallible;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use antecede_control::{
     ConfigurationStore, StoreError, StoreKey,
-    embedded::{
-        EmbeddedStore, GroupId, Listening, Member, MemberOptions, MembershipError, Start,
-        StoreOptions, Timing,
-    },
+    embedded::{EmbeddedStore, GroupId, Member, Port, StoreOptions, Timing, Way},
 };
-use antecede_model::{configuration::Datacenter, ids::NodeId};
+use antecede_model::configuration::Datacenter;
 use tokio::net::TcpListener;
+use tokio::sync::SetOnce;
 use tokio::time::interval;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 #[cfg(feature = "etcd")]
 use super::etcd;
-use super::{admission, decoded, deployment::Deployment, encoded};
-use crate::clock;
-use crate::node::{Node, StartError, open::write_file};
+use super::{
+    admission, decoded,
+    deployment::Deployment,
+    encoded,
+    member::{BeginAtOnce, Place},
+};
+use crate::fatal::{self, Fatal};
+use crate::node::{Node, StartError};
 
 /// How long a request to the agreement may take, all attempts together.
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(1);
@@ -69,18 +70,29 @@ pub(crate) struct Agreement {
 enum Role {
     /// Nothing.
     Asks,
-    /// It is a member, and asks as one.
-    Member(Member, EmbeddedStore),
+    /// It is a member, or will be, and asks as one.
+    Member(Box<Own>),
     /// It asks etcd, and may listen to beats.
     #[cfg(feature = "etcd")]
     Etcd(etcd::Part),
 }
 
+/// This node's own member.
+#[derive(Debug)]
+struct Own {
+    store: EmbeddedStore,
+    place: Place,
+    /// Set once it may be there.
+    member: SetOnce<Member>,
+}
+
 impl Agreement {
-    /// Opens it; `None` where nobody decides.
+    /// Opens it; `None` where nobody decides. A member that has to wait for others is opened by
+    /// [`Agreement::be_member`].
     pub(crate) async fn open(
         node: &Node,
         listener: Option<TcpListener>,
+        at_once: BeginAtOnce,
     ) -> Result<Option<Self>, StartError> {
         if !node.config.is_managed() {
             return Ok(None);
@@ -90,7 +102,7 @@ impl Agreement {
             datacenter: Some(node.id.datacenter),
         };
         let (store, role) = match &node.config.control.etcd {
-            None => Box::pin(embedded(node, group, listener)).await?,
+            None => Box::pin(embedded(node, group, listener, at_once)).await?,
             #[cfg(feature = "etcd")]
             Some(config) => {
                 let (store, part) = etcd::open(node, group, config, listener)?;
@@ -101,12 +113,12 @@ impl Agreement {
         };
         let key = StoreKey::new(KEY).expect("the key is short");
         let port = match &role {
-            Role::Member(member, _) => Some(member.port()),
+            Role::Member(own) => Some(own.place.port.clone()),
             Role::Asks => None,
             #[cfg(feature = "etcd")]
             Role::Etcd(_) => None,
         };
-        let deployment = Deployment::of(node, port)?.map(Arc::new);
+        let deployment = Deployment::of(node, port, at_once.deployment)?.map(Arc::new);
         Ok(Some(Self { store, key, deployment, role }))
     }
 
@@ -146,7 +158,9 @@ impl Agreement {
     pub(crate) fn leads(&self) -> bool {
         match &self.role {
             Role::Asks => false,
-            Role::Member(member, _) => member.leader() == Some(member.node()),
+            Role::Member(own) => {
+                own.member.get().is_some_and(|member| member.leader() == Some(member.node()))
+            }
             #[cfg(feature = "etcd")]
             Role::Etcd(part) => part.leads(),
         }
@@ -156,7 +170,7 @@ impl Agreement {
     pub(super) async fn failed(&self) -> String {
         match &self.role {
             Role::Asks => std::future::pending().await,
-            Role::Member(member, _) => member.failed().await,
+            Role::Member(own) => own.member.wait().await.failed().await,
             #[cfg(feature = "etcd")]
             Role::Etcd(part) => part.failed().await,
         }
@@ -170,18 +184,22 @@ impl Agreement {
         }
     }
 
-    /// Makes this node's member one of the group again, if it is none any more.
-    pub(super) async fn stay_member(&self, node: &Node) -> Infallible {
+    /// Opens this node's member, if it had to wait for others, and makes it one of the group again,
+    /// if it is none any more.
+    pub(super) async fn be_member(&self, node: &Node) -> Infallible {
         let address = node.config.control_members().get(&node.id).cloned();
-        if let (Role::Member(member, store), Some(address)) = (&self.role, address) {
+        if let (Role::Member(own), Some(address)) = (&self.role, address) {
+            if own.member.get().is_none() {
+                own.open(node).await;
+            }
             let mut rounds = interval(JOIN_EVERY);
             loop {
                 rounds.tick().await;
-                let Ok(members) = store.members().await else { continue };
-                if members.get(&member.node()).is_some_and(|known| known.votes) {
+                let Ok(members) = own.store.members().await else { continue };
+                if members.get(&node.id).is_some_and(|known| known.votes) {
                     break;
                 }
-                match store.add_member(member.node(), &address).await {
+                match own.store.add_member(node.id, &address).await {
                     Ok(_) => info!(node = %node.id, "a member of the agreement again"),
                     Err(why) => warn!(node = %node.id, %why, "not a member of the agreement yet"),
                 }
@@ -195,8 +213,30 @@ impl Agreement {
         if let Some(deployment) = &self.deployment {
             deployment.stop().await;
         }
-        if let Role::Member(member, _) = self.role {
-            member.stop().await;
+        if let Role::Member(own) = self.role {
+            let Own { place, member, .. } = *own;
+            if let Some(member) = member.into_inner() {
+                member.stop().await;
+            }
+            place.port.close().await;
+        }
+    }
+}
+
+impl Own {
+    /// Waits until the member may be opened, and opens it; ends the process if that fails.
+    async fn open(&self, node: &Node) {
+        match self.place.open(|waits| node.control.on_founding(waits)).await {
+            Ok(member) => {
+                info!(node = %node.id, address = %member.local_address(), "a member of the agreement");
+                // Nobody else opens it.
+                drop(self.member.set(member));
+            }
+            Err(error) => {
+                let cause = std::error::Error::source(&error).map(ToString::to_string);
+                error!(node = %node.id, %error, cause, "this node cannot become a member of the agreement: this process ends");
+                fatal::end(Fatal::Disk);
+            }
         }
     }
 }
@@ -206,6 +246,7 @@ async fn embedded(
     node: &Node,
     group: GroupId,
     listener: Option<TcpListener>,
+    at_once: BeginAtOnce,
 ) -> Result<(Arc<dyn ConfigurationStore>, Role), StartError> {
     let config = &node.config;
     let members = config.control_members();
@@ -216,89 +257,51 @@ async fn embedded(
         request_limit: REQUEST_LIMIT,
         attempt_limit: ATTEMPT_LIMIT,
     };
+    look_around(node, &options).await?;
     let (Some(listener), Some(folder)) = (listener, config.control_folder()) else {
-        let key = StoreKey::new(KEY).expect("the key is short");
-        leave_if_lost(node, &options, &key, false).await?;
         return Ok((Arc::new(EmbeddedStore::new(options)), Role::Asks));
     };
-    let key = StoreKey::new(KEY).expect("the key is short");
-    let has_lost_file = !folder.join(FILE).exists();
-    let joins = leave_if_lost(node, &options, &key, has_lost_file).await?;
-    let start = if joins { Start::Join } else { start(folder, members) };
-    let is_new = start != Start::Resume;
-    let path = folder.join(FILE);
-    std::fs::create_dir_all(folder).map_err(|source| StartError::Io {
-        what: "make the folder",
-        path: folder.to_owned(),
+    let port = Port::open(listener).map_err(|source| StartError::Listen {
+        what: "the agreement",
+        address: "a socket that was given".to_owned(),
         source,
     })?;
-    let member = MemberOptions {
+    let store = EmbeddedStore::beside(options, &port);
+    let place = Place {
         group,
         node: node.id,
-        path,
-        listener: Listening::Socket(listener),
-        start,
+        folder: folder.to_owned(),
+        file: FILE,
+        mark: MARK,
+        way: if at_once.datacenter { Way::FoundsAtOnce } else { Way::Founds },
+        founders: members.clone(),
+        contacts: members,
+        port,
+        request_limit: LOOK_LIMIT,
+        attempt_limit: ATTEMPT_LIMIT,
         timing: TIMING,
-        clock: clock::steady,
     };
-    let member = Box::pin(Member::open(member)).await?;
-    if is_new {
-        write_file(folder, MARK, &format!("{}\n", node.id))?;
+    let own = Own { store: store.clone(), place, member: SetOnce::new() };
+    if own.place.goes_on()? {
+        let member = own.place.open(|_| {}).await?;
+        info!(node = %node.id, address = %member.local_address(), "a member of the agreement");
+        drop(own.member.set(member));
     }
-    info!(node = %node.id, address = %member.local_address(), is_new, "a member of the agreement");
-    let store = EmbeddedStore::beside(options, &member);
-    Ok((Arc::new(store.clone()), Role::Member(member, store)))
+    Ok((Arc::new(store), Role::Member(Box::new(own))))
 }
 
-/// Looks, by the word of the other members, whether this node may take part. If it was a member and
-/// has lost its file, it is taken out of the group; tells whether it has to join again.
-async fn leave_if_lost(
-    node: &Node,
-    options: &StoreOptions,
-    key: &StoreKey,
-    has_lost_member: bool,
-) -> Result<bool, StartError> {
+/// Looks, by the word of the other members, whether this node may take part.
+async fn look_around(node: &Node, options: &StoreOptions) -> Result<(), StartError> {
     let mut others = options.members.clone();
     others.remove(&node.id);
     if others.is_empty() || node.config.storage.folder.is_none() {
-        return Ok(false);
+        return Ok(());
     }
     let store = EmbeddedStore::new(StoreOptions {
         members: others,
         request_limit: LOOK_LIMIT,
         ..options.clone()
     });
-    let Some(part) = admission::look(node, &store, key).await? else { return Ok(false) };
-    if !has_lost_member || !part.boots.contains_key(&node.id) {
-        return Ok(false);
-    }
-    warn!(node = %node.id, "this node's member of the agreement has lost its file: it joins again");
-    match store.remove_member(node.id).await {
-        Ok(_) | Err(MembershipError::NotMember { .. }) => Ok(true),
-        Err(why) => Err(why.into()),
-    }
-}
-
-/// How the member of a folder begins.
-fn start(folder: &Path, members: std::collections::BTreeMap<NodeId, String>) -> Start {
-    let is_there = |name: &str| -> bool { folder.join(name).exists() };
-    if is_there(FILE) || is_there(MARK) { Start::Resume } else { Start::Create { members } }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_member_begins_once_and_goes_on_from_then_on() {
-        let folder = tempfile::tempdir().unwrap();
-        let create = Start::Create { members: std::collections::BTreeMap::new() };
-        let how = || start(folder.path(), std::collections::BTreeMap::new());
-        assert_eq!(how(), create);
-        std::fs::write(folder.path().join(FILE), b"rows").unwrap();
-        assert_eq!(how(), Start::Resume, "it ended before the mark was there");
-        write_file(folder.path(), MARK, "1.1\n").unwrap();
-        std::fs::remove_file(folder.path().join(FILE)).unwrap();
-        assert_eq!(how(), Start::Resume, "to be told that its file is gone");
-    }
+    let key = StoreKey::new(KEY).expect("the key is short");
+    admission::look(node, &store, &key).await
 }

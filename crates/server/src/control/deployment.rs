@@ -24,10 +24,7 @@ use std::time::Duration;
 
 use antecede_control::{
     ConfigurationStore, StoreError, StoreKey,
-    embedded::{
-        EmbeddedStore, GroupId, Listening, Member, MemberOptions, MembershipError, Port, Start,
-        StoreOptions, Timing,
-    },
+    embedded::{EmbeddedStore, GroupId, Member, MembershipError, Port, StoreOptions, Timing, Way},
     store::Revision,
 };
 use antecede_model::{
@@ -43,13 +40,12 @@ use antecede_protocol::manager::{
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use tracing::{debug, error, info, warn};
 
-use super::{agreement::Agreement, decoded, encoded, manage::facts_of};
+use super::{agreement::Agreement, decoded, encoded, manage::facts_of, member::Place};
 use crate::aside::now_called;
-use crate::clock;
 use crate::config::members::{DeploymentStore, WITNESS};
 use crate::config::{Config, NodeAddresses};
 use crate::fatal::{self, Fatal};
-use crate::node::{Node, StartError, open::write_file};
+use crate::node::{Node, StartError};
 
 /// How long a request may take, all attempts together: members are far apart.
 pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(5);
@@ -90,6 +86,8 @@ pub(crate) struct Deployment {
     group: GroupId,
     /// Where this node's member listens, if it has one.
     port: Option<Port>,
+    /// Whether an empty member begins without hearing from other founders.
+    at_once: bool,
     member: tokio::sync::Mutex<Option<Member>>,
 }
 
@@ -101,7 +99,11 @@ struct Agreed {
 
 impl Deployment {
     /// A node's way to it; `None` where nobody agrees. `port` is where its member may listen.
-    pub(super) fn of(node: &Node, port: Option<Port>) -> Result<Option<Self>, StartError> {
+    pub(super) fn of(
+        node: &Node,
+        port: Option<Port>,
+        at_once: bool,
+    ) -> Result<Option<Self>, StartError> {
         let group = GroupId { deployment: node.configuration().deployment, datacenter: None };
         let key = StoreKey::new(KEY).expect("the key is short");
         let (store, embedded): (Arc<dyn ConfigurationStore>, _) =
@@ -120,7 +122,8 @@ impl Deployment {
             };
         let is_member = embedded.is_some() && node.config.deployment_address().is_some();
         let port = port.filter(|_| is_member);
-        Ok(Some(Self { store, key, embedded, group, port, member: tokio::sync::Mutex::default() }))
+        let member = tokio::sync::Mutex::default();
+        Ok(Some(Self { store, key, embedded, group, port, at_once, member }))
     }
 
     /// Takes part until the task is ended.
@@ -284,7 +287,7 @@ impl Deployment {
     async fn vote(&self, node: &Node) {
         let (Some(store), Some(port)) = (&self.embedded, &self.port) else { return };
         let Some(folder) = node.config.control_folder() else { return };
-        let opened = self.open_member(node, store, port.clone(), folder).await;
+        let opened = self.open_member(node, port.clone(), folder).await;
         let failed = match opened {
             Ok(failed) => failed,
             Err(error) => {
@@ -303,33 +306,35 @@ impl Deployment {
     async fn open_member(
         &self,
         node: &Node,
-        store: &EmbeddedStore,
         port: Port,
         folder: &Path,
     ) -> Result<impl Future<Output = ()> + use<>, StartError> {
         let founders = node.config.deployment_members();
         // One that has acted by members that the deployment agreed on did not found it just now.
-        let may_found = node.configuration().membership.epoch <= FIRST;
-        let begin = Begin { node: node.id, founders, may_found };
-        let start = begin.start(store, options_of(node, self.group, LOOK_LIMIT), folder).await;
-        let is_new = start != Start::Resume;
-        let options = MemberOptions {
+        let may_found =
+            node.configuration().membership.epoch <= FIRST && founders.contains_key(&node.id);
+        let place = Place {
             group: self.group,
             node: node.id,
-            path: folder.join(FILE),
-            listener: Listening::Beside(port),
-            start,
+            folder: folder.to_owned(),
+            file: FILE,
+            mark: MARK,
+            way: match (may_found, self.at_once) {
+                (true, true) => Way::FoundsAtOnce,
+                (true, false) => Way::Founds,
+                (false, _) => Way::Joins,
+            },
+            founders,
+            contacts: contacts(&node.config, &node.configuration().membership),
+            port,
+            request_limit: LOOK_LIMIT,
+            attempt_limit: ATTEMPT_LIMIT,
             timing: TIMING,
-            clock: clock::steady,
         };
-        let mut place = self.member.lock().await;
-        let member = Box::pin(Member::open(options)).await?;
-        if is_new {
-            write_file(folder, MARK, &format!("{}\n", node.id))?;
-        }
-        info!(node = %node.id, is_new, "a member of the deployment's agreement");
+        let member = place.open(|waits| node.control.on_deployment_founding(waits)).await?;
+        info!(node = %node.id, "a member of the deployment's agreement");
         let (id, failed) = (node.id, member.watch_failure());
-        *place = Some(member);
+        *self.member.lock().await = Some(member);
         Ok(async move {
             let why = failed.await;
             error!(node = %id, why, "the deployment's agreement has failed on this node: this process ends; see to the disk, then start the node again");
@@ -481,59 +486,6 @@ fn contacts(config: &Config, members: &Membership) -> BTreeMap<NodeId, String> {
         Some((now(node), addresses.control.clone().filter(|_| is_other)?))
     };
     contacts.into_iter().chain(config.nodes().filter_map(first)).collect()
-}
-
-/// Who begins as a member of the deployment's agreement.
-pub(super) struct Begin {
-    pub(super) node: NodeId,
-    /// Those with whom it began.
-    pub(super) founders: BTreeMap<NodeId, String>,
-    /// Whether it may be that it has not begun.
-    pub(super) may_found: bool,
-}
-
-impl Begin {
-    /// How the member begins. Only one that the deployment began with makes a group, and only while
-    /// no other member knows of one: a member that has lost its file must not vote twice.
-    pub(super) async fn start(
-        &self,
-        store: &EmbeddedStore,
-        options: StoreOptions,
-        folder: &Path,
-    ) -> Start {
-        let is_there = |name: &str| -> bool { folder.join(name).exists() };
-        if is_there(FILE) || is_there(MARK) {
-            return Start::Resume;
-        }
-        let mut others = self.founders.clone();
-        others.remove(&self.node);
-        let asked = EmbeddedStore::new(StoreOptions { members: others, ..options });
-        match asked.members().await {
-            Ok(voters) if voters.contains_key(&self.node) => {
-                info!(node = %self.node, "the deployment's agreement has this node as a member, and there is no file of it here: it joins anew");
-                self.leave(store).await;
-                Start::Join
-            }
-            Ok(_) => Start::Join,
-            Err(_) if self.founders.contains_key(&self.node) && self.may_found => {
-                Start::Create { members: self.founders.clone() }
-            }
-            Err(_) => Start::Join,
-        }
-    }
-
-    /// Takes a member out whose file is lost, so that it may join again.
-    async fn leave(&self, store: &EmbeddedStore) {
-        loop {
-            match store.remove_member(self.node).await {
-                Ok(_) | Err(MembershipError::NotMember { .. }) => return,
-                Err(why) => {
-                    warn!(node = %self.node, %why, "the old member cannot be taken out yet");
-                    sleep(LOOK_EVERY).await;
-                }
-            }
-        }
-    }
 }
 
 #[cfg(test)]

@@ -189,6 +189,7 @@ impl Node {
 mod tests {
     use antecede_control::{Stored, store::Revision};
 
+    use super::super::member::BeginAtOnce;
     use super::*;
     use crate::config::{Config, Layers};
     use crate::control::manage;
@@ -250,7 +251,8 @@ members = 1
         };
         let node = open(parts).unwrap();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let agreement = Agreement::open(&node, Some(listener)).await.unwrap().unwrap();
+        let agreement =
+            Agreement::open(&node, Some(listener), BeginAtOnce::default()).await.unwrap().unwrap();
         let renewed = async || {
             let mut measured = Measured::new(Handle::current());
             renew(&node, &agreement, clock::steady(), &mut measured).await

@@ -58,6 +58,8 @@ mod lease;
 mod leave;
 /// Decisions, while this node's member leads.
 mod manage;
+/// How members are opened.
+pub(crate) mod member;
 /// What a change of the datacenters waits for.
 pub(crate) mod waiting;
 /// Who only votes.
@@ -73,6 +75,10 @@ pub(crate) struct Control {
     hurry: Notify,
     /// The deployment's agreement, as this node's manager knows it.
     deployment: Mutex<KnownDeployment>,
+    /// What this node's member of the datacenter's agreement waits for before it begins.
+    founding: Mutex<Option<String>>,
+    /// The same for the deployment's.
+    deployment_founding: Mutex<Option<String>>,
     /// How this node comes back, once its datacenter has lapsed and is given up.
     lapse: watch::Sender<Option<Lapse>>,
 }
@@ -163,12 +169,23 @@ impl Control {
         }
     }
 
+    /// What this node's member waits for before it begins; `None` once it has.
+    fn on_founding(&self, waits: Option<String>) {
+        *self.founding.lock() = waits;
+    }
+
+    /// The same for its member of the deployment's agreement.
+    fn on_deployment_founding(&self, waits: Option<String>) {
+        *self.deployment_founding.lock() = waits;
+    }
+
     fn on_deployment_silence(&self, node: &Node, why: &dyn std::fmt::Display) {
+        let why = self.deployment_founding.lock().clone().unwrap_or_else(|| why.to_string());
         let mut known = self.deployment.lock();
         if known.outage.is_none() {
             warn!(node = %node.id, %why, "the deployment's agreement cannot be reached: everything goes on, only no datacenter can be added or removed");
         }
-        known.outage = Some(why.to_string());
+        known.outage = Some(why);
     }
 
     /// Another node looks.
@@ -194,11 +211,12 @@ impl Control {
     }
 
     fn on_silence(&self, node: &Node, why: &dyn std::fmt::Display) {
+        let why = self.founding.lock().clone().unwrap_or_else(|| why.to_string());
         let mut known = self.known.lock();
         if known.outage.is_none() {
             warn!(node = %node.id, %why, "the agreement cannot be reached: this node goes on until its lease ends");
         }
-        known.outage = Some(why.to_string());
+        known.outage = Some(why);
         if !node.has_lease(clock::steady()) && !known.has_told_end {
             known.has_told_end = true;
             warn!(node = %node.id, "this node has no lease: requests are refused until the agreement answers");
@@ -212,7 +230,7 @@ pub(crate) async fn live(node: Arc<Node>, agreement: Arc<Agreement>, workers: Ha
     tokio::select! {
         () = lease::keep(&node, &agreement, &workers) => {}
         () = manage::manage(&node, &agreement) => {}
-        never = agreement.stay_member(&node) => match never {},
+        never = agreement.be_member(&node) => match never {},
         never = agreement.live_in_deployment(&node) => match never {},
         never = lapse::hear(&node, &agreement) => match never {},
         why = agreement.failed() => {

@@ -7,26 +7,28 @@
 //! Limits: one witness, where the settings of all nodes say that it is (`control.witness`).
 
 use std::path::Path;
-use std::time::Duration;
 
 use antecede_control::embedded::{
-    EmbeddedStore, GroupId, Listening, Member, MemberOptions, MembershipError, StoreOptions,
+    EmbeddedStore, GroupId, Member, MembershipError, Port, StoreOptions, Way,
 };
 use tokio::net::TcpListener;
+use tokio::sync::SetOnce;
 use tracing::{info, warn};
 
 use super::deployment::{
-    ATTEMPT_LIMIT, Begin, FILE, LOOK_LIMIT, MARK, REQUEST_LIMIT, TIMING, VOTERS_EVERY,
+    ATTEMPT_LIMIT, FILE, LOOK_LIMIT, MARK, REQUEST_LIMIT, TIMING, VOTERS_EVERY,
 };
-use crate::clock;
+use super::member::Place;
 use crate::config::Config;
 use crate::config::members::{DeploymentStore, WITNESS};
-use crate::node::{StartError, open::write_file};
+use crate::node::StartError;
 
 /// A witness that runs.
 #[derive(Debug)]
 pub struct Witness {
-    member: Member,
+    place: Place,
+    /// Set once it may be there.
+    member: SetOnce<Member>,
     store: EmbeddedStore,
     address: String,
 }
@@ -43,11 +45,16 @@ pub enum WitnessError {
 }
 
 impl Witness {
-    /// Starts the witness that the settings of a deployment name, with its file in a folder.
+    /// Starts the witness that the settings of a deployment name, with its file in a folder;
+    /// `at_once` as in `BeginAtOnce`.
     ///
     /// # Errors
     /// When the settings name none, or its address or file cannot be had.
-    pub async fn start(config: &Config, folder: &Path) -> Result<Self, WitnessError> {
+    pub async fn start(
+        config: &Config,
+        folder: &Path,
+        at_once: bool,
+    ) -> Result<Self, WitnessError> {
         let settings = |why: &str| WitnessError::Settings(why.to_owned());
         let store = config.deployment_store().map_err(WitnessError::Settings)?;
         if store != DeploymentStore::Embedded {
@@ -58,45 +65,54 @@ impl Witness {
             settings("control.witness is missing: say on all nodes where the witness is reached")
         })?;
         let deployment = config.deployment.ok_or_else(|| settings("deployment.id is missing"))?;
-        let listener = TcpListener::bind(&address).await.map_err(|source| {
+        let not_bound = |source| {
             let (what, address) = ("the deployment's agreement", address.clone());
             StartError::Listen { what, address, source }
-        })?;
+        };
+        let listener = TcpListener::bind(&address).await.map_err(not_bound)?;
+        let port = Port::open(listener).map_err(not_bound)?;
         let group = GroupId { deployment, datacenter: None };
         let founders = config.deployment_members();
-        let options = |request_limit: Duration| StoreOptions {
+        let options = StoreOptions {
             group,
             node: WITNESS,
             members: founders.clone(),
-            request_limit,
-            attempt_limit: ATTEMPT_LIMIT.min(request_limit),
+            request_limit: REQUEST_LIMIT,
+            attempt_limit: ATTEMPT_LIMIT,
         };
-        let store = EmbeddedStore::new(options(REQUEST_LIMIT));
-        std::fs::create_dir_all(folder).map_err(|source| StartError::Io {
-            what: "make the folder",
-            path: folder.to_owned(),
-            source,
-        })?;
-        let begin = Begin { node: WITNESS, founders: founders.clone(), may_found: true };
-        let start = begin.start(&store, options(LOOK_LIMIT), folder).await;
-        let member = MemberOptions {
+        let store = EmbeddedStore::new(options);
+        let place = Place {
             group,
             node: WITNESS,
-            path: folder.join(FILE),
-            listener: Listening::Socket(listener),
-            start,
+            folder: folder.to_owned(),
+            file: FILE,
+            mark: MARK,
+            way: if at_once { Way::FoundsAtOnce } else { Way::Founds },
+            founders: founders.clone(),
+            contacts: founders,
+            port,
+            request_limit: LOOK_LIMIT,
+            attempt_limit: ATTEMPT_LIMIT,
             timing: TIMING,
-            clock: clock::steady,
         };
-        let member = Box::pin(Member::open(member)).await.map_err(StartError::from)?;
-        write_file(folder, MARK, &format!("{WITNESS}\n"))?;
+        let member = SetOnce::new();
+        if place.goes_on()? {
+            drop(member.set(place.open(|_| {}).await?));
+        }
         info!(address, "the witness is there");
-        Ok(Self { member, store, address })
+        Ok(Self { place, member, store, address })
     }
 
     /// Votes until it cannot go on, and says why.
     pub async fn vote(&self) -> String {
-        let failed = self.member.failed();
+        if self.member.get().is_none() {
+            match self.place.open(|_| {}).await {
+                // Nobody else opens it.
+                Ok(member) => drop(self.member.set(member)),
+                Err(error) => return format!("{error}: {:?}", std::error::Error::source(&error)),
+            }
+        }
+        let failed = self.member.wait().await.failed();
         tokio::pin!(failed);
         let mut rounds = tokio::time::interval(VOTERS_EVERY);
         loop {
@@ -109,7 +125,10 @@ impl Witness {
 
     /// Stops it.
     pub async fn stop(self) {
-        self.member.stop().await;
+        if let Some(member) = self.member.into_inner() {
+            member.stop().await;
+        }
+        self.place.port.close().await;
     }
 
     /// Becomes one of those who vote, if it is none.
