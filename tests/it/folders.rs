@@ -235,6 +235,63 @@ fn a_second_process_on_a_copied_folder_is_refused_and_the_first_one_goes_on() {
     write_all(&nodes.all[1], "and on");
 }
 
+/// Waits until a node says what its member of the agreement waits for.
+fn await_waiting(node: &Node, words: &str) {
+    eventually(&format!("{} waits: {words}", node.name), PATIENCE, || {
+        let status = node.status()?;
+        status["control"]["waits"].as_str()?.contains(words).then_some(())
+    });
+}
+
+const AT_ONCE: [&str; 2] = ["--begin-at-once", "datacenter"];
+
+#[test]
+fn members_that_lost_their_folders_do_not_decide_with_those_that_are_left() {
+    let stage = Stage::shared();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 3)]);
+    await_whole(&nodes);
+    write_all(&nodes.all[0], "here");
+    let crash_all = |nodes: &mut Nodes| nodes.all.iter_mut().for_each(Node::crash);
+    let lose = |name: &str| {
+        fs::remove_dir_all(stage.path("data").join(name)).expect("a folder can be removed");
+    };
+
+    // One lost its folder and another is away, so that only they may know what was decided.
+    crash_all(&mut nodes);
+    lose("eu-2");
+    nodes.all[0].restart(&stage);
+    nodes.all[1].restart(&stage);
+    await_waiting(&nodes.all[1], "its file is lost: it joins anew once most of the others answer");
+    let ended = binary::run(&stage, &["doctor", "--admin", &nodes.all[0].place.admin]);
+    assert_eq!(ended.status, Some(1), "{ended:?}");
+    assert!(ended.answer.contains("its member of the agreement has not begun"), "{ended:?}");
+    let status = nodes.all[0].status().expect("it answers");
+    assert_eq!(status["control"]["reachable"], false, "the two decide nothing: {status}");
+    nodes.all[2].restart(&stage);
+    for node in &mut nodes.all {
+        node.await_ready(PATIENCE);
+    }
+    await_whole(&nodes);
+    assert_read(&nodes.all[1], "here");
+
+    // Only one folder is left: a person lets one of the others vote at once, and nothing is lost.
+    write_all(&nodes.all[0], "and here");
+    crash_all(&mut nodes);
+    lose("eu-2");
+    lose("eu-3");
+    nodes.all[0].restart(&stage);
+    nodes.all[1].restart_with(&stage, &AT_ONCE);
+    for place in [0, 1] {
+        nodes.all[place].await_ready(PATIENCE);
+    }
+    nodes.all[2].restart(&stage);
+    nodes.all[2].await_ready(PATIENCE);
+    await_whole(&nodes);
+    for node in &nodes.all {
+        assert_read(node, "and here");
+    }
+}
+
 #[test]
 fn a_node_keeps_its_data_from_an_agreement_that_was_begun_anew_without_it() {
     let stage = Stage::shared();
@@ -245,31 +302,17 @@ fn a_node_keeps_its_data_from_an_agreement_that_was_begun_anew_without_it() {
         node.crash();
     }
     for name in ["eu-2", "eu-3"] {
-        let folder = stage.path("data").join(name);
-        fs::rename(&folder, stage.path(name)).expect("a folder can be moved");
-    }
-    // The survivor first, then one that lost its folder, then the other one: nothing is lost.
-    nodes.all[0].restart(&stage);
-    nodes.all[1].restart(&stage);
-    for place in [0, 1] {
-        nodes.all[place].await_ready(PATIENCE);
-    }
-    nodes.all[2].restart(&stage);
-    nodes.all[2].await_ready(PATIENCE);
-    await_whole(&nodes);
-    for node in &nodes.all {
-        assert_read(node, "here");
-    }
-
-    // Those that lost their folders first: they begin anew, and the survivor is not filled with that.
-    for node in &mut nodes.all {
-        node.crash();
-    }
-    for name in ["eu-2", "eu-3"] {
         fs::remove_dir_all(stage.path("data").join(name)).expect("a folder can be removed");
     }
+    // Those that lost their folders wait for the survivor, unless a person says otherwise.
     for place in [1, 2] {
         nodes.all[place].restart(&stage);
+    }
+    for place in [1, 2] {
+        let words = "begins once all its founders are there; node 1.1 at";
+        await_waiting(&nodes.all[place], words);
+        nodes.all[place].crash();
+        nodes.all[place].restart_with(&stage, &AT_ONCE);
     }
     for place in [1, 2] {
         nodes.all[place].await_ready(PATIENCE);

@@ -10,7 +10,9 @@ use tests::nodes::{Node, Nodes, Way};
 use tests::{Reply, Stage, binary, eventually, tell};
 
 use crate::lost_nodes::{LOAD, assert_probes, check, write_probes};
-use crate::topology::{OUTDATED, await_same_contents, await_standing, carry_out, standing};
+use crate::topology::{
+    OUTDATED, agreed_version, await_same_contents, await_standing, carry_out, standing,
+};
 use crate::unsent::{await_value, write};
 
 /// How long each step may take.
@@ -31,8 +33,10 @@ fn quarantine(stage: &Stage, number: u16) -> PathBuf {
     stage.path("data").join("ap-1").join("quarantine").join(number.to_string())
 }
 
-/// Writes on both sides of a cut; what the third one wrote, nobody else has.
+/// Writes on both sides of a cut, once the deployment has agreed on its members; what the third one
+/// wrote, nobody else has.
 fn write_apart(nodes: &Nodes) {
+    agreed_version(&nodes.all[0]);
     let [eu, us, ap] = [0, 1, 2].map(|place| &nodes.all[place]);
     for key in ["kept", "removed", "written since"] {
         write(ap, &["SET", key, "of all"]);

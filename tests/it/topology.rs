@@ -24,7 +24,7 @@ fn topology(node: &Node) -> Option<Value> {
 }
 
 /// The version that the deployment has agreed on, as a node reads it.
-fn agreed_version(node: &Node) -> String {
+pub(crate) fn agreed_version(node: &Node) -> String {
     eventually("the deployment has agreed on its members", CHANGE_PATIENCE, || {
         let told = topology(node)?;
         told["is_agreed"].as_bool()?.then(|| told["version"].to_string())

@@ -327,7 +327,7 @@ impl Node {
         let text = |name: &str| value[name].as_str().expect("it is text").to_owned();
         let (name, file) = (text("node"), PathBuf::from(text("file")));
         Self {
-            process: serve(stage, &name, &file, &environment, space.as_deref()),
+            process: serve(stage, &name, &file, &environment, space.as_deref(), &[]),
             place: Place::of(value),
             datacenter: text("datacenter"),
             name,
@@ -376,8 +376,13 @@ impl Node {
 
     /// Starts it again, on the same folder, after it has ended.
     pub fn restart(&mut self, stage: &Stage) {
+        self.restart_with(stage, &[]);
+    }
+
+    /// The same, with these options.
+    pub fn restart_with(&mut self, stage: &Stage, options: &[&str]) {
         let space = self.space.as_deref();
-        self.process = serve(stage, &self.name, &self.file, &self.environment, space);
+        self.process = serve(stage, &self.name, &self.file, &self.environment, space, options);
     }
 
     /// What clients have to say, if anything.
@@ -420,8 +425,7 @@ impl Node {
         // Nobody is there meanwhile: the wait is for a node that must not answer.
         let answered = within(down_for, || http::is_ready(&self.place.admin).then_some(()));
         assert!(answered.is_none(), "{} answers after it was killed", self.name);
-        let space = self.space.as_deref();
-        self.process = serve(stage, &self.name, &self.file, &self.environment, space);
+        self.restart(stage);
     }
 
     /// A client of it.
@@ -458,8 +462,10 @@ fn serve(
     file: &std::path::Path,
     environment: &[(String, String)],
     space: Option<&str>,
+    options: &[&str],
 ) -> Process {
     let mut words = vec!["serve", "--config", path_text(file)];
+    words.extend(options);
     if space.is_none() {
         words.extend(["--set", CHECKPOINT, "--set", SEGMENT]);
     }

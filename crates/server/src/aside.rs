@@ -134,6 +134,17 @@ pub(crate) fn resume(config: Config) -> Result<Config, StartError> {
     }
 }
 
+/// Whether a node's member of its datacenter's agreement is known to be new: its folder is the one
+/// in which the member of the number before was put aside, and has held none since.
+pub(crate) fn has_new_member(config: &Config) -> bool {
+    let (Some(folder), Some(old)) = (config.control_folder(), config.before.last()) else {
+        return false;
+    };
+    let before = folder.join(QUARANTINE).join(old.to_string());
+    let is_there = |folder: &Path| AGREEMENT[..2].iter().any(|name| folder.join(name).exists());
+    is_there(&before) && !is_there(folder)
+}
+
 /// What was put aside in the folder of a node.
 pub(crate) fn quarantines(config: &Config) -> Vec<Quarantine> {
     let Some(folder) = &config.storage.folder else { return Vec::new() };

@@ -216,6 +216,15 @@ fn agreements(heard: &Heard) -> Vec<Finding> {
             continue;
         }
         for told in out {
+            if let Some(waits) = told.control.as_ref().and_then(|known| known.waits.as_ref()) {
+                let what = format!("its member of the agreement has not begun: {waits}");
+                let action = "start those that it names, each on its own folder; where most \
+                              members have lost their folders, or one will never run, see \
+                              docs/guide/recover.md first";
+                let place = place_of(told);
+                found.push(finding(Kind::NoLease, place, what, action.to_owned()));
+                continue;
+            }
             let why = told.control.as_ref().and_then(|known| known.outage.clone());
             let what = format!(
                 "it cannot reach the agreement: {}",

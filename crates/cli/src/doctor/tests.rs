@@ -39,7 +39,7 @@ fn told(node: &str) -> Told {
         version: "1".to_owned(),
         epoch: 5,
         can_lose: Some(1),
-        control: Some(Control { reachable: true, outage: None, lease_ms: 400 }),
+        control: Some(Control { reachable: true, lease_ms: 400, ..Control::default() }),
         chains: vec![Chain {
             serving: here.map(|node| (*node).to_owned()).collect(),
             ..Chain::default()
@@ -103,7 +103,7 @@ fn members_that_are_missing_for_a_majority_are_named() {
     let mut heard = without(&["1.2", "1.3"]);
     change(&mut heard, "1.1", |told| {
         let outage = Some("no majority".to_owned());
-        told.control = Some(Control { reachable: false, outage, lease_ms: 0 });
+        told.control = Some(Control { outage, ..Control::default() });
         told.settling = 3;
     });
     let found = kinds(&heard);
@@ -118,9 +118,25 @@ fn members_that_are_missing_for_a_majority_are_named() {
 fn a_node_that_alone_lacks_the_agreement_is_named() {
     let mut heard = without(&[]);
     change(&mut heard, "1.1", |told| {
-        told.control = Some(Control { reachable: false, outage: None, lease_ms: 0 });
+        told.control = Some(Control::default());
     });
     assert_eq!(kinds(&heard), [(Kind::NoLease, "eu 1.1".to_owned())]);
+}
+
+#[test]
+fn a_member_that_waits_for_others_before_it_begins_says_for_whom() {
+    let mut heard = without(&[]);
+    change(&mut heard, "1.1", |told| {
+        let waits = Some("it begins once node 1.2 is there".to_owned());
+        told.control = Some(Control { waits, ..Control::default() });
+    });
+    let found = of(&heard);
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].what.ends_with("has not begun: it begins once node 1.2 is there"),
+        "{found:?}"
+    );
+    assert!(found[0].action.contains("recover.md"), "{found:?}");
 }
 
 #[test]

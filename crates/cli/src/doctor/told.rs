@@ -80,6 +80,7 @@ pub(super) struct PeerBehind {
 pub(super) struct Control {
     pub(super) reachable: bool,
     pub(super) outage: Option<String>,
+    pub(super) waits: Option<String>,
     pub(super) lease_ms: u64,
 }
 

@@ -68,6 +68,8 @@ pub(crate) enum Stage {
 pub enum Way {
     /// With the other founders.
     Founds,
+    /// As a founder at once: it is known that this node has never been a member.
+    IsNew,
     /// As a founder, if the group does not answer, whatever others say: only for a person who knows
     /// that this node has never been a member, or that most members have lost their files and what
     /// only they had decided is lost.
@@ -246,6 +248,14 @@ pub fn has_begun(path: &Path, group: GroupId, node: NodeId) -> Result<bool, File
     Ok(disk::stage_of(path, group, node)? == Stage::Begun)
 }
 
+/// How many of these members answer, and have begun.
+pub async fn count_of_begun(options: &StoreOptions) -> usize {
+    let StoreOptions { group, node, members, attempt_limit, .. } = options;
+    let pool = Arc::new(Pool::new(*group, *node, Backing::Embedded));
+    let answers = ask(&pool, members, *node, *attempt_limit).await;
+    answers.iter().filter(|(_, said)| *said == Ok(Stage::Begun)).count()
+}
+
 /// Waits until a member may be opened, and says how. A member that has begun goes on at once.
 /// `on_wait` is told what is waited for, again and again.
 ///
@@ -261,10 +271,11 @@ pub async fn begin(
     let mut stage = disk::stage_of(path, group, node)?;
     match (stage, way) {
         (Stage::Begun, _) => return Ok(Start::Resume),
+        (Stage::Nothing, Way::IsNew) => return Ok(Start::Create { members: founders.clone() }),
         (Stage::Nothing, Way::FoundsAtOnce) if others.store.members().await.is_err() => {
             return Ok(Start::Create { members: founders.clone() });
         }
-        (Stage::Ready, Way::FoundsAtOnce) => {
+        (Stage::Ready, Way::FoundsAtOnce | Way::IsNew) => {
             disk::mark_begun(path, group, node)?;
             return Ok(Start::Resume);
         }
@@ -277,12 +288,16 @@ pub async fn begin(
         (Stage::Nothing, _) => {}
     }
     let seat = Seat::take(&options, stage);
+    let mut answering = JoinSet::new();
+    answering.spawn(until_it_answers(others.store.clone()));
+    let mut has_answered = false;
     loop {
         let answers = if way == Way::Founds { others.ask().await } else { Vec::new() };
         let said: Vec<Option<Stage>> = answers.iter().map(|(_, said)| said.clone().ok()).collect();
         let mut step = if way == Way::Founds { next(seat.stage(), &said) } else { Next::Leave };
         // A group that answers has begun, though not all with whom it did are there any more.
-        if step == Next::Wait && others.store.members().await.is_ok() {
+        has_answered |= answering.try_join_next().is_some();
+        if step == Next::Wait && has_answered {
             step = if seat.stage() == Stage::Nothing { Next::Leave } else { Next::Begin };
         }
         match step {
@@ -319,11 +334,44 @@ pub async fn begin(
     }
 }
 
+/// Waits until a group answers.
+async fn until_it_answers(store: EmbeddedStore) {
+    while store.members().await.is_err() {
+        sleep(ASK_EVERY).await;
+    }
+}
+
+/// What the others of these members say, or why nothing.
+async fn ask(
+    pool: &Arc<Pool>,
+    members: &BTreeMap<NodeId, String>,
+    own: NodeId,
+    limit: Duration,
+) -> Vec<(Target, Result<Stage, String>)> {
+    let mut asking = JoinSet::new();
+    for (node, address) in members.iter().filter(|(node, _)| **node != own) {
+        let target = Target { node: *node, address: address.clone() };
+        let pool = Arc::clone(pool);
+        asking.spawn(async move {
+            let said = match timeout(limit, pool.call(&target, &Request::Stage)).await {
+                Ok(Ok(Reply::Stage(stage))) => Ok(stage),
+                Ok(Ok(reply)) => Err(format!("it answered {reply:?}")),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err(format!("no answer came within {limit:?}")),
+            };
+            (target, said)
+        });
+    }
+    let mut answers = asking.join_all().await;
+    answers.sort_by(|(left, _), (right, _)| left.cmp(right));
+    answers
+}
+
 /// The way to the others.
 #[derive(Debug)]
 struct Others {
     node: NodeId,
-    founders: Vec<Target>,
+    founders: BTreeMap<NodeId, String>,
     pool: Arc<Pool>,
     attempt_limit: Duration,
     store: EmbeddedStore,
@@ -332,41 +380,20 @@ struct Others {
 impl Others {
     fn of(options: &BeginOptions) -> Self {
         let BeginOptions { group, node, request_limit, attempt_limit, .. } = *options;
-        let target = |(node, address): (&NodeId, &String)| {
-            let address = address.clone();
-            Target { node: *node, address }
-        };
-        let founders = options.founders.iter().map(target).filter(|target| target.node != node);
         let mut members = options.contacts.clone();
         members.remove(&node);
         let store = StoreOptions { group, node, members, request_limit, attempt_limit };
         Self {
             node,
-            founders: founders.collect(),
+            founders: options.founders.clone(),
             pool: Arc::new(Pool::new(group, node, Backing::Embedded)),
             attempt_limit,
             store: EmbeddedStore::new(store),
         }
     }
 
-    /// What the other founders say, or why nothing.
     async fn ask(&self) -> Vec<(Target, Result<Stage, String>)> {
-        let mut asking = JoinSet::new();
-        for target in self.founders.iter().cloned() {
-            let (pool, limit) = (Arc::clone(&self.pool), self.attempt_limit);
-            asking.spawn(async move {
-                let said = match timeout(limit, pool.call(&target, &Request::Stage)).await {
-                    Ok(Ok(Reply::Stage(stage))) => Ok(stage),
-                    Ok(Ok(reply)) => Err(format!("it answered {reply:?}")),
-                    Ok(Err(error)) => Err(error.to_string()),
-                    Err(_) => Err(format!("no answer came within {limit:?}")),
-                };
-                (target, said)
-            });
-        }
-        let mut answers = asking.join_all().await;
-        answers.sort_by(|(left, _), (right, _)| left.cmp(right));
-        answers
+        ask(&self.pool, &self.founders, self.node, self.attempt_limit).await
     }
 
     /// Takes this node out of the group, if that counts it; `Ok` once it does not.

@@ -39,7 +39,7 @@ use antecede_model::{
 
 pub use client::{EmbeddedStore, StoreOptions};
 pub use disk::{FileError, Start};
-pub use founding::{BeginOptions, Waiting, Way, begin, has_begun};
+pub use founding::{BeginOptions, Waiting, Way, begin, count_of_begun, has_begun};
 pub use member::{Member, MemberOptions, OpenError};
 pub use membership::{MEMBERS_MAX, MemberState, MembershipError};
 pub use raft::Timing;

@@ -41,6 +41,9 @@ pub struct ControlStatus {
     pub reachable: bool,
     /// Why not.
     pub outage: Option<String>,
+    /// What its member waits for before it begins; absent once it has, or where it has none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub waits: Option<String>,
     /// For how long this node may still answer, in milliseconds; 0: it may not.
     pub lease_ms: u64,
     /// How long ago it asked for that, in milliseconds.
@@ -105,6 +108,7 @@ pub(super) fn control_of(node: &Node) -> Option<ControlStatus> {
         leader: known.leader.map(|leader| leader.to_string()),
         reachable: known.heard_at.is_some() && known.outage.is_none(),
         outage: known.outage,
+        waits: node.control.founding(),
         lease_ms: millis(node.lease_left(now)),
         lease_age_ms: known.heard_at.map(|heard| millis(now.0.saturating_sub(heard.0))),
     })

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use antecede_control::{
     ConfigurationStore, StoreError, StoreKey,
-    embedded::{EmbeddedStore, GroupId, Member, Port, StoreOptions, Timing, Way},
+    embedded::{EmbeddedStore, GroupId, Member, Port, StoreOptions, Timing, Way, count_of_begun},
 };
 use antecede_model::configuration::Datacenter;
 use tokio::net::TcpListener;
@@ -27,6 +27,7 @@ use super::{
     encoded,
     member::{BeginAtOnce, Place},
 };
+use crate::aside;
 use crate::fatal::{self, Fatal};
 use crate::node::{Node, StartError};
 
@@ -36,6 +37,8 @@ pub(super) const REQUEST_LIMIT: Duration = Duration::from_secs(1);
 const REPLACE_ATTEMPTS: u32 = 10;
 /// How long the others may take to say what holds, before this node's own member is opened.
 const LOOK_LIMIT: Duration = Duration::from_millis(500);
+/// The same where they are a majority without it: they may have to find a leader first.
+const ELECTION_LIMIT: Duration = Duration::from_secs(5);
 /// How often a node tries to become a member again.
 const JOIN_EVERY: Duration = Duration::from_secs(1);
 /// How long one member may take to answer: well below a lease, so that another one is asked in time.
@@ -273,7 +276,11 @@ async fn embedded(
         folder: folder.to_owned(),
         file: FILE,
         mark: MARK,
-        way: if at_once.datacenter { Way::FoundsAtOnce } else { Way::Founds },
+        way: match (aside::has_new_member(config), at_once.datacenter) {
+            (true, _) => Way::IsNew,
+            (false, true) => Way::FoundsAtOnce,
+            (false, false) => Way::Founds,
+        },
         founders: members.clone(),
         contacts: members,
         port,
@@ -290,18 +297,22 @@ async fn embedded(
     Ok((Arc::new(store), Role::Member(Box::new(own))))
 }
 
-/// Looks, by the word of the other members, whether this node may take part.
+/// Looks, by the word of the other members, whether this node may take part. Its member must not be
+/// opened on an old copy of its folder while the others can tell: it may have led them.
 async fn look_around(node: &Node, options: &StoreOptions) -> Result<(), StartError> {
     let mut others = options.members.clone();
     others.remove(&node.id);
     if others.is_empty() || node.config.storage.folder.is_none() {
         return Ok(());
     }
-    let store = EmbeddedStore::new(StoreOptions {
-        members: others,
-        request_limit: LOOK_LIMIT,
-        ..options.clone()
-    });
+    let majority = options.members.len() / 2 + 1;
+    let options = StoreOptions { members: others, ..options.clone() };
+    let request_limit = match count_of_begun(&options).await {
+        0 => return Ok(()),
+        answering if answering < majority => LOOK_LIMIT,
+        _ => ELECTION_LIMIT,
+    };
+    let store = EmbeddedStore::new(StoreOptions { request_limit, ..options });
     let key = StoreKey::new(KEY).expect("the key is short");
     admission::look(node, &store, &key).await
 }

@@ -56,9 +56,9 @@ pub(super) struct Place {
 impl Place {
     /// Whether the member is opened without waiting for others.
     pub(super) fn goes_on(&self) -> Result<bool, StartError> {
-        let is_alone = self.way != Way::Joins && self.founders.keys().eq([&self.node]);
+        let is_alone = self.way == Way::Founds && self.founders.keys().eq([&self.node]);
         let begun = has_begun(&self.folder.join(self.file), self.group, self.node);
-        Ok(is_alone || begun.map_err(|source| self.failed(source))?)
+        Ok(is_alone || self.way == Way::IsNew || begun.map_err(|source| self.failed(source))?)
     }
 
     /// Opens the member as soon as it may be. `told` hears what it waits for, and `None` at the end.

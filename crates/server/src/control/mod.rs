@@ -120,6 +120,11 @@ impl Control {
         self.is_leaving.load(Ordering::Acquire)
     }
 
+    /// What this node's member of the agreement waits for before it begins.
+    pub(crate) fn founding(&self) -> Option<String> {
+        self.founding.lock().clone()
+    }
+
     /// The deployment's agreement, as this node's manager knows it.
     pub(crate) fn deployment(&self) -> KnownDeployment {
         self.deployment.lock().clone()
