@@ -134,15 +134,16 @@ pub(crate) fn resume(config: Config) -> Result<Config, StartError> {
     }
 }
 
-/// Whether a node's member of its datacenter's agreement is known to be new: its folder is the one
-/// in which the member of the number before was put aside, and has held none since.
+/// Whether a node's member of its datacenter's agreement is known to be new: a member of a number
+/// before was put aside in its folder, which is whole therefore, and none was made in it since.
 pub(crate) fn has_new_member(config: &Config) -> bool {
-    let (Some(folder), Some(old)) = (config.control_folder(), config.before.last()) else {
-        return false;
+    let Some(folder) = config.control_folder() else { return false };
+    let has_member = |folder: &Path| {
+        [agreement::FILE, agreement::MARK].iter().any(|name| folder.join(name).exists())
     };
-    let before = folder.join(QUARANTINE).join(old.to_string());
-    let is_there = |folder: &Path| AGREEMENT[..2].iter().any(|name| folder.join(name).exists());
-    is_there(&before) && !is_there(folder)
+    let aside = folder.join(QUARANTINE);
+    let had_member = |old: &DatacenterId| has_member(&aside.join(old.to_string()));
+    config.before.iter().any(had_member) && !has_member(folder)
 }
 
 /// What was put aside in the folder of a node.
@@ -398,6 +399,25 @@ store = \"embedded\"
         assert_eq!(resume(config).unwrap(), last);
         let numbers: Vec<u16> = quarantines(&last).iter().map(|found| found.number).collect();
         assert_eq!(numbers, [3, 4]);
+    }
+
+    #[test]
+    fn a_member_is_new_only_in_a_folder_in_which_an_earlier_one_was_put_aside() {
+        let folder = tempfile::tempdir().unwrap();
+        let config = config(&folder.path().join("data"), &folder.path().join("control"));
+        assert!(!has_new_member(&config), "an empty folder may be a lost one");
+        let lost = lapse(&[4]).put_aside(&config).unwrap();
+        assert!(!has_new_member(&lost), "so may one in which nothing was put aside");
+        fill(&lost);
+        assert!(!has_new_member(&lost));
+        let next = lapse(&[6, 9]).put_aside(&lost).unwrap();
+        assert!(has_new_member(&next));
+        for name in [agreement::FILE, agreement::MARK] {
+            let file = folder.path().join("control").join(name);
+            std::fs::write(&file, name).unwrap();
+            assert!(!has_new_member(&next), "{name}");
+            std::fs::remove_file(&file).unwrap();
+        }
     }
 
     #[test]

@@ -72,6 +72,7 @@ struct Shared {
 #[derive(Debug)]
 pub(crate) enum Local {
     /// This one.
+    #[cfg(feature = "etcd")]
     One(Arc<dyn Answering>),
     /// Whoever answers for the group at a port of this node, if anybody does.
     At(Port, GroupId),
@@ -80,6 +81,7 @@ pub(crate) enum Local {
 impl Local {
     fn answering(&self) -> Option<Arc<dyn Answering>> {
         match self {
+            #[cfg(feature = "etcd")]
             Self::One(local) => Some(Arc::clone(local)),
             Self::At(port, group) => port.desk().member_of(*group),
         }
