@@ -156,8 +156,9 @@ fn the_others_are_held_back_no_more_by_one_that_has_lapsed_and_nobody_sees_anyth
     let others = [0, 1].map(|place| &nodes.all[place]);
     let load = Load::start_on(&stage, "without", &others, LOAD);
     let kept = |node: &Node| node.status()?["outbox"]["bytes"].as_u64();
+    // Far more than what stays where nobody writes: the last promises of quiet shards, 64 KiB in all.
     let most = eventually("something is kept for it", PATIENCE, || {
-        kept(&nodes.all[0]).filter(|bytes| 100_000 < *bytes)
+        kept(&nodes.all[0]).filter(|bytes| 500_000 < *bytes)
     });
     carry_out(&stage, &nodes.all[0], &["lapse", "ap"]);
     eventually("nothing is kept for it any more", PATIENCE, || {
