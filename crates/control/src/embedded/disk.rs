@@ -75,7 +75,7 @@ pub enum FileError {
         path: PathBuf,
     },
     /// A member was to go on that has not begun.
-    #[error("cannot resume the member, its group has not begun when {path} was last written")]
+    #[error("cannot resume the member, its group had not begun when {path} was last written")]
     NotBegun {
         /// The file.
         path: PathBuf,

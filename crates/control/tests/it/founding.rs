@@ -10,7 +10,7 @@ use tokio::{sync::watch, task::JoinHandle, time::timeout};
 
 use crate::{
     conformance::{Cluster, DEADLINE, eventually, key, put, read},
-    group::{Group, TIMING, member_options, node},
+    group::{Group, TIMING, member_options, node, port},
 };
 
 /// A member that may have to wait before it begins, and is opened then.
@@ -139,6 +139,10 @@ async fn a_founder_that_is_ready_and_ends_goes_on_from_there() {
         drop(ended.task.await);
         ended.port.close().await;
     }
+    let early = member_options(node(0), group.path(0), port().await, Start::Resume);
+    let error = Member::open(early).await.unwrap_err();
+    let source = std::error::Error::source(&error).unwrap().to_string();
+    assert!(source.contains("had not begun"), "{source}");
     let mut founders = Vec::new();
     for place in 0..3 {
         founders.push(Beginning::at(&group, place, Way::Founds).await);
