@@ -104,6 +104,7 @@ impl Deployment {
             hash_secret: 7,
             blocked_bytes_max: BLOCKED_BYTES_MAX,
             kept_bytes_max: 0,
+            trimmed_bytes_min: antecede_protocol::record::TRIMMED_BYTES_MIN,
             away_bytes_min: None,
             part_bytes: 1 << 20,
             part_pause: Duration::ZERO,

@@ -65,6 +65,8 @@ pub enum Mutation {
     ServeHalfCopied,
     /// A checkpoint says that it contains what is not committed yet.
     FloorsBeyondCommitted,
+    /// The log says that everything committed was let go of, whoever still needs it.
+    TrimCommitted,
     /// The log is cut where checkpoints allow it, whatever others still need.
     CutLogBehindWindow,
     /// A checkpoint is written before the log was synced as far as it contains it.

@@ -54,9 +54,21 @@ pub enum Record {
         /// The keys.
         part: Part,
     },
+    /// Entries of a shard up to a position were let go of: they are committed, on the disk of every
+    /// replica, and no other datacenter needs them.
+    Trimmed {
+        /// The shard.
+        shard: ShardId,
+        /// The last position that nobody needs.
+        to: Position,
+    },
     /// The node gives no timestamp above this one before it has written a larger ceiling.
     Ceiling(Timestamp),
 }
+
+/// Bytes of entries that a shard lets go of before its log says so: so many may be kept in vain
+/// after a restart.
+pub const TRIMMED_BYTES_MIN: usize = 16 << 10;
 
 impl Record {
     /// Writes an entry's record.
@@ -72,6 +84,14 @@ impl Record {
     pub fn write_cut_back(to: &mut Vec<u8>, shard: ShardId, end: Position) {
         let mut writer = Writer::new(to);
         writer.u8(2);
+        writer.shard(shard);
+        writer.number(end.0);
+    }
+
+    /// Writes that entries were let go of.
+    pub fn write_trimmed(to: &mut Vec<u8>, shard: ShardId, end: Position) {
+        let mut writer = Writer::new(to);
+        writer.u8(6);
         writer.shard(shard);
         writer.number(end.0);
     }
@@ -108,7 +128,8 @@ impl Record {
             | Self::CutBack { shard, .. }
             | Self::Begun { shard, .. }
             | Self::History { shard, .. }
-            | Self::Part { shard, .. } => Some(*shard),
+            | Self::Part { shard, .. }
+            | Self::Trimmed { shard, .. } => Some(*shard),
             Self::Ceiling(_) => None,
         }
     }
@@ -128,7 +149,7 @@ impl Record {
         let mut reader = Reader::new(bytes);
         match reader.u8()? {
             1 => Ok(None),
-            0 | 2..=5 => Ok(Some(reader.shard()?)),
+            0 | 2..=6 => Ok(Some(reader.shard()?)),
             found => Err(DecodeError::UnknownTag { what: "log record", found }),
         }
     }
@@ -150,6 +171,7 @@ impl Record {
             3 => Self::Begun { shard: reader.shard()?, start: Start::read(&mut reader)? },
             4 => Self::History { shard: reader.shard()?, entry: Entry::read(&mut reader)? },
             5 => Self::Part { shard: reader.shard()?, part: Part::read(&mut reader)? },
+            6 => Self::Trimmed { shard: reader.shard()?, to: Position(reader.number()?) },
             found => return Err(DecodeError::UnknownTag { what: "log record", found }),
         };
         reader.finish()?;

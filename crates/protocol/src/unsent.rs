@@ -53,7 +53,8 @@ impl OwnWrites {
                 drop(held.entries.split_off(&to.next()));
             }
             Record::Begun { .. } => *held = Held::default(),
-            Record::Part { .. } | Record::Ceiling(_) => {}
+            // Whoever let go of them may have been alone then.
+            Record::Part { .. } | Record::Trimmed { .. } | Record::Ceiling(_) => {}
         }
     }
 

@@ -310,7 +310,10 @@ impl Ledger {
             Record::CutBack { to, .. } => image.cut_back(*to),
             Record::Begun { start, .. } => image.begin(start, is_added),
             Record::History { entry, .. } => image.push_front(stored(entry, index)),
-            Record::Entry { .. } | Record::Part { .. } | Record::Ceiling(_) => return,
+            Record::Entry { .. }
+            | Record::Part { .. }
+            | Record::Trimmed { .. }
+            | Record::Ceiling(_) => return,
         }
         self.appended += 1;
     }

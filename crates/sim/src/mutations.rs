@@ -100,6 +100,7 @@ pub const TABLE: &[Row] = &[
         Mutation::FloorsBeyondCommitted,
         Profile::TailDeath,
     ),
+    row("trim-committed", Mutation::TrimCommitted, Profile::FastRestart),
     with_checkpoints("cut-log-behind-window", Mutation::CutLogBehindWindow, Profile::Mixed),
     with_checkpoints("checkpoint-ahead-of-log", Mutation::CheckpointAheadOfLog, Profile::Mixed),
     with_checkpoints(

@@ -145,6 +145,8 @@ pub struct Shape {
     pub is_managed: bool,
     /// Bytes of entries that a shard keeps for replicas that are away.
     pub kept_bytes_max: usize,
+    /// Bytes of entries that a shard lets go of before its log says so.
+    pub trimmed_bytes_min: usize,
     /// Bytes that a node keeps for other datacenters before it refuses writes; zero for no limit.
     pub outbox_bytes_max: u64,
     /// How long a copy pauses between two parts.
@@ -266,6 +268,7 @@ impl Plan {
         plan.draw_memory(Memory::Drawn);
         plan.draw_disks();
         plan.draw_ids();
+        plan.draw_trims();
         plan.draw_lines();
         plan.draw_rot(control);
         plan.draw_drains(control == Control::Moves);
@@ -346,6 +349,12 @@ impl Plan {
             self.faults.extend(faults::draw_disks(&mut chance, self));
             self.faults.sort_by_key(|fault| fault.at);
         }
+    }
+
+    /// Draws how often logs say what was let go of, from a stream of its own.
+    fn draw_trims(&mut self) {
+        let mut chance = Chance::new(self.seed, streams::TRIMS);
+        self.shape.trimmed_bytes_min = chance.pick(&[0, 0, 1_000, usize::MAX]);
     }
 
     /// Draws whether writes have request ids, and how many a shard remembers, from a stream of
@@ -582,6 +591,8 @@ pub mod streams {
     pub const ROT: u64 = 26;
     /// Which bits, and what people do then.
     pub const ROT_AT_WORK: u64 = 27;
+    /// How often logs say what was let go of.
+    pub const TRIMS: u64 = 28;
     /// The first client; each has its own.
     pub const CLIENTS: u64 = 1000;
     /// What the first client draws for its request ids; each has its own.
@@ -614,6 +625,7 @@ impl Shape {
             forget_every: 0,
             load_time: 0,
             kept_bytes_max: 0,
+            trimmed_bytes_min: usize::MAX,
         }
     }
 

@@ -130,6 +130,9 @@ impl World {
             Record::Part { shard, part } => {
                 format!("has copied {} keys of shard {shard}", part.records.len())
             }
+            Record::Trimmed { shard, to } => {
+                format!("notes that nobody needs shard {shard} up to #{to}")
+            }
             Record::Entry { .. } | Record::Ceiling(_) => return,
         };
         self.trace.line(self.now, format_args!("{id} {what}"));

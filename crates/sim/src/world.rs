@@ -259,6 +259,7 @@ fn shard_options(plan: &Plan) -> ShardOptions {
         hash_secret: 7,
         blocked_bytes_max: BLOCKED_BYTES_MAX,
         kept_bytes_max: shape.kept_bytes_max,
+        trimmed_bytes_min: shape.trimmed_bytes_min,
         part_bytes: PART_BYTES,
         part_pause: Duration::from_millis(shape.part_pause_millis),
         retries_max: shape.retries_max,

@@ -304,6 +304,9 @@ impl Shard {
                     held.push_front((index, entry));
                 }
             }
+            Record::Trimmed { to, .. } => {
+                while held.pop_front_if(|(_, entry)| entry.identity.position <= to).is_some() {}
+            }
             Record::Part { .. } | Record::Ceiling(_) => {}
         }
     }
@@ -336,12 +339,18 @@ impl Shard {
 
     /// Whether an entry that is read back is the next one; else the log is not whole.
     pub(super) fn continues_log(&mut self, found: Position) -> bool {
-        let wanted = self.window.end().next();
-        if found != wanted {
-            let gap = RecoveryError::Gap { shard: self.shard, wanted, found };
-            self.checkpoints.misfit.get_or_insert(gap);
+        let fits = found == self.window.end().next();
+        if !fits {
+            self.misses_entries(found);
         }
-        found == wanted
+        fits
+    }
+
+    /// Entries before this one are not there: the log is not whole.
+    pub(super) fn misses_entries(&mut self, found: Position) {
+        let wanted = self.window.end().next();
+        let gap = RecoveryError::Gap { shard: self.shard, wanted, found };
+        self.checkpoints.misfit.get_or_insert(gap);
     }
 
     /// The log was read back to its end, which is this record of the node's log.

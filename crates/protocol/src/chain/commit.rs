@@ -23,6 +23,7 @@ use crate::{
     machine::{Here, Lease, Outputs, Persisted, Room, Storage},
     message::{Body, Progress, Promise},
     mutation::Mutation,
+    record::Record,
 };
 
 /// Entries that may be on their way to the successor; more follow as acknowledgements come.
@@ -382,6 +383,18 @@ impl Shard {
         if to <= self.durable_to {
             return;
         }
+        self.raise_durable(to);
+        if self.neighbours.is_tail() {
+            self.send_outboxes(here, out);
+        }
+        if self.neighbours.is_head() {
+            self.tell_origins(here, out);
+        }
+    }
+
+    /// Counts entries up to a position, which are committed, as surviving a power loss of every
+    /// replica.
+    fn raise_durable(&mut self, to: Position) {
         while self.durable_to < to {
             let next = self.durable_to.next();
             let entry = self.window.at(next).expect("what is not durable is held");
@@ -395,12 +408,6 @@ impl Shard {
             }
         }
         self.retries.settle(to);
-        if self.neighbours.is_tail() {
-            self.send_outboxes(here, out);
-        }
-        if self.neighbours.is_head() {
-            self.tell_origins(here, out);
-        }
     }
 
     /// Up to where every replica would keep the log in a power loss.
@@ -442,6 +449,17 @@ impl Shard {
         }
     }
 
+    /// Says in the log what was let go of, so that a restart does not keep it anew. Together with an
+    /// entry, since a log to which nothing is written must stay as it is.
+    pub(super) fn tell_trimmed(&mut self, storage: &mut dyn Storage, out: &mut Outputs) {
+        let Some(mut to) = self.window.tell_trimmed(self.options.trimmed_bytes_min) else { return };
+        if self.options.mutations.has(Mutation::TrimCommitted) {
+            to = self.committed_to;
+        }
+        let shard = self.shard;
+        self.log(storage, out, &mut |bytes| Record::write_trimmed(bytes, shard, to));
+    }
+
     /// What is kept here for other datacenters.
     #[must_use]
     pub fn kept(&self) -> Kept {
@@ -473,6 +491,20 @@ impl Shard {
         self.take_unread(index, entry);
         self.own = Progress { persisted_to: position, synced_to: position };
         self.commit_recovered(committed_to);
+    }
+
+    /// The log says that entries were let go of: everything that allows it was known then, and
+    /// nothing of it is known now.
+    pub(super) fn recover_trimmed(&mut self, to: Position) {
+        if self.window.end() < to {
+            self.misses_entries(to);
+            return;
+        }
+        self.commit_recovered(to);
+        self.all.synced_to = self.all.synced_to.max(to);
+        self.raise_durable(to);
+        self.window.cut_as_told(to);
+        self.copying.has_history(); // Else nothing would have been let go of.
     }
 
     /// All is read back: what is not committed is seen by whoever comes now.

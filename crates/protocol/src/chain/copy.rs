@@ -36,6 +36,7 @@ use crate::{
     mutation::Mutation,
     record::Record,
     retries::Remembered,
+    state::Keys,
 };
 
 /// How often a replica that has everything asks whether there is more.
@@ -144,6 +145,11 @@ impl Copying {
 
     pub(super) const fn lacks_history(&self) -> bool {
         self.lacks_history
+    }
+
+    /// The log says that everything that others needed was there.
+    pub(super) const fn has_history(&mut self) {
+        self.lacks_history = false;
     }
 }
 
@@ -273,6 +279,18 @@ impl Shard {
             start.last.is_some() && !self.options.mutations.has(Mutation::CopyWithoutHistory);
         self.copying.began_at = position;
         self.copying.others_have_to = Position(0);
+    }
+
+    /// Holds no keys any more.
+    pub(super) fn forget_keys(&mut self) {
+        self.keys = Keys::new(self.options.hash_secret);
+        if self.options.has_checkpoints {
+            self.keys.remember_removed();
+        }
+        if let Some(bytes_min) = self.options.away_bytes_min {
+            self.keys.allow_away(bytes_min);
+        }
+        self.cold.forget_loads();
     }
 
     /// Asks the tail for what comes next; one question is out at a time.
@@ -604,6 +622,7 @@ impl Shard {
                 self.commit_recovered(self.window.end());
                 self.keys.install(&part);
             }
+            Record::Trimmed { to, .. } => self.recover_trimmed(to),
             Record::Entry { .. } | Record::Ceiling(_) => {}
         }
     }

@@ -155,6 +155,9 @@ pub struct ShardOptions {
     /// Bytes of entries that are kept per shard, past what serving replicas need, for those that
     /// are away: within them a replica that comes back gets entries instead of a whole copy.
     pub kept_bytes_max: usize,
+    /// Bytes of entries that are let go of before the log says so; `record::TRIMMED_BYTES_MIN` in
+    /// every deployment.
+    pub trimmed_bytes_min: usize,
     /// Bytes of keys that one message of a copy brings, about.
     pub part_bytes: usize,
     /// How long a replica that copies waits between two parts, so that the tail serves others first.
@@ -682,6 +685,7 @@ impl Shard {
         let position = entry.identity.position;
         let shard = self.shard;
         let committed_to = self.committed_to;
+        self.tell_trimmed(storage, out);
         let index = self.log(storage, out, &mut |bytes| {
             Record::write_entry(bytes, shard, committed_to, &entry);
         });
@@ -721,18 +725,6 @@ impl Shard {
     fn knows_retries_no_more(&self) -> bool {
         let is_at_work = self.neighbours.is_head() && self.settling.is_settled;
         self.options.mutations.has(Mutation::RetriesOnlyAtHead) && !is_at_work
-    }
-
-    /// Holds no keys any more.
-    fn forget_keys(&mut self) {
-        self.keys = Keys::new(self.options.hash_secret);
-        if self.options.has_checkpoints {
-            self.keys.remember_removed();
-        }
-        if let Some(bytes_min) = self.options.away_bytes_min {
-            self.keys.allow_away(bytes_min);
-        }
-        self.cold.forget_loads();
     }
 
     /// A message about this shard.

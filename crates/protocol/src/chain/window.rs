@@ -34,6 +34,8 @@ pub(crate) struct Window {
     spare_count: usize,
     /// Bytes of their bodies.
     spare_bytes: usize,
+    /// Bytes that were let go of since the node's log said so last, about.
+    untold: usize,
 }
 
 /// Bytes that an entry takes beside its body: its own, its place, and the head of the body's block.
@@ -184,7 +186,27 @@ impl Window {
         }
         self.cut_to = self.cut_to.next();
         self.before = Some(entry.identity);
+        self.untold += entry.body_bytes() + BESIDE_BODY;
         self.give_room_back();
+    }
+
+    /// Up to where entries were let go of, if the node's log should say so: more than so many bytes
+    /// of them since it did.
+    pub(crate) fn tell_trimmed(&mut self, bytes_min: usize) -> Option<Position> {
+        let is_due = bytes_min < self.untold;
+        is_due.then(|| {
+            self.untold = 0;
+            self.cut_to
+        })
+    }
+
+    /// Lets go of what the node's log says was let go of: entries up to a position that is not
+    /// behind the end.
+    pub(crate) fn cut_as_told(&mut self, to: Position) {
+        while self.cut_to < to {
+            self.cut_front();
+        }
+        self.untold = 0;
     }
 
     /// Gives memory back after a long window has become short.

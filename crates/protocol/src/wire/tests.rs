@@ -62,6 +62,7 @@ fn bytes_of_record(record: &Record) -> Vec<u8> {
             Record::write_entry(&mut bytes, *shard, *committed_to, entry);
         }
         Record::CutBack { shard, to } => Record::write_cut_back(&mut bytes, *shard, *to),
+        Record::Trimmed { shard, to } => Record::write_trimmed(&mut bytes, *shard, *to),
         Record::Begun { shard, start } => Record::write_begun(&mut bytes, *shard, start),
         Record::History { shard, entry } => Record::write_history(&mut bytes, *shard, entry),
         Record::Part { shard, part } => Record::write_part(&mut bytes, *shard, part),
@@ -469,6 +470,7 @@ mod golden {
         );
         check_record(&Record::Ceiling(Timestamp(NOW)), "01000000505c18a301");
         check_record(&Record::CutBack { shard, to: Position(300) }, "0211ac02");
+        check_record(&Record::Trimmed { shard, to: Position(300) }, "0611ac02");
         check_record(
             &Record::Begun { shard, start: start_of_copy() },
             "0311010103ac028fd3f5510201020000505c18a30101040000505c18a301060000505c18a301060000505c18a301020000000000000000000000000000000000090000505c18a301f9ffff4f5c18a301",
@@ -956,6 +958,7 @@ mod any {
                 Record::Entry { shard, committed_to, entry }
             }),
             (shard(), position()).prop_map(|(shard, to)| Record::CutBack { shard, to }),
+            (shard(), position()).prop_map(|(shard, to)| Record::Trimmed { shard, to }),
             (shard(), start()).prop_map(|(shard, start)| Record::Begun { shard, start }),
             (shard(), entry()).prop_map(|(shard, entry)| Record::History { shard, entry }),
             (shard(), part()).prop_map(|(shard, part)| Record::Part { shard, part }),
@@ -1269,7 +1272,7 @@ fn tags_that_there_are_not_are_refused() {
         let what = "message for a shard";
         assert!(matches!(read, Err(DecodeError::UnknownTag { what: found, .. }) if found == what));
     }
-    for tag in [6, 255] {
+    for tag in [7, 255] {
         let read = Record::read(&[tag, 0, 0]);
         assert!(matches!(read, Err(DecodeError::UnknownTag { what: "log record", .. })), "{tag}");
     }

@@ -470,6 +470,7 @@ fn replicas(
     let options = ShardOptions {
         blocked_bytes_max: antecede_protocol::geo::inbox::BLOCKED_BYTES_MAX,
         kept_bytes_max: KEPT_BYTES_MAX,
+        trimmed_bytes_min: antecede_protocol::record::TRIMMED_BYTES_MIN,
         part_bytes: antecede_protocol::copied::PART_BYTES,
         part_pause: antecede_protocol::copied::PART_PAUSE,
         retries_max: antecede_protocol::retries::KEPT_MAX,

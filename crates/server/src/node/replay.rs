@@ -309,6 +309,7 @@ mod tests {
             hash_secret: 7,
             blocked_bytes_max: 0,
             kept_bytes_max: 0,
+            trimmed_bytes_min: 0,
             part_bytes: 1,
             part_pause: Duration::ZERO,
             retries_max: 1,

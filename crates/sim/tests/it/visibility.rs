@@ -25,6 +25,7 @@ fn plan() -> Plan {
         durability: Durability::Always,
         is_managed: false,
         kept_bytes_max: 0,
+        trimmed_bytes_min: usize::MAX,
         outbox_bytes_max: 0,
         part_pause_millis: 0,
         retries_max: antecede_protocol::retries::KEPT_MAX,

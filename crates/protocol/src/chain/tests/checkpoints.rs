@@ -370,6 +370,12 @@ fn a_log_that_does_not_belong_to_a_checkpoint_is_refused() {
     let found = read(&mut without, 2..log.len());
     assert!(matches!(found, Err(RecoveryError::Gap { wanted: Position(1), .. })), "{found:?}");
 
+    let mut trimmed = new();
+    trimmed.recover(LogIndex(1), Record::Trimmed { shard: SHARD, to: Position(7) });
+    let found = trimmed.end_recovery(LogIndex(1));
+    let is_gap = matches!(found, Err(RecoveryError::Gap { found: Position(7), .. }));
+    assert!(is_gap, "{found:?}");
+
     let mut hole = new();
     hole.recover_checkpoint(meta.clone());
     let found = read(&mut hole, log.len() - 1..log.len());

@@ -182,6 +182,32 @@ fn what_is_kept_for_replicas_that_are_away_is_not_kept_for_other_datacenters() {
     assert_eq!(kept(&deployment, 1), [Kept::default(); 2]);
 }
 
+#[test]
+fn what_was_let_go_of_is_not_kept_again_after_a_restart() {
+    let mut deployment = Deployment::of(2, 2, 1);
+    for number in 0..50 {
+        deployment.put(1, &format!("k{number}"), "v");
+    }
+    deployment.pass(3000);
+    deployment.cut_off(1, 2);
+    deployment.put(1, "k", "of one only");
+    let before = kept(&deployment, 1);
+    let nodes: Vec<NodeId> = deployment.nodes.keys().copied().collect();
+    nodes.iter().for_each(|node| deployment.crash(*node));
+    nodes.iter().for_each(|node| deployment.start(*node));
+    let read_back = kept(&deployment, 1);
+    for (read_back, before) in read_back.iter().zip(&before) {
+        assert!(before.entries <= read_back.entries, "{read_back:?} of {before:?}");
+        assert!(read_back.entries <= before.entries + 4, "{read_back:?} of {before:?}");
+    }
+    deployment.cut.clear();
+    deployment.pass(3000);
+    for datacenter in 1..=2 {
+        assert_eq!(deployment.get(datacenter, "k"), value("of one only"));
+        assert_eq!(deployment.get(datacenter, "k7"), value("v"));
+    }
+}
+
 /// Lets one shard promise as if somebody waited, while the others have no reason to.
 fn promise_alone(deployment: &mut Deployment, count: u64) {
     let head = deployment.replica(1, "k", 0);

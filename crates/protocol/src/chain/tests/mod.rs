@@ -167,6 +167,7 @@ impl Deployment {
         let options = ShardOptions {
             blocked_bytes_max: 1024,
             kept_bytes_max: 0,
+            trimmed_bytes_min: 0,
             part_bytes: 1,
             part_pause: Duration::ZERO,
             retries_max: RETRIES,

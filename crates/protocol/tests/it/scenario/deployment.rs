@@ -228,6 +228,7 @@ impl Deployment {
         let options = ShardOptions {
             blocked_bytes_max: antecede_protocol::geo::inbox::BLOCKED_BYTES_MAX,
             kept_bytes_max: self.kept_bytes_max,
+            trimmed_bytes_min: antecede_protocol::record::TRIMMED_BYTES_MIN,
             part_bytes: 1,
             part_pause: Duration::ZERO,
             retries_max: antecede_protocol::retries::KEPT_MAX,

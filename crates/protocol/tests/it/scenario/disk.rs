@@ -87,7 +87,7 @@ impl Disk {
                     start = begun;
                 }
                 Record::Part { part, .. } => drop(copied.insert(part.next)),
-                Record::Ceiling(_) => {}
+                Record::Trimmed { .. } | Record::Ceiling(_) => {}
             }
         }
         let is_whole = start.last.is_some() && copied.contains(&None);
