@@ -42,6 +42,12 @@ pub(crate) const NEXTEST: Need = Need {
     install: &["cargo install --locked cargo-nextest --version 0.9.143"],
 };
 
+pub(crate) const CHRT: Need = Need {
+    name: "chrt (Debian's util-linux)",
+    probe: &["chrt", "--version"],
+    install: &["apt-get update -qq && apt-get install -y -qq --no-install-recommends util-linux"],
+};
+
 pub(crate) const REDIS: Need = Need {
     name: "redis-server and redis-tools (Debian, 7.0)",
     probe: &[
@@ -106,6 +112,7 @@ const NEEDS: &[&Need] = &[
     &RUSTFMT,
     &CLIPPY,
     &NEXTEST,
+    &CHRT,
     &REDIS,
     &ETCD,
     &PYTHON_VENV,

@@ -5,13 +5,15 @@
 //! with the line that installs it, and never skips it. The first failure ends the gate, unless
 //! `--keep-going` was said.
 //!
-//! Steps run one after the other, but for those that leave a processor idle (`BESIDE`).
+//! Steps run one after the other, but for those that leave processors idle (`SIDE_BY_SIDE`).
 //!
 //! Ensures: the last line is `N passed, N failed`, with `, N skipped` behind it for the steps that
 //! an earlier failure kept from running; the exit is bad unless all of them passed.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
@@ -155,84 +157,27 @@ const STEPS: &[Step] = &[
             "warnings",
         ],
     },
-    Step {
-        name: "twice",
-        is_fast: false,
-        needs: &[],
-        environment: &[],
-        command: &[
-            "cargo",
-            "run",
-            "--locked",
-            "--release",
-            "-p",
-            "sim",
-            "--",
-            "twice",
-            "{seed}",
-            "1",
-            "2",
-        ],
-    },
-    Step {
-        name: "known seeds",
-        is_fast: false,
-        needs: &[],
-        environment: &[],
-        command: &["cargo", "run", "--locked", "--release", "-p", "sim", "--", "seeds"],
-    },
-    Step {
-        name: "crash points",
-        is_fast: false,
-        needs: &[],
-        environment: &[],
-        command: &["cargo", "run", "--locked", "--release", "-p", "sim", "--", "crashes", "{seed}"],
-    },
-    Step {
-        name: "fresh seeds",
-        is_fast: false,
-        needs: &[],
-        environment: &[],
-        command: &[
-            "cargo",
-            "run",
-            "--locked",
-            "--release",
-            "-p",
-            "sim",
-            "--",
-            "--seed",
-            "{seed}",
-            "--seeds",
-            "2000",
-            "--jobs",
-            "2",
-        ],
-    },
-    Step {
-        name: "mutations",
-        is_fast: false,
-        needs: &[],
-        environment: &[],
-        command: &[
-            "cargo",
-            "run",
-            "--locked",
-            "--release",
-            "-p",
-            "sim",
-            "--features",
-            "mutations",
-            "--",
-            "mutations",
-        ],
-    },
+    // The fuzzers with it, so that what all are made of is built once.
     Step {
         name: "build",
         is_fast: false,
         needs: &[],
         environment: &[],
-        command: &["cargo", "build", "--locked", "--release", "-p", "antecede"],
+        command: &[
+            "cargo",
+            "build",
+            "--locked",
+            "--release",
+            "-p",
+            "antecede",
+            "-p",
+            "antecede-server",
+            "--bins",
+            "--example",
+            "fuzz_resp",
+            "--example",
+            "fuzz_peer",
+        ],
     },
     Step {
         name: "reference",
@@ -255,25 +200,76 @@ const STEPS: &[Step] = &[
         environment: &[],
         command: &[setup::PYTHON, "tests/redis/run.py", "--antecede", "target/release/antecede"],
     },
-    // Together with the command, so that what both are made of is built once.
     Step {
-        name: "build of fuzzers",
+        name: "twice",
         is_fast: false,
-        needs: &[],
+        needs: &[&setup::CHRT],
         environment: &[],
         command: &[
             "cargo",
-            "build",
+            "run",
             "--locked",
             "--release",
             "-p",
-            "antecede",
+            "sim",
+            "--",
+            "twice",
+            "{seed}",
+            "1",
+            "2",
+        ],
+    },
+    Step {
+        name: "known seeds",
+        is_fast: false,
+        needs: &[&setup::CHRT],
+        environment: &[],
+        command: &["cargo", "run", "--locked", "--release", "-p", "sim", "--", "seeds"],
+    },
+    Step {
+        name: "crash points",
+        is_fast: false,
+        needs: &[&setup::CHRT],
+        environment: &[],
+        command: &["cargo", "run", "--locked", "--release", "-p", "sim", "--", "crashes", "{seed}"],
+    },
+    Step {
+        name: "fresh seeds",
+        is_fast: false,
+        needs: &[&setup::CHRT],
+        environment: &[],
+        command: &[
+            "cargo",
+            "run",
+            "--locked",
+            "--release",
             "-p",
-            "antecede-server",
-            "--example",
-            "fuzz_resp",
-            "--example",
-            "fuzz_peer",
+            "sim",
+            "--",
+            "--seed",
+            "{seed}",
+            "--seeds",
+            "2000",
+            "--jobs",
+            "2",
+        ],
+    },
+    Step {
+        name: "mutations",
+        is_fast: false,
+        needs: &[&setup::CHRT],
+        environment: &[],
+        command: &[
+            "cargo",
+            "run",
+            "--locked",
+            "--release",
+            "-p",
+            "sim",
+            "--features",
+            "mutations",
+            "--",
+            "mutations",
         ],
     },
     Step {
@@ -292,8 +288,32 @@ const STEPS: &[Step] = &[
     },
 ];
 
-/// Steps that run together with the one before them, since each keeps one processor busy.
-const BESIDE: &[&str] = &["fuzz of peers"];
+/// Steps that run one after the other, beside other lanes.
+#[derive(Debug)]
+struct Lane {
+    steps: &'static [&'static str],
+    /// Whether it takes only what the others leave of the processors.
+    is_patient: bool,
+}
+
+/// Lanes that run side by side. Acceptance tests mostly wait, for leases to end and nodes to come
+/// back, while the simulator needs nothing but processors; and a fuzzer keeps one of two busy.
+const SIDE_BY_SIDE: &[&[Lane]] = &[
+    &[
+        Lane { steps: &["acceptance", "redis clients"], is_patient: false },
+        Lane {
+            steps: &["twice", "known seeds", "crash points", "fresh seeds", "mutations"],
+            is_patient: true,
+        },
+    ],
+    &[
+        Lane { steps: &["fuzz of requests"], is_patient: false },
+        Lane { steps: &["fuzz of peers"], is_patient: false },
+    ],
+];
+
+/// Runs a command only while nothing else wants the processor.
+const PATIENTLY: &[&str] = &["chrt", "--idle", "0"];
 
 /// A part of the project and the words that some step must hold once it exists, so that no check
 /// is written and then never run.
@@ -342,6 +362,9 @@ enum Outcome {
     Skipped,
 }
 
+/// A step, how it ended, what it took.
+type Done = (&'static Step, Outcome, Duration);
+
 /// Runs the gate and prints what each step took.
 pub(crate) fn run(options: &CiOptions) -> anyhow::Result<()> {
     let root = machine::workspace()?;
@@ -352,45 +375,79 @@ pub(crate) fn run(options: &CiOptions) -> anyhow::Result<()> {
     };
     say::line(&format!("gate: seed {seed}; repeat with `cargo xtask ci --seed {seed}`"));
     let began = machine::now();
-    let mut done: Vec<(&Step, Outcome, Duration)> = Vec::new();
-    for together in steps.chunk_by(|_, step| BESIDE.contains(&step.name)) {
+    let mut done: Vec<Done> = Vec::new();
+    let place = |step: &Step| lanes_of(step).first().map(|lane| lane.steps);
+    for together in steps.chunk_by(|one, other| place(one).is_some() && place(one) == place(other))
+    {
+        let lanes = together.first().map(|step| lanes_of(step)).unwrap_or_default();
         let has_failed = done.iter().any(|(_, outcome, _)| matches!(outcome, Outcome::Failed(_)));
-        if has_failed && !options.keep_going {
-            done.extend(together.iter().map(|step| (*step, Outcome::Skipped, Duration::ZERO)));
-            continue;
-        }
-        done.extend(side_by_side(together, seed, &root));
+        let goes_on = AtomicBool::new(!has_failed || options.keep_going);
+        let one = |step, is_patient| {
+            if !goes_on.load(Ordering::Relaxed) {
+                return (step, Outcome::Skipped, Duration::ZERO);
+            }
+            let done = time_step(step, is_patient, seed, &root);
+            if matches!(done.1, Outcome::Failed(_)) && !options.keep_going {
+                goes_on.store(false, Ordering::Relaxed);
+            }
+            done
+        };
+        done.extend(side_by_side(together, lanes, &one));
     }
     tell(&done, began.elapsed())
 }
 
-/// Runs steps at the same time, and tells how each ended and what it took.
+/// The lanes one of which a step belongs to.
+fn lanes_of(step: &Step) -> &'static [Lane] {
+    let has = |lanes: &&&[Lane]| lanes.iter().any(|lane| lane.steps.contains(&step.name));
+    SIDE_BY_SIDE.iter().find(has).copied().unwrap_or_default()
+}
+
+/// Runs steps, those of each lane one after the other and the lanes at the same time, and tells how
+/// each ended and what it took.
 fn side_by_side(
     steps: &[&'static Step],
-    seed: u64,
-    root: &Path,
-) -> Vec<(&'static Step, Outcome, Duration)> {
-    let one = |step: &'static Step| {
-        say::line(&format!("gate: {}", step.name));
-        let start = machine::now();
-        let outcome = match run_step(step, seed, root) {
-            Ok(()) => Outcome::Passed,
-            Err(error) => Outcome::Failed(format!("{error:#}")),
-        };
-        let took = start.elapsed();
-        if let Outcome::Failed(why) = &outcome {
-            say::line(&format!("gate: {} failed: {why}", step.name));
-        }
-        say::line(&format!("gate: {} took {:.1} s", step.name, took.as_secs_f64()));
-        (step, outcome, took)
+    lanes: &[Lane],
+    one: &(dyn Fn(&'static Step, bool) -> Done + Sync),
+) -> Vec<Done> {
+    let of_lane = |lane: &Lane| -> (Vec<&'static Step>, bool) {
+        let of = steps.iter().copied().filter(|step| lane.steps.contains(&step.name));
+        (of.collect(), lane.is_patient)
     };
+    let by_lane: Vec<_> = lanes.iter().map(of_lane).filter(|(of, _)| !of.is_empty()).collect();
+    if by_lane.len() < 2 {
+        return steps.iter().map(|step| one(step, false)).collect();
+    }
     std::thread::scope(|scope| {
-        let running: Vec<_> = steps.iter().map(|step| scope.spawn(move || one(step))).collect();
-        let died =
-            |step: &&'static Step| (*step, Outcome::Failed("it died".to_owned()), Duration::ZERO);
-        let ends = steps.iter().zip(running);
-        ends.map(|(step, running)| running.join().unwrap_or_else(|_| died(step))).collect()
+        let run = |(steps, is_patient): (Vec<&'static Step>, bool)| {
+            let all = steps.clone();
+            let run = move || all.into_iter().map(|step| one(step, is_patient)).collect();
+            (steps, scope.spawn(run))
+        };
+        let running: Vec<(_, ScopedJoinHandle<'_, Vec<Done>>)> =
+            by_lane.into_iter().map(run).collect();
+        let died = |step| (step, Outcome::Failed("it died".to_owned()), Duration::ZERO);
+        let end = |(steps, running): (Vec<&'static Step>, ScopedJoinHandle<'_, Vec<Done>>)| {
+            running.join().unwrap_or_else(|_| steps.into_iter().map(died).collect())
+        };
+        running.into_iter().flat_map(end).collect()
     })
+}
+
+/// Runs a step, and tells how it ended and what it took.
+fn time_step(step: &'static Step, is_patient: bool, seed: u64, root: &Path) -> Done {
+    say::line(&format!("gate: {}", step.name));
+    let start = machine::now();
+    let outcome = match run_step(step, is_patient, seed, root) {
+        Ok(()) => Outcome::Passed,
+        Err(error) => Outcome::Failed(format!("{error:#}")),
+    };
+    let took = start.elapsed();
+    if let Outcome::Failed(why) = &outcome {
+        say::line(&format!("gate: {} failed: {why}", step.name));
+    }
+    say::line(&format!("gate: {} took {:.1} s", step.name, took.as_secs_f64()));
+    (step, outcome, took)
 }
 
 /// The steps that the options name.
@@ -436,11 +493,12 @@ fn tell(done: &[(&Step, Outcome, Duration)], total: Duration) -> anyhow::Result<
     Ok(())
 }
 
-fn run_step(step: &Step, seed: u64, root: &Path) -> anyhow::Result<()> {
+fn run_step(step: &Step, is_patient: bool, seed: u64, root: &Path) -> anyhow::Result<()> {
     for need in step.needs {
         ensure!(need.is_met(root), "{}", need.advice());
     }
-    let (program, arguments) = step.command.split_first().context("the step has no command")?;
+    let words = if is_patient { [PATIENTLY, step.command].concat() } else { step.command.to_vec() };
+    let (program, arguments) = words.split_first().context("the step has no command")?;
     let mut command = Command::new(program);
     command.args(with_seed(arguments, seed)).envs(step.environment.iter().copied());
     machine::as_from_a_shell(&mut command).current_dir(root).stdin(Stdio::null());
@@ -475,8 +533,10 @@ mod tests {
     fn step_fails_when_its_command_does() {
         let bad = Step { command: &["false"], ..GOOD };
         let here = Path::new(".");
-        assert!(run_step(&GOOD, 1, here).is_ok());
-        assert!(run_step(&bad, 1, here).is_err());
+        for is_patient in [false, true] {
+            assert!(run_step(&GOOD, is_patient, 1, here).is_ok());
+            assert!(run_step(&bad, is_patient, 1, here).is_err());
+        }
     }
 
     #[test]
@@ -489,7 +549,7 @@ mod tests {
     fn step_without_its_tool_fails_with_the_line_that_installs_it() {
         let step = Step { needs: &[&setup::REDIS_CLIENT_OF_PYTHON], ..GOOD };
         let elsewhere = Path::new("/proc");
-        let error = run_step(&step, 1, elsewhere).expect_err("there is no Python in /proc");
+        let error = run_step(&step, false, 1, elsewhere).expect_err("there is no Python in /proc");
         assert!(error.to_string().contains("pip install"), "{error}");
     }
 
@@ -504,10 +564,46 @@ mod tests {
         assert!(tell(&failed[..1], Duration::ZERO).is_ok());
     }
 
+    /// Lanes of `good` and `bad`, then `slow`.
+    const LANES: &[Lane] = &[
+        Lane { steps: &["good"], is_patient: false },
+        Lane { steps: &["bad", "slow"], is_patient: true },
+    ];
+    static BAD: Step = Step { name: "bad", command: &["false"], ..GOOD };
+    static SLOW: Step = Step { name: "slow", ..GOOD };
+
+    #[test]
+    fn lanes_run_at_the_same_time_and_the_steps_of_one_in_order() {
+        let begun = [AtomicBool::new(false), AtomicBool::new(false)];
+        let has_ended = AtomicBool::new(false);
+        let one = |step: &'static Step, is_patient: bool| {
+            if step.name == "slow" {
+                assert!(
+                    has_ended.load(Ordering::SeqCst),
+                    "it began before the one before it ended"
+                );
+                return (step, Outcome::Passed, Duration::ZERO);
+            }
+            begun[usize::from(is_patient)].store(true, Ordering::SeqCst);
+            let other = &begun[usize::from(!is_patient)];
+            let within = Duration::from_secs(10);
+            assert!(machine::wait_until(within, || other.load(Ordering::SeqCst)), "it runs alone");
+            has_ended.fetch_or(is_patient, Ordering::SeqCst);
+            (step, Outcome::Passed, Duration::ZERO)
+        };
+        let ended = side_by_side(&[&GOOD, &BAD, &SLOW], LANES, &one);
+        let names: Vec<_> = ended.iter().map(|(step, ..)| step.name).collect();
+        assert_eq!(names, ["good", "bad", "slow"]);
+        assert!(
+            ended.iter().all(|(_, outcome, _)| matches!(outcome, Outcome::Passed)),
+            "{ended:?}"
+        );
+    }
+
     #[test]
     fn steps_side_by_side_end_each_for_itself() {
-        static BAD: Step = Step { name: "bad", command: &["false"], ..GOOD };
-        let ended = side_by_side(&[&GOOD, &BAD], 1, Path::new("."));
+        let one = |step, is_patient| time_step(step, is_patient, 1, Path::new("."));
+        let ended = side_by_side(&[&GOOD, &BAD], LANES, &one);
         let [(good, Outcome::Passed, _), (bad, Outcome::Failed(_), _)] = &ended[..] else {
             panic!("{ended:?}");
         };
@@ -515,10 +611,23 @@ mod tests {
     }
 
     #[test]
-    fn step_beside_stands_behind_another_one() {
-        for name in BESIDE {
-            let place = STEPS.iter().position(|step| step.name == *name);
-            assert!(place.is_some_and(|place| 0 < place), "{name}");
+    fn lane_that_runs_alone_has_all_processors() {
+        let one = |step, is_patient: bool| {
+            assert!(!is_patient);
+            (step, Outcome::Passed, Duration::ZERO)
+        };
+        assert_eq!(side_by_side(&[&BAD, &SLOW], LANES, &one).len(), 2);
+        assert_eq!(side_by_side(&[&GOOD], &[], &one).len(), 1);
+    }
+
+    #[test]
+    fn steps_of_lanes_stand_together_in_the_table() {
+        for lanes in SIDE_BY_SIDE {
+            let names: Vec<_> = lanes.iter().flat_map(|lane| lane.steps.iter().copied()).collect();
+            let first = STEPS.iter().position(|step| names.contains(&step.name));
+            let found = STEPS.iter().skip(first.expect("they are in the table"));
+            let found: Vec<_> = found.take(names.len()).map(|step| step.name).collect();
+            assert_eq!(found, names, "in the order of the table");
         }
     }
 
