@@ -9,8 +9,14 @@
 //! is agreed upon, so that an older one is refused by every later leader, too.
 
 use std::{
-    collections::BTreeMap, fmt, future::Future, net::SocketAddr, path::PathBuf, pin::Pin,
-    sync::Arc, time::Duration,
+    collections::BTreeMap,
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    path::PathBuf,
+    pin::Pin,
+    sync::{Arc, Weak},
+    time::Duration,
 };
 
 use antecede_model::{clock::Steady, ids::NodeId};
@@ -20,7 +26,10 @@ use openraft::{
     raft::SnapshotResponse,
 };
 use parking_lot::Mutex;
-use tokio::{sync::watch, time::timeout};
+use tokio::{
+    sync::watch,
+    time::{sleep, timeout},
+};
 
 use super::{
     Backing, GroupId,
@@ -43,6 +52,13 @@ pub(super) const AWAIT_LIMIT: Duration = Duration::from_secs(1);
 
 /// How long a stopping member waits for its tasks to leave the file.
 const LEAVE_LIMIT: Duration = Duration::from_secs(10);
+
+/// For so long a founder stands alone for election when a group begins: longer than a vote takes
+/// between datacenters.
+const TURN: Duration = Duration::from_millis(300);
+
+/// How often each founder stands in its turn.
+const ROUNDS: u32 = 20;
 
 /// What a member is told when it is opened.
 #[derive(Debug)]
@@ -152,9 +168,14 @@ impl Member {
             learn_limit: timing.learn_limit,
             heard: Mutex::default(),
         });
+        let turns = founders.len();
+        let turn = founders.keys().position(|founder| *founder == node);
         core.found(founders).await.map_err(failed)?;
         let answering: Arc<dyn Answering> = Arc::<Core>::clone(&core);
         port.desk().seat(answering);
+        if let Some(turn) = turn {
+            tokio::spawn(stand_in_turns(Arc::downgrade(&core), turn, turns));
+        }
         Ok(Self { core, port, open })
     }
 
@@ -214,6 +235,26 @@ impl Member {
 impl Drop for Member {
     fn drop(&mut self) {
         self.port.desk().leave(self.core.group);
+    }
+}
+
+/// Lets the founders of a group stand for election one after the other, until somebody leads.
+///
+/// They begin at the same time, and whoever stands while the others are not there yet, or stand as
+/// well, would try again only when a leader would be missed, which is seconds between datacenters.
+async fn stand_in_turns(core: Weak<Core>, turn: usize, turns: usize) {
+    let waits = |turns: usize| TURN.saturating_mul(u32::try_from(turns).unwrap_or(u32::MAX));
+    sleep(waits(turn + 1)).await;
+    for _ in 0..ROUNDS {
+        let Some(core) = core.upgrade() else { return };
+        if core.raft.metrics().borrow().current_leader.is_some() {
+            return;
+        }
+        if core.raft.trigger().elect().await.is_err() {
+            return; // It has failed, which others watch.
+        }
+        drop(core);
+        sleep(waits(turns)).await;
     }
 }
 
