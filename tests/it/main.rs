@@ -29,6 +29,8 @@ mod idle;
 mod lapse;
 /// More data than memory.
 mod larger_than_memory;
+/// All that a datacenter had of something is lost.
+mod lost_data;
 /// Nodes are lost where managers decide, and everything goes on.
 mod lost_nodes;
 /// What a write costs between datacenters.

@@ -56,6 +56,13 @@ impl Chain {
         self.serving.iter().chain(self.waiting.keys()).copied()
     }
 
+    /// Whether nobody serves it, and nobody is known to hold what it held: all that did have lost
+    /// their folders.
+    #[must_use]
+    pub fn is_lost(&self) -> bool {
+        self.serving.is_empty() && self.waiting_as(Waiting::LastServing).next().is_none()
+    }
+
     /// The replicas that wait for one reason, in the order of nodes.
     pub fn waiting_as(&self, why: Waiting) -> impl Iterator<Item = NodeId> {
         let is_it = move |(_, waiting): &(&NodeId, &Waiting)| **waiting == why;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::Serialize;
 
-use super::told::{Heard, Quarantine, Told};
+use super::told::{Chain, Heard, Quarantine, Told};
 
 /// A lag that nobody should wait for without asking why.
 const LAG_MAX_MS: u64 = 30_000;
@@ -25,6 +25,8 @@ pub(super) enum Kind {
     DatacenterSilent,
     /// Most members of an agreement are gone.
     NoMajority,
+    /// Shards that nobody can serve any more.
+    Lost,
     /// Shards that nobody serves.
     Dark,
     /// A disk without room.
@@ -86,6 +88,7 @@ pub(super) fn of(heard: &Heard) -> Vec<Finding> {
     }
     found.extend(silent_nodes(heard, &silent));
     found.extend(agreements(heard));
+    found.extend(lost(heard));
     found.extend(dark(heard));
     for told in heard.told() {
         found.extend(of_node(heard, told));
@@ -236,6 +239,39 @@ fn agreements(heard: &Heard) -> Vec<Finding> {
             );
             found.push(finding(Kind::NoLease, place_of(told), what, action));
         }
+    }
+    found
+}
+
+/// Shards all of whose data a datacenter has lost.
+fn lost(heard: &Heard) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for (name, told) in heard.newest() {
+        let is_lost = |chain: &&Chain| chain.serving.is_empty() && chain.last_serving.is_empty();
+        let lost: Vec<_> = told.chains.iter().filter(is_lost).collect();
+        let Some(first) = lost.first() else { continue };
+        let what = format!(
+            "{} of {} shards are served by no node: all that had their data came back with empty \
+             folders",
+            lost.len(),
+            told.chains.len()
+        );
+        let others: Vec<&str> = heard.newest().into_keys().filter(|it| *it != name).collect();
+        let action = if others.is_empty() {
+            let node = first.offline.first().map_or("NODE", String::as_str);
+            format!(
+                "what they held is gone, where there is no other datacenter: `antecede nodes relight \
+                 {node}` lets them begin again with what {node} has; keep old folders that may still \
+                 be somewhere"
+            )
+        } else {
+            format!(
+                "let {name} come back with what the others have: `antecede topology plan lapse \
+                 {name}` against a node of {}",
+                others.join(" or ")
+            )
+        };
+        found.push(finding(Kind::Lost, name, what, action));
     }
     found
 }
@@ -486,7 +522,7 @@ fn replicas(heard: &Heard) -> Vec<Finding> {
     let mut found = Vec::new();
     for (name, told) in heard.newest() {
         let is_explained = |node: &String| heard.node(node).is_none_or(|told| told.log.disk_full);
-        let is_copied = |chain: &&super::told::Chain| !chain.syncing.is_empty();
+        let is_copied = |chain: &&Chain| !chain.syncing.is_empty();
         let short = told.chains.iter().filter(|chain| {
             let waiting = chain.syncing.iter().chain(&chain.offline);
             !chain.serving.is_empty() && waiting.clone().any(|node| !is_explained(node))

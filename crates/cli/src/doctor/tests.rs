@@ -205,6 +205,21 @@ fn shards_that_nobody_serves_name_who_has_their_data() {
 }
 
 #[test]
+fn shards_that_nobody_can_serve_are_told_with_who_else_has_their_data() {
+    let mut heard = without(&[]);
+    for node in ["1.1", "1.2", "1.3"] {
+        change(&mut heard, node, |told| {
+            told.chains[0].serving.clear();
+            told.chains[0].offline.push("1.3".to_owned());
+        });
+    }
+    let found = of(&heard);
+    assert_eq!(found[0].kind, Kind::Lost);
+    assert!(found[0].action.contains("`antecede topology plan lapse eu` against"), "{found:?}");
+    assert!(!found.iter().any(|finding| finding.kind == Kind::Dark), "{found:?}");
+}
+
+#[test]
 fn what_concerns_links_memory_lag_and_builds_is_told_by_node() {
     let mut heard = without(&[]);
     change(&mut heard, "1.1", |told| {

@@ -29,7 +29,8 @@ Examples:
   antecede nodes show --admin 127.0.0.1:7200
   antecede nodes drain 1.3 --plan --admin 127.0.0.1:7200
   antecede nodes drain 1.3 --yes --admin 127.0.0.1:7200
-  antecede nodes undrain 1.3 --admin 127.0.0.1:7200")]
+  antecede nodes undrain 1.3 --admin 127.0.0.1:7200
+  antecede nodes relight 1.3 --yes --admin 127.0.0.1:7200")]
 pub(crate) struct NodesOptions {
     #[command(subcommand)]
     chore: Chore,
@@ -53,6 +54,20 @@ enum Chore {
         node: String,
         #[command(flatten)]
         admin: AdminOption,
+        /// Print what is written down as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Let shards that have lost all their data begin again with what a node holds, which may be
+    /// nothing; only where there is no other datacenter that has it
+    Relight {
+        /// The node, such as 1.3
+        node: String,
+        #[command(flatten)]
+        admin: AdminOption,
+        /// Do not ask whether to
+        #[arg(long)]
+        yes: bool,
         /// Print what is written down as JSON
         #[arg(long)]
         json: bool,
@@ -105,6 +120,22 @@ pub(crate) async fn run(options: &NodesOptions) -> anyhow::Result<ExitCode> {
                 return tell(&body, &admin.admin, true);
             }
             screen::answer(&format!("{node} may hold replicas again, and gets its share"));
+            Ok(ExitCode::SUCCESS)
+        }
+        Chore::Relight { node, admin: AdminOption { admin }, yes, json } => {
+            let words = format!(
+                "shards that have lost all their data begin again with what {node} holds of them; \
+                 what it does not hold is gone for ever"
+            );
+            if !yes && !is_wanted(&words)? {
+                screen::note("antecede: nothing was changed");
+                return Ok(ExitCode::FAILURE);
+            }
+            let body = post(admin, "/v1/nodes/relight", &json!({ "node": node })).await?;
+            if *json {
+                return tell(&body, admin, true);
+            }
+            screen::answer(&format!("they begin again with what {node} holds"));
             Ok(ExitCode::SUCCESS)
         }
     }
@@ -199,7 +230,10 @@ async fn follow(node: &str, admin: &str, as_json: bool) -> anyhow::Result<ExitCo
 }
 
 async fn ask(admin: &str, path: &str, node: &str, is_drained: bool) -> anyhow::Result<String> {
-    let wanted = json!({ "node": node, "is_drained": is_drained });
+    post(admin, path, &json!({ "node": node, "is_drained": is_drained })).await
+}
+
+async fn post(admin: &str, path: &str, wanted: &serde_json::Value) -> anyhow::Result<String> {
     let (status, body) = http::post(admin, path, &wanted.to_string()).await?;
     if status != 200 {
         bail!("{}", body.trim());

@@ -109,6 +109,9 @@ pub struct Facts {
     pub adopted: BTreeSet<NodeId>,
     /// Nodes whose present run began with an empty log: what an earlier one held is gone.
     pub emptied: BTreeSet<NodeId>,
+    /// Nodes whose present run is the first one with its folder. One that keeps nothing on a disk is
+    /// none of them: that it begins with an empty log is what was asked for.
+    pub without_folder: BTreeSet<NodeId>,
     /// Serving replicas whose log their neighbour cannot mend: it lacks more than the neighbour
     /// still has. They have not answered anybody in this epoch.
     pub misfits: BTreeSet<(ShardId, NodeId)>,
@@ -219,9 +222,17 @@ pub enum Change {
         /// Who leaves.
         node: NodeId,
     },
-    /// All replicas of a chain that could have its data came back with an empty log: it goes on
-    /// with what is there.
+    /// All replicas of a chain that could have its data keep it in memory only, and came back with
+    /// an empty log: it goes on with what is there.
     LostAll {
+        /// The chain.
+        shard: ShardId,
+        /// One of them.
+        node: NodeId,
+    },
+    /// The same, but they had it on disks: the chain is dark, and nothing but a person's word lets it
+    /// begin again, since whoever reads would be told that there is nothing.
+    LostFolder {
         /// The chain.
         shard: ShardId,
         /// One of them.
@@ -356,6 +367,11 @@ impl fmt::Display for Change {
                 f,
                 "shard {shard} has lost what its replicas held: {node}, too, came back with an \
                  empty log"
+            ),
+            Self::LostFolder { shard, node } => write!(
+                f,
+                "shard {shard} is not served: {node}, the last that had its data, came back with an \
+                 empty folder"
             ),
             Self::Dark { shard, node } => write!(
                 f,
@@ -568,8 +584,10 @@ impl Step<'_> {
             .collect();
         let is_dark = !next.serving.iter().any(is_left);
         if is_dark && next.serving.iter().all(is_wanting) {
-            let lost = next.serving.iter().filter(|node| self.emptied.contains(node));
-            changes.extend(lost.map(|node| Change::LostAll { shard, node: *node }));
+            if !self.lose_all(next, changes) {
+                let lost = next.serving.iter().filter(|node| self.emptied.contains(node));
+                changes.extend(lost.map(|node| Change::LostAll { shard, node: *node }));
+            }
             return;
         }
         for node in std::mem::take(&mut next.serving) {
@@ -594,6 +612,23 @@ impl Step<'_> {
         }
     }
 
+    /// Leaves a chain without anybody who may serve, if all that had its data have lost the folders
+    /// that held it; tells whether it is so.
+    fn lose_all(&self, next: &mut Chain, changes: &mut Vec<Change>) -> bool {
+        let last = next.waiting_as(Waiting::LastServing);
+        let had_all: Vec<NodeId> = next.serving.iter().copied().chain(last).collect();
+        let is_lost = had_all.iter().all(|node| self.emptied.contains(node))
+            && had_all.iter().any(|node| self.facts.without_folder.contains(node));
+        if is_lost {
+            next.serving.clear();
+            for node in had_all {
+                next.waiting.insert(node, Waiting::Offline);
+                changes.push(Change::LostFolder { shard: self.shard, node });
+            }
+        }
+        is_lost
+    }
+
     /// Why a replica that has stepped aside leaves.
     fn stepped_aside(&self, node: NodeId) -> Change {
         let shard = self.shard;
@@ -612,10 +647,13 @@ impl Step<'_> {
     }
 
     /// A chain that is dark does not begin again with a replica that has lost its log, unless nobody
-    /// else was there when it went dark.
+    /// else was there when it went dark, and all keep their data in memory only.
     fn take_out_emptied(&self, next: &mut Chain, changes: &mut Vec<Change>) {
         let shard = self.shard;
         let last: Vec<NodeId> = next.waiting_as(Waiting::LastServing).collect();
+        if last.is_empty() || self.lose_all(next, changes) {
+            return;
+        }
         let are_all = last.iter().all(|node| self.emptied.contains(node));
         for node in last.into_iter().filter(|node| self.emptied.contains(node)) {
             if are_all {

@@ -61,6 +61,18 @@ pub fn with_drained(part: &Datacenter, node: NodeId, is_drained: bool) -> Option
     Some(next)
 }
 
+/// What a datacenter becomes when the chains that nobody can serve any more begin again with what a
+/// node holds of them, which may be nothing; `None` if there is none, or the node has no replica.
+#[must_use]
+pub fn relit_with(part: &Datacenter, node: NodeId) -> Option<Datacenter> {
+    let mut next = part.clone();
+    let lost = next.chains.iter_mut().filter(|chain| chain.is_lost());
+    let relit = lost.filter(|chain| chain.waiting.contains_key(&node));
+    let count = relit.map(|chain| chain.waiting.insert(node, Waiting::LastServing)).count();
+    next.epoch = part.epoch.next();
+    (0 < count).then_some(next)
+}
+
 /// How many replicas a node has, also those that do not count.
 #[must_use]
 pub fn held_by(part: &Datacenter, node: NodeId) -> usize {

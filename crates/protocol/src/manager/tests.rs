@@ -615,6 +615,46 @@ fn chain_whose_replicas_have_all_lost_their_logs_says_so_and_goes_on() {
 }
 
 #[test]
+fn chain_whose_replicas_have_all_lost_their_folders_is_not_served_until_a_person_says_so() {
+    let without_folders = |of: &Configuration| Facts {
+        emptied: BTreeSet::from([node(1), node(2)]),
+        without_folder: BTreeSet::from([node(2)]),
+        ..facts(of, [alive(7), alive(8), alive(1)])
+    };
+    let last = [(1, Waiting::LastServing), (2, Waiting::LastServing), (3, Waiting::Offline)];
+    for old in [with(&[1, 2], &[(3, Waiting::Offline)]), without(&[1, 2], &[], &last)] {
+        let decision = next_configuration(&old, HERE, &without_folders(&old)).unwrap();
+        let waiting = [1, 2, 3].map(|number| (number, Waiting::Offline));
+        let lost = decision.configuration;
+        assert!(is(chain(&lost), &[], &waiting), "{lost:?}");
+        for number in [1, 2] {
+            let change = Change::LostFolder { shard: SHARD, node: node(number) };
+            assert!(decision.changes.contains(&change), "{:?}", decision.changes);
+        }
+        let again = next_configuration(&lost, HERE, &without_folders(&lost));
+        assert_eq!(again, None, "it stays so");
+
+        let relit = moves::relit_with(lost.datacenter(HERE).unwrap(), node(3)).unwrap();
+        let mut begun = lost.clone();
+        begun.datacenters.insert(HERE, relit);
+        let lit = next_configuration(&begun, HERE, &without_folders(&begun)).unwrap().configuration;
+        let waiting = [1, 2].map(|number| (number, Waiting::Offline));
+        assert!(is(chain(&lit), &[3], &waiting), "{lit:?}");
+        let part = lit.datacenter(HERE).unwrap();
+        assert_eq!(moves::relit_with(part, node(1)), None, "nothing is lost any more");
+    }
+}
+
+#[test]
+fn chain_is_not_lost_while_one_that_had_all_may_come_back() {
+    let old = with(&[1, 2], &[(3, Waiting::Offline)]);
+    let mut known = emptied(&old, [alive(7), UNKNOWN, UNKNOWN], 1);
+    known.without_folder = BTreeSet::from([node(1)]);
+    let (next, _) = decided(&old, &known);
+    assert!(is(&next, &[2], &[(1, Waiting::Offline), (3, Waiting::Offline)]), "{next:?}");
+}
+
+#[test]
 fn reasons_name_the_chain_and_the_node() {
     let node = node(2);
     for (change, wanted) in [

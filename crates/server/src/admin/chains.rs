@@ -59,6 +59,8 @@ pub(super) struct Counts {
     pub(super) offline: u64,
     /// Shards that nobody serves.
     pub(super) dark: u64,
+    /// Those of them that nobody can serve any more.
+    pub(super) lost: u64,
 }
 
 impl Counts {
@@ -70,6 +72,7 @@ impl Counts {
             counts.last_serving += chain.waiting_as(Waiting::LastServing).count() as u64;
             counts.offline += chain.waiting_as(Waiting::Offline).count() as u64;
             counts.dark += u64::from(chain.serving.is_empty());
+            counts.lost += u64::from(chain.is_lost());
         }
         counts
     }
@@ -119,7 +122,14 @@ pub(super) fn trouble_of(part: &Datacenter) -> Vec<String> {
     let mut trouble = Vec::new();
     let all = part.chains.len();
     let counts = Counts::of(part);
-    if 0 < counts.dark {
+    if 0 < counts.lost {
+        trouble.push(format!(
+            "{} of {all} shards are served by no node: all that had their data came back with empty \
+             folders",
+            counts.lost
+        ));
+    }
+    if counts.lost < counts.dark {
         let dark = part.chains.iter().filter(|chain| chain.serving.is_empty());
         let mut last: Vec<NodeId> =
             dark.flat_map(|chain| chain.waiting_as(Waiting::LastServing)).collect();
@@ -127,7 +137,7 @@ pub(super) fn trouble_of(part: &Datacenter) -> Vec<String> {
         last.dedup();
         trouble.push(format!(
             "{} of {all} shards are served by no node: start {}",
-            counts.dark,
+            counts.dark - counts.lost,
             names(last.iter())
         ));
     }

@@ -80,6 +80,7 @@ fn router(admin: Admin) -> Router {
         .route("/v1/status", get(status))
         .route("/v1/nodes", get(nodes::show).post(nodes::apply))
         .route("/v1/nodes/plan", post(nodes::plan))
+        .route("/v1/nodes/relight", post(nodes::relight))
         .route("/v1/topology", get(topology::show).post(topology::apply))
         .route("/v1/topology/plan", post(topology::plan));
     let router = applied::add(router);

@@ -9,7 +9,7 @@
 
 use antecede_control::StoreError;
 use antecede_model::{configuration::Datacenter, ids::NodeId};
-use antecede_protocol::manager::moves::{held_by, why_stuck, with_drained};
+use antecede_protocol::manager::moves::{held_by, relit_with, why_stuck, with_drained};
 use axum::{
     Json,
     extract::{ConnectInfo, State},
@@ -69,6 +69,14 @@ pub(super) struct Wanted {
     is_drained: bool,
 }
 
+/// With whose data chains shall begin again that nobody can serve any more.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Relit {
+    /// The node.
+    node: String,
+}
+
 /// Why nothing was changed.
 #[derive(Debug, thiserror::Error)]
 enum Refused {
@@ -97,6 +105,22 @@ enum Refused {
         /// What there is.
         nodes: String,
     },
+    /// All shards are served, or can be.
+    #[error("no shard of node {node} has lost its data: nothing is to be done")]
+    NothingLost {
+        /// The node.
+        node: String,
+    },
+    /// What is lost here is elsewhere.
+    #[error(
+        "other datacenters have the data of these shards, and what would begin here with less could \
+         never become the same again: let this datacenter come back with what they have (antecede \
+         topology plan lapse {datacenter} against a node of another datacenter)"
+    )]
+    NotAlone {
+        /// The datacenter.
+        datacenter: String,
+    },
 }
 
 impl IntoResponse for Refused {
@@ -107,6 +131,7 @@ impl IntoResponse for Refused {
             Self::Store(StoreError::Conflict { .. }) => StatusCode::PRECONDITION_FAILED,
             Self::Store(_) | Self::NotBegun => StatusCode::SERVICE_UNAVAILABLE,
             Self::Unknown { .. } => StatusCode::NOT_FOUND,
+            Self::NothingLost { .. } | Self::NotAlone { .. } => StatusCode::CONFLICT,
         };
         let cause = std::error::Error::source(&self).map(ToString::to_string);
         let cause = cause.map_or_else(String::new, |cause| format!(": {cause}"));
@@ -166,15 +191,49 @@ pub(super) async fn apply(
     changed.await.map(Json).map_err(IntoResponse::into_response)
 }
 
+/// Lets the chains that nobody can serve any more begin again with what a node holds.
+pub(super) async fn relight(
+    State(admin): State<Admin>,
+    ConnectInfo(ends): ConnectInfo<Ends>,
+    Json(wanted): Json<Relit>,
+) -> Result<Json<Nodes>, Response> {
+    let changed = async {
+        if !ends.is_here() {
+            return Err(Refused::Elsewhere);
+        }
+        let agreement = admin.agreement.upgrade().ok_or(Refused::Nobody)?;
+        let is_alone = admin.node.configuration().peers(admin.node.id.datacenter).next().is_none();
+        let relit = |part: &Datacenter| relit(part, &wanted.node, is_alone).map(Some);
+        let next = agreement.replace_part(&admin.node, relit).await?.ok_or(Refused::NotBegun)??;
+        let (id, node) = (admin.node.id, &wanted.node);
+        warn!(node = %id, epoch = %next.epoch, "shards that had lost their data begin again with what node {node} holds, as was asked for");
+        Ok::<_, Refused>(nodes_of(&next, true))
+    };
+    changed.await.map(Json).map_err(IntoResponse::into_response)
+}
+
+fn relit(part: &Datacenter, node: &str, is_alone: bool) -> Result<Datacenter, Refused> {
+    let found = named(part, node)?;
+    let next = relit_with(part, found);
+    let next = next.ok_or_else(|| Refused::NothingLost { node: node.to_owned() })?;
+    if !is_alone {
+        return Err(Refused::NotAlone { datacenter: part.name.clone() });
+    }
+    Ok(next)
+}
+
 /// The part as it is wished; `None` if it is so already.
 fn wished(part: &Datacenter, wanted: &Wanted) -> Result<Option<Datacenter>, Refused> {
-    let found = part.nodes.iter().find(|node| node.to_string() == wanted.node);
-    let node = found.ok_or_else(|| Refused::Unknown {
+    Ok(with_drained(part, named(part, &wanted.node)?, wanted.is_drained))
+}
+
+fn named(part: &Datacenter, node: &str) -> Result<NodeId, Refused> {
+    let found = part.nodes.iter().find(|known| known.to_string() == node);
+    found.copied().ok_or_else(|| Refused::Unknown {
         datacenter: part.name.clone(),
-        node: wanted.node.clone(),
+        node: node.to_owned(),
         nodes: part.nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "),
-    })?;
-    Ok(with_drained(part, *node, wanted.is_drained))
+    })
 }
 
 fn nodes_of(part: &Datacenter, is_agreed: bool) -> Nodes {
@@ -228,5 +287,21 @@ mod tests {
         assert_eq!((held.held, held.copies, held.heads, held.tails), (2, 0, 1, 1));
         assert!(held.is_drained && !held.is_absent && !told.nodes[0].is_drained);
         assert!(held.waits.as_ref().unwrap().starts_with("only 1 nodes"), "{held:?}");
+    }
+
+    #[test]
+    fn lost_shards_begin_again_only_where_nobody_else_has_their_data() {
+        let node = |number| NodeId { datacenter: DatacenterId(1), number };
+        let mut lost = Chain::of(Vec::new());
+        lost.waiting.insert(node(2), antecede_model::configuration::Waiting::Offline);
+        let chains = vec![Chain::of(vec![node(1)]), lost];
+        let part = Datacenter::of("here".to_owned(), vec![node(1), node(2)], chains);
+        let refused = |node, is_alone| relit(&part, node, is_alone).unwrap_err().to_string();
+        assert!(refused("1.3", true).starts_with("datacenter here has no node 1.3"));
+        assert!(refused("1.1", true).starts_with("no shard of node 1.1 has lost its data"));
+        assert!(refused("1.2", false).starts_with("other datacenters have the data"));
+        let next = relit(&part, "1.2", true).unwrap();
+        assert!(!next.chains[1].is_lost());
+        assert_eq!(next.chains[0], part.chains[0]);
     }
 }

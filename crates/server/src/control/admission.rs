@@ -100,12 +100,12 @@ fn check_folder(node: &Node, part: &Datacenter) -> Result<(), StartError> {
     let Some(folder) = &node.config.storage.folder else { return Ok(()) };
     let found = last_admitted(folder)?;
     let Some(known) = part.boots.get(&node.id) else {
-        if node.has_begun_empty || found == Boot(0) {
+        if node.has_begun_empty() || found == Boot(0) {
             return Ok(());
         }
         return Err(StartError::OldAgreement { path: folder.clone(), node: node.id, found });
     };
-    if node.has_begun_empty || *known <= found {
+    if node.has_begun_empty() || *known <= found {
         return Ok(());
     }
     Err(StartError::OldFolder { path: folder.clone(), node: node.id, found, known: *known })

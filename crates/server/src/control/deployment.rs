@@ -395,7 +395,8 @@ fn laggards(part: &Datacenter, members: &Membership, facts: &Facts) -> Vec<NodeI
 fn said_of(part: &Datacenter, members: &Membership, facts: &Facts, has_done: bool) -> Option<Said> {
     // With all nodes absent nobody has taken anything over.
     let is_heard = part.present().next().is_some();
-    let acts = is_heard && acknowledged(part, facts) == members.epoch;
+    // The first members are known from the settings: who has a part acts by them.
+    let acts = is_heard && (members.epoch == FIRST || acknowledged(part, facts) == members.epoch);
     let done = if has_done { members.epoch } else { MembershipEpoch::default() };
     acts.then_some(Said { acknowledged: members.epoch, done })
 }
@@ -426,6 +427,14 @@ pub(super) fn first_part(
              need added = true"
         )));
     }
+    if members.is_some_and(|members| has_begun(members, here)) {
+        return Some(First::Waits(format!(
+            "datacenter {name} ({here}) has served before, and all that its nodes knew of that is \
+             lost: if a folder of it is left, start its node with that; if not, let it come back \
+             with what the others have: antecede topology plan lapse {name} against a node of \
+             another datacenter"
+        )));
+    }
     let (Some(members), true) = (members, is_added) else {
         let first = known.datacenter(here).filter(|first| first.epoch == Epoch(1))?;
         return Some(First::Part(Box::new(first.clone())));
@@ -451,6 +460,14 @@ pub(super) fn first_part(
     let part = next.datacenter(here)?.clone();
     let (epoch, membership) = (part.epoch.next(), Some(Arc::clone(members)));
     Some(First::Part(Box::new(Datacenter { epoch, membership, ..part })))
+}
+
+/// Whether a datacenter has had a part by which it served.
+fn has_begun(members: &Membership, id: DatacenterId) -> bool {
+    members.members.get(&id).is_some_and(|member| match member.standing {
+        Standing::Joining { .. } | Standing::Copying { .. } => false,
+        Standing::Open | Standing::Leaving | Standing::Lost => FIRST <= member.acknowledged,
+    })
 }
 
 fn options_of(node: &Node, group: GroupId, request_limit: Duration) -> StoreOptions {
@@ -624,6 +641,30 @@ mod tests {
         assert_eq!(said_of(&part, &newer, &facts, true), said(epoch));
         part.absent = [node(1), node(2), node(3)].into();
         assert_eq!(said_of(&part, &newer, &facts, true), None, "nobody is there");
+    }
+
+    #[test]
+    fn a_datacenter_that_has_begun_never_begins_anew() {
+        let here = DatacenterId(1);
+        let begins = |members: &Membership, is_added| {
+            let members = Arc::new(members.clone());
+            matches!(first_part(&three(), here, is_added, Some(&members)), Some(First::Part(_)))
+        };
+        let first = Membership::clone(&three().membership);
+        assert!(begins(&first, false));
+        let part = three().datacenters[&here].clone();
+        let said = said_of(&part, &first, &Facts::default(), false).expect("it has a part");
+        let told = with_word_of(&first, here, said).expect("that is news");
+        assert!(!begins(&told, false));
+        assert_eq!(with_word_of(&told, here, said), None, "it is told once");
+
+        let mut added = Membership::clone(&with_the_first_added(3));
+        let epoch = added.epoch;
+        let member = added.members.get_mut(&here).unwrap();
+        (member.acknowledged, member.done) = (epoch, epoch);
+        assert!(begins(&added, true), "who has served nobody may begin to copy again");
+        added.members.get_mut(&here).unwrap().standing = Standing::Open;
+        assert!(!begins(&added, true));
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub(crate) struct NodeFacts {
     pub(crate) unreached: Vec<NodeId>,
     /// Whether a replica serves here that has not settled.
     pub(crate) is_settling: bool,
+    /// Whether its present run is the first one with its folder.
+    pub(crate) is_first_run: bool,
 }
 
 impl NodeFacts {
@@ -83,7 +85,8 @@ impl NodeFacts {
             }
         }
         // Left out while there is nothing to say: what an earlier build does not know.
-        let has_unreached = !self.unreached.is_empty() || self.is_settling;
+        let has_settling = self.is_settling || self.is_first_run;
+        let has_unreached = !self.unreached.is_empty() || has_settling;
         if self.is_leaving || has_unreached {
             writer.flag(self.is_leaving);
         }
@@ -93,8 +96,11 @@ impl NodeFacts {
                 writer.node(*node);
             }
         }
-        if self.is_settling {
+        if has_settling {
             writer.flag(self.is_settling);
+        }
+        if self.is_first_run {
+            writer.flag(self.is_first_run);
         }
         bytes.into()
     }
@@ -112,6 +118,7 @@ impl NodeFacts {
             is_leaving: false,
             unreached: Vec::new(),
             is_settling: false,
+            is_first_run: false,
         };
         let has_more = |reader: &Reader<'_>| reader.finish().is_err();
         if has_more(&reader) {
@@ -122,6 +129,9 @@ impl NodeFacts {
         }
         if has_more(&reader) {
             facts.is_settling = reader.flag()?;
+        }
+        if has_more(&reader) {
+            facts.is_first_run = reader.flag()?;
         }
         reader.finish()?;
         Ok(facts)
@@ -166,6 +176,10 @@ mod tests {
         let bytes = facts.encoded();
         assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
         facts.is_settling = false;
+        facts.is_first_run = true;
+        let bytes = facts.encoded();
+        assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
+        facts.is_first_run = false;
         facts.is_leaving = true;
         let bytes = facts.encoded();
         assert!(bytes.len() <= FACTS_BYTES_MAX, "{} bytes", bytes.len());

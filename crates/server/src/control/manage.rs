@@ -78,6 +78,11 @@ async fn begin(
     let here = node.id.datacenter;
     let members = node.control.deployment().members;
     let is_added = agreement.deployment.is_some() && node.config.is_added();
+    if agreement.deployment.is_some() && members.is_none() {
+        // Only others know whether it has begun before, and lost its folders.
+        node.control.on_unheard(&node.name_of(here));
+        return Ok(());
+    }
     let is_member = members.as_ref().is_some_and(|members| members.standing(here).is_some());
     match first_part(known, here, is_added, members.as_ref()) {
         Some(First::Part(first)) => {
@@ -110,6 +115,9 @@ pub(super) fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
         if told.has_begun_empty {
             facts.emptied.insert(*node); // It is so for the whole run, whatever the epoch.
         }
+        if told.is_first_run {
+            facts.without_folder.insert(*node);
+        }
         if told.is_leaving {
             facts.leaving.insert(*node); // And this to its end.
         }
@@ -136,7 +144,10 @@ fn tell(node: &Node, epoch: Epoch, decision: &Decision) {
     let mut shards = 0;
     for change in &decision.changes {
         match change {
-            Change::Expired { .. } | Change::Dark { .. } | Change::LostAll { .. } => {
+            Change::Expired { .. }
+            | Change::Dark { .. }
+            | Change::LostAll { .. }
+            | Change::LostFolder { .. } => {
                 warn!(node = %node.id, %epoch, "decided: {change}");
             }
             Change::Short { .. } | Change::Apart { .. } => {

@@ -152,6 +152,9 @@ impl Control {
         if known.members.as_ref().is_none_or(|known| known.epoch != members.epoch) {
             known.laggards.clear();
         }
+        if known.members.is_none() {
+            known.waits = None; // What else there is to wait for is found now.
+        }
         known.members = Some(Arc::clone(members));
     }
 
@@ -171,6 +174,18 @@ impl Control {
                 warn!(node = %node.id, "this datacenter does not begin yet: {why}");
             }
             known.waits = why;
+        }
+    }
+
+    /// Its datacenter does not begin before it has heard of the deployment; at the first start of
+    /// all that lasts for a moment only, so it is not told.
+    fn on_unheard(&self, name: &str) {
+        let mut known = self.deployment.lock();
+        if known.waits.is_none() {
+            known.waits = Some(format!(
+                "datacenter {name} has no configuration, and has not heard from the deployment \
+                 whether it has ever had one: start the other datacenters"
+            ));
         }
     }
 

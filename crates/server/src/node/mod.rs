@@ -39,6 +39,7 @@ use self::current::Current;
 use self::log::{Appender, NodeLog};
 use self::mailbox::Sessions;
 use self::memory::Memory;
+use self::open::Past;
 use self::outbox::Outbox;
 use self::timers::Timers;
 use crate::clock;
@@ -142,8 +143,8 @@ pub(crate) struct Node {
     pub(crate) current: Current,
     pub(crate) control: Control,
     hlc_floor: Timestamp,
-    /// Whether this run began with nothing of any shard.
-    pub(crate) has_begun_empty: bool,
+    /// What this run has found of earlier ones.
+    past: Past,
     replicas: Box<[Option<Mutex<Replica>>]>,
     pub(crate) log: NodeLog,
     pub(crate) checkpoints: Checkpoints,

@@ -210,8 +210,18 @@ struct Recovered {
     checkpoints: Option<RealCheckpoints<RealDisk>>,
     replicas: Vec<Option<Shard>>,
     floor: Timestamp,
-    /// Whether nothing was there of any shard.
-    is_empty: bool,
+    past: Past,
+}
+
+/// What a run has found of earlier ones.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Past {
+    /// Data.
+    Data,
+    /// Nothing of any shard.
+    Nothing,
+    /// A folder that no run has used.
+    NewFolder,
 }
 
 /// Opens a node; its replicas begin to settle when its links are up.
@@ -251,7 +261,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         boot,
         started: clock::now(),
         hlc_floor: recovered.floor,
-        has_begun_empty: recovered.is_empty,
+        past: recovered.past,
         replicas: recovered
             .replicas
             .into_iter()
@@ -369,7 +379,8 @@ fn recover(
     let Some(folder) = &config.storage.folder else {
         let (log, floor) = (Log::memory(options), Timestamp::ZERO);
         let checkpoints = None;
-        return Ok(Recovered { log, bytes: 0, checkpoints, replicas, floor, is_empty: true });
+        let past = Past::Nothing;
+        return Ok(Recovered { log, bytes: 0, checkpoints, replicas, floor, past });
     };
     let path = folder.join("log");
     let disk = RealDisk::open(&path).map_err(|source| io_error("open", &path, source))?;
@@ -394,9 +405,14 @@ fn recover(
         ended.map_err(|source| StartError::Recovery { folder: folder.clone(), source })?;
     }
     tell_recovery(config.node, &report, clock::steady().0.saturating_sub(began.0));
-    let is_empty = !told.is_about_shards && !has_checkpoints;
+    let past = match (told.is_about_shards || has_checkpoints, report.segments) {
+        (true, _) => Past::Data,
+        (false, 0) => Past::NewFolder, // Each run begins a segment.
+        (false, _) => Past::Nothing,
+    };
     let (floor, bytes) = (told.floor, report.bytes);
-    Ok(Recovered { log, bytes, checkpoints: Some(checkpoints), replicas, floor, is_empty })
+    let checkpoints = Some(checkpoints);
+    Ok(Recovered { log, bytes, checkpoints, replicas, floor, past })
 }
 
 /// Opens the checkpoints, and gives each replica what there is of it; tells how many keys that is.

@@ -17,7 +17,7 @@ use antecede_protocol::{
 };
 use tracing::{info, warn};
 
-use super::{Node, Work, members};
+use super::{Node, Work, members, open::Past};
 use crate::clock;
 use crate::control::facts::NodeFacts;
 use crate::peer::name_of;
@@ -124,12 +124,18 @@ impl Node {
         self.keeper.lock().applied_at(id).cloned()
     }
 
+    /// Whether this run began with nothing of any shard.
+    pub(crate) fn has_begun_empty(&self) -> bool {
+        self.past != Past::Data
+    }
+
     /// What a manager wants to know of this node's replicas.
     pub(crate) fn facts(&self) -> NodeFacts {
         let _exchanging = self.reconfiguring.lock();
         let configuration = self.configuration();
-        let mut facts =
-            NodeFacts::of(configuration.epoch(self.id.datacenter), self.has_begun_empty);
+        let epoch = configuration.epoch(self.id.datacenter);
+        let mut facts = NodeFacts::of(epoch, self.has_begun_empty());
+        facts.is_first_run = self.past == Past::NewFolder;
         facts.is_leaving = self.control.is_leaving();
         facts.is_short = self.log.is_short();
         // A replica that is to leave lets its last writes be committed and answered first.

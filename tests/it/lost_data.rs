@@ -1,0 +1,114 @@
+//! Nodes that come back without the data that nobody else in their datacenter has: they refuse, and
+//! never answer that there is nothing.
+
+use std::fs;
+use std::time::Duration;
+
+use tests::nodes::{Node, Nodes};
+use tests::{Reply, Stage, binary, eventually};
+
+use crate::topology::{agreed_version, await_same_contents, await_standing, carry_out};
+use crate::unsent::{await_value, write};
+
+const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Keys in many shards.
+const KEYS: usize = 16;
+
+fn key(number: usize) -> String {
+    format!("key:{number}")
+}
+
+/// Ends a node's process and takes its folder away.
+fn lose(stage: &Stage, node: &mut Node) {
+    node.crash();
+    fs::remove_dir_all(stage.path("data").join(&node.name)).expect("a folder can be removed");
+    node.restart(stage);
+}
+
+fn await_finding(stage: &Stage, node: &Node, words: &str) {
+    eventually(&format!("doctor says: {words}"), PATIENCE, || {
+        let ended = binary::run(stage, &["doctor", "--admin", &node.place.admin]);
+        (ended.status == Some(1) && ended.answer.contains(words)).then_some(())
+    });
+}
+
+/// What a node answers to reads of all keys: their values, or refusals.
+fn read_all(node: &Node, value: &str) -> (usize, usize) {
+    let mut client = node.client();
+    let (mut found, mut refused) = (0, 0);
+    for number in 0..KEYS {
+        match client.call(&["GET", &key(number)]) {
+            Reply::Bulk(read) => {
+                assert_eq!(read, value, "{}", key(number));
+                found += 1;
+            }
+            Reply::Error(error) => {
+                assert!(error.starts_with("CLUSTERDOWN"), "{error}");
+                refused += 1;
+            }
+            other @ (Reply::Simple(_) | Reply::Integer(_) | Reply::Nil | Reply::Array(_)) => {
+                panic!("{} is {other:?}", key(number))
+            }
+        }
+    }
+    (found, refused)
+}
+
+#[test]
+fn a_datacenter_that_lost_its_only_folder_refuses_until_it_has_everything_again() {
+    let stage = Stage::alone();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 1), ("us", 1), ("ap", 1)]);
+    agreed_version(&nodes.all[0]);
+    write(&nodes.all[0], &["SET", "of eu", "here"]);
+    write(&nodes.all[1], &["SET", "of us", "here"]);
+    for node in &nodes.all {
+        await_value(node, "of eu", "here");
+        await_value(node, "of us", "here");
+    }
+    lose(&stage, &mut nodes.all[0]);
+    await_finding(&stage, &nodes.all[1], "topology plan lapse eu");
+    for key in ["of eu", "of us"] {
+        let answer = nodes.all[0].client().call(&["GET", key]);
+        assert!(
+            matches!(&answer, Reply::Error(error) if error.starts_with("CLUSTERDOWN")),
+            "{answer:?}"
+        );
+    }
+    carry_out(&stage, &nodes.all[1], &["lapse", "eu"]);
+    nodes.all[0].await_ready(PATIENCE);
+    await_standing(&nodes.all[0], "open");
+    await_value(&nodes.all[0], "of eu", "here");
+    await_value(&nodes.all[0], "of us", "here");
+    write(&nodes.all[0], &["SET", "of eu", "again"]);
+    write(&nodes.all[1], &["SET", "of us", "again"]);
+    for place in [1, 2] {
+        await_value(&nodes.all[place], "of eu", "again");
+        await_same_contents(&nodes.all[place], &nodes.all[0]);
+    }
+}
+
+#[test]
+fn shards_whose_only_folder_is_lost_are_refused_until_a_person_lets_them_begin_again() {
+    let stage = Stage::alone();
+    let one_replica = [("ANTECEDE_DEPLOYMENT_CHAIN_LENGTH", "1")];
+    let mut nodes = Nodes::start_in(&stage, &[("eu", 3)], "embedded", &one_replica);
+    for number in 0..KEYS {
+        write(&nodes.all[0], &["SET", &key(number), "here"]);
+    }
+    lose(&stage, &mut nodes.all[2]);
+    await_finding(&stage, &nodes.all[0], "came back with empty folders");
+    let (found, refused) = read_all(&nodes.all[0], "here");
+    assert!(0 < found && 0 < refused && found + refused == KEYS, "{found} read, {refused} refused");
+    let relight = |node: &str| {
+        let admin = nodes.all[0].place.admin.as_str();
+        binary::run(&stage, &["nodes", "relight", node, "--yes", "--admin", admin])
+    };
+    let ended = relight("1.1");
+    assert_eq!(ended.status, Some(1), "it holds none of them: {ended:?}");
+    assert_eq!(relight("1.3").status, Some(0));
+    for number in 0..KEYS {
+        write(&nodes.all[1], &["SET", &key(number), "again"]);
+    }
+    assert_eq!(read_all(&nodes.all[2], "again"), (KEYS, 0));
+}
