@@ -427,14 +427,6 @@ pub(super) fn first_part(
              need added = true"
         )));
     }
-    if members.is_some_and(|members| has_begun(members, here)) {
-        return Some(First::Waits(format!(
-            "datacenter {name} ({here}) has served before, and all that its nodes knew of that is \
-             lost: if a folder of it is left, start its node with that; if not, let it come back \
-             with what the others have: antecede topology plan lapse {name} against a node of \
-             another datacenter"
-        )));
-    }
     let (Some(members), true) = (members, is_added) else {
         let first = known.datacenter(here).filter(|first| first.epoch == Epoch(1))?;
         return Some(First::Part(Box::new(first.clone())));
@@ -462,8 +454,17 @@ pub(super) fn first_part(
     Some(First::Part(Box::new(Datacenter { epoch, membership, ..part })))
 }
 
+/// Why a datacenter does not begin that has served before, and of which nothing is left.
+pub(super) fn why_lost(name: &str, id: DatacenterId) -> String {
+    format!(
+        "datacenter {name} ({id}) has served before, and all that its nodes knew of that is lost: if \
+         a folder of it is left, start its node with that; if not, let it come back with what the \
+         others have: antecede topology plan lapse {name} against a node of another datacenter"
+    )
+}
+
 /// Whether a datacenter has had a part by which it served.
-fn has_begun(members: &Membership, id: DatacenterId) -> bool {
+pub(super) fn has_begun(members: &Membership, id: DatacenterId) -> bool {
     members.members.get(&id).is_some_and(|member| match member.standing {
         Standing::Joining { .. } | Standing::Copying { .. } => false,
         Standing::Open | Standing::Leaving | Standing::Lost => FIRST <= member.acknowledged,
@@ -644,27 +645,23 @@ mod tests {
     }
 
     #[test]
-    fn a_datacenter_that_has_begun_never_begins_anew() {
+    fn a_datacenter_has_begun_when_it_has_told_so_and_serves() {
         let here = DatacenterId(1);
-        let begins = |members: &Membership, is_added| {
-            let members = Arc::new(members.clone());
-            matches!(first_part(&three(), here, is_added, Some(&members)), Some(First::Part(_)))
-        };
         let first = Membership::clone(&three().membership);
-        assert!(begins(&first, false));
+        assert!(!has_begun(&first, here));
         let part = three().datacenters[&here].clone();
         let said = said_of(&part, &first, &Facts::default(), false).expect("it has a part");
         let told = with_word_of(&first, here, said).expect("that is news");
-        assert!(!begins(&told, false));
+        assert!(has_begun(&told, here) && !has_begun(&told, DatacenterId(2)));
         assert_eq!(with_word_of(&told, here, said), None, "it is told once");
 
         let mut added = Membership::clone(&with_the_first_added(3));
         let epoch = added.epoch;
         let member = added.members.get_mut(&here).unwrap();
         (member.acknowledged, member.done) = (epoch, epoch);
-        assert!(begins(&added, true), "who has served nobody may begin to copy again");
+        assert!(!has_begun(&added, here), "who has served nobody may begin to copy again");
         added.members.get_mut(&here).unwrap().standing = Standing::Open;
-        assert!(!begins(&added, true));
+        assert!(has_begun(&added, here));
     }
 
     #[test]

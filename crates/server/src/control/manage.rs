@@ -22,7 +22,7 @@ use tracing::{debug, info, warn};
 use super::{
     agreement::Agreement,
     decoded,
-    deployment::{First, first_part},
+    deployment::{First, first_part, has_begun, why_lost},
     encoded,
     facts::NodeFacts,
 };
@@ -83,6 +83,11 @@ async fn begin(
         node.control.on_unheard(&node.name_of(here));
         return Ok(());
     }
+    let is_lost = members.as_ref().is_some_and(|members| has_begun(members, here));
+    if is_lost && !holds_data(node, &agreement.store.beats().await?) {
+        node.control.on_waiting(node, Some(why_lost(&node.name_of(here), here)));
+        return Ok(());
+    }
     let is_member = members.as_ref().is_some_and(|members| members.standing(here).is_some());
     match first_part(known, here, is_added, members.as_ref()) {
         Some(First::Part(first)) => {
@@ -96,6 +101,13 @@ async fn begin(
         None => {}
     }
     Ok(())
+}
+
+/// Whether a node of the datacenter has what an earlier run of it held: then only the agreement is
+/// new, such as one in another store.
+fn holds_data(node: &Node, beats: &Beats) -> bool {
+    let of_beat = |facts: &[u8]| NodeFacts::decoded(facts).is_ok_and(|it| !it.has_begun_empty);
+    !node.has_begun_empty() || beats.nodes.values().any(|seen| of_beat(&seen.facts))
 }
 
 /// What the beats say of the nodes of a datacenter.
