@@ -238,6 +238,7 @@ impl Deployment {
         let said = said_of(&part, &members, &facts, node.has_done(members.epoch));
         if let Some(next) = said.and_then(|said| with_word_of(&members, here, said)) {
             self.swap(Some(revision), &next).await?;
+            node.control.on_members(node, &Arc::new(next));
             info!(node = %node.id, version = %members.epoch, ?said, "this datacenter has told the deployment how far it is");
             return Ok(is_changing);
         }

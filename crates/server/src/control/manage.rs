@@ -59,6 +59,13 @@ pub(super) async fn look(node: &Arc<Node>, agreement: &Agreement) -> Result<(), 
         return begin(node, agreement, &known).await;
     };
     let Some(part) = decoded(node, &stored.value) else { return Ok(()) };
+    // Nobody serves before the deployment knows that this datacenter has begun: it is the only one
+    // that can tell when everything here is lost.
+    let members = || node.control.deployment().members;
+    let is_told = || members().is_some_and(|members| has_begun(&members, here));
+    if agreement.deployment.is_some() && part.epoch == Epoch(1) && !is_told() {
+        return Ok(());
+    }
     let beats = store.beats().await?;
     let facts = facts_of(&part, &beats);
     known.datacenters.insert(here, part);
