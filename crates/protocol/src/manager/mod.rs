@@ -109,8 +109,8 @@ pub struct Facts {
     pub adopted: BTreeSet<NodeId>,
     /// Nodes whose present run began with an empty log: what an earlier one held is gone.
     pub emptied: BTreeSet<NodeId>,
-    /// Nodes whose present run is the first one with its folder. One that keeps nothing on a disk is
-    /// none of them: that it begins with an empty log is what was asked for.
+    /// Nodes with a folder with which no run was known before the present one. One that keeps nothing
+    /// on a disk is none of them: that it begins with an empty log is what was asked for.
     pub without_folder: BTreeSet<NodeId>,
     /// Serving replicas whose log their neighbour cannot mend: it lacks more than the neighbour
     /// still has. They have not answered anybody in this epoch.

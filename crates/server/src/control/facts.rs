@@ -43,8 +43,8 @@ pub(crate) struct NodeFacts {
     pub(crate) unreached: Vec<NodeId>,
     /// Whether a replica serves here that has not settled.
     pub(crate) is_settling: bool,
-    /// Whether its present run is the first one with its folder.
-    pub(crate) is_first_run: bool,
+    /// Whether no manager has known a run with its folder before this one.
+    pub(crate) has_new_folder: bool,
 }
 
 impl NodeFacts {
@@ -85,7 +85,7 @@ impl NodeFacts {
             }
         }
         // Left out while there is nothing to say: what an earlier build does not know.
-        let has_settling = self.is_settling || self.is_first_run;
+        let has_settling = self.is_settling || self.has_new_folder;
         let has_unreached = !self.unreached.is_empty() || has_settling;
         if self.is_leaving || has_unreached {
             writer.flag(self.is_leaving);
@@ -99,8 +99,8 @@ impl NodeFacts {
         if has_settling {
             writer.flag(self.is_settling);
         }
-        if self.is_first_run {
-            writer.flag(self.is_first_run);
+        if self.has_new_folder {
+            writer.flag(self.has_new_folder);
         }
         bytes.into()
     }
@@ -118,7 +118,7 @@ impl NodeFacts {
             is_leaving: false,
             unreached: Vec::new(),
             is_settling: false,
-            is_first_run: false,
+            has_new_folder: false,
         };
         let has_more = |reader: &Reader<'_>| reader.finish().is_err();
         if has_more(&reader) {
@@ -131,7 +131,7 @@ impl NodeFacts {
             facts.is_settling = reader.flag()?;
         }
         if has_more(&reader) {
-            facts.is_first_run = reader.flag()?;
+            facts.has_new_folder = reader.flag()?;
         }
         reader.finish()?;
         Ok(facts)
@@ -176,10 +176,10 @@ mod tests {
         let bytes = facts.encoded();
         assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
         facts.is_settling = false;
-        facts.is_first_run = true;
+        facts.has_new_folder = true;
         let bytes = facts.encoded();
         assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
-        facts.is_first_run = false;
+        facts.has_new_folder = false;
         facts.is_leaving = true;
         let bytes = facts.encoded();
         assert!(bytes.len() <= FACTS_BYTES_MAX, "{} bytes", bytes.len());

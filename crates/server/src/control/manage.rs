@@ -134,7 +134,7 @@ pub(super) fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
         if told.has_begun_empty {
             facts.emptied.insert(*node); // It is so for the whole run, whatever the epoch.
         }
-        if told.is_first_run {
+        if told.has_new_folder {
             facts.without_folder.insert(*node);
         }
         if told.is_leaving {

@@ -220,8 +220,30 @@ pub(crate) enum Past {
     Data,
     /// Nothing of any shard.
     Nothing,
-    /// A folder that no run has used.
+    /// Nothing, and no manager has known a run with this folder.
     NewFolder,
+}
+
+/// Lies in a folder until a manager knows a run with it.
+const UNKNOWN_MARK: &str = "unknown-to-managers";
+
+/// Whether no manager has known a run with a folder; `is_first_run`: none has used it.
+fn is_unknown(folder: &Path, is_first_run: bool) -> Result<bool, StartError> {
+    if is_first_run {
+        write_file(folder, UNKNOWN_MARK, "")?;
+    }
+    Ok(is_first_run || read_file(&folder.join(UNKNOWN_MARK))?.is_some())
+}
+
+/// A manager knows this run: what a later one finds in the folder is what is left of it.
+pub(super) fn is_known_now(folder: &Path) {
+    match std::fs::remove_file(folder.join(UNKNOWN_MARK)) {
+        Ok(()) => {}
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => {
+            warn!(%error, "the mark of a new folder cannot be removed: a later run with nothing in it counts as one that lost its data");
+        }
+    }
 }
 
 /// Opens a node; its replicas begin to settle when its links are up.
@@ -405,10 +427,12 @@ fn recover(
         ended.map_err(|source| StartError::Recovery { folder: folder.clone(), source })?;
     }
     tell_recovery(config.node, &report, clock::steady().0.saturating_sub(began.0));
-    let past = match (told.is_about_shards || has_checkpoints, report.segments) {
+    // Each run begins a segment, and writes its number once the mark is there.
+    let is_first_run = report.segments == 0 || number_in(&folder.join("boot"))?.is_none();
+    let past = match (told.is_about_shards || has_checkpoints, is_unknown(folder, is_first_run)?) {
         (true, _) => Past::Data,
-        (false, 0) => Past::NewFolder, // Each run begins a segment.
-        (false, _) => Past::Nothing,
+        (false, true) => Past::NewFolder,
+        (false, false) => Past::Nothing,
     };
     let (floor, bytes) = (told.floor, report.bytes);
     let checkpoints = Some(checkpoints);
@@ -610,6 +634,17 @@ mod tests {
         assert_eq!(next_boot(Some(folder.path())).unwrap(), Boot(future + 1));
         write_file(folder.path(), "boot", "one").unwrap();
         assert!(matches!(next_boot(Some(folder.path())), Err(StartError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_folder_is_new_until_a_manager_knows_a_run_with_it() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(!is_unknown(folder.path(), false).unwrap(), "one of an earlier build");
+        assert!(is_unknown(folder.path(), true).unwrap());
+        assert!(is_unknown(folder.path(), false).unwrap(), "nobody has heard of the first run");
+        is_known_now(folder.path());
+        assert!(!is_unknown(folder.path(), false).unwrap());
+        is_known_now(folder.path());
     }
 
     #[test]

@@ -17,7 +17,10 @@ use antecede_protocol::{
 };
 use tracing::{info, warn};
 
-use super::{Node, Work, members, open::Past};
+use super::{
+    Node, Work, members,
+    open::{Past, is_known_now},
+};
 use crate::clock;
 use crate::control::facts::NodeFacts;
 use crate::peer::name_of;
@@ -35,6 +38,13 @@ impl Node {
             return false;
         }
         self.expect_anew(before.as_ref(), part);
+        if of == self.id.datacenter
+            && part.boots.get(&self.id) == Some(&self.boot)
+            && self.past == Past::NewFolder
+            && let Some(folder) = &self.config.storage.folder
+        {
+            is_known_now(folder);
+        }
         let newer = newer.filter(|newer| next.adopt_membership(newer, Some(of)));
         if let Some(newer) = newer {
             self.write_members(newer);
@@ -135,7 +145,7 @@ impl Node {
         let configuration = self.configuration();
         let epoch = configuration.epoch(self.id.datacenter);
         let mut facts = NodeFacts::of(epoch, self.has_begun_empty());
-        facts.is_first_run = self.past == Past::NewFolder;
+        facts.has_new_folder = self.past == Past::NewFolder;
         facts.is_leaving = self.control.is_leaving();
         facts.is_short = self.log.is_short();
         // A replica that is to leave lets its last writes be committed and answered first.
