@@ -21,6 +21,8 @@ const UNBOUNDED: u64 = u64::MAX;
 #[derive(Debug)]
 pub(crate) struct Current {
     configuration: RwLock<Arc<Configuration>>,
+    /// The last one that all replicas have been told of.
+    acted_on: RwLock<Arc<Configuration>>,
     /// How often the configuration was exchanged.
     version: AtomicU64,
     /// The end of the lease in nanoseconds of the steady clock.
@@ -40,6 +42,7 @@ impl Current {
     /// A first configuration, with a lease that does not end or has ended.
     pub(crate) fn new(configuration: Arc<Configuration>, lease: Lease) -> Self {
         let current = Self {
+            acted_on: RwLock::new(Arc::clone(&configuration)),
             configuration: RwLock::new(configuration),
             version: AtomicU64::new(0),
             lease_until: AtomicU64::new(0),
@@ -73,6 +76,16 @@ impl Current {
         let mut configuration = self.configuration.write();
         *configuration = next;
         self.version.fetch_add(1, Ordering::Release);
+    }
+
+    /// The last configuration that all replicas have been told of.
+    pub(crate) fn acted_on(&self) -> Arc<Configuration> {
+        Arc::clone(&self.acted_on.read())
+    }
+
+    /// All replicas have been told of a configuration.
+    pub(crate) fn act_on(&self, told: Arc<Configuration>) {
+        *self.acted_on.write() = told;
     }
 
     /// Until when the node may answer.

@@ -324,7 +324,10 @@ impl Node {
         if self.is_stopping() {
             return Some("it is stopping".to_owned());
         }
-        if let Some(why) = self.why_not_member() {
+        // A replica that has not heard of the newest configuration yet answers by the one before.
+        let acted_on = self.current.acted_on();
+        let not_member = self.why_not_member(&self.configuration());
+        if let Some(why) = not_member.or_else(|| self.why_not_member(&acted_on)) {
             return Some(why.to_owned());
         }
         if self.current.has_given_up_lease() {
@@ -333,8 +336,7 @@ impl Node {
         if !self.has_lease(clock::steady()) {
             return Some("it has no lease".to_owned());
         }
-        let configuration = self.configuration();
-        let here = configuration.datacenter(self.id.datacenter)?;
+        let here = acted_on.datacenter(self.id.datacenter)?;
         let dark = here.chains.iter().filter(|chain| chain.serving.is_empty()).count();
         if 0 < dark {
             return Some(format!("{dark} shards are served by no node"));

@@ -70,6 +70,7 @@ impl Node {
             self.handle(shard, &mut replica, input, work);
             self.follow_log(shard, &mut replica, work);
         }
+        self.current.act_on(next);
         drop(exchanging);
         self.sessions.poke();
         info!(node = %self.id, datacenter = %of, epoch = %part.epoch, "a configuration is taken over");
@@ -90,8 +91,7 @@ impl Node {
     }
 
     /// Why clients are not served as members of this deployment serve them; `None` if they are.
-    pub(crate) fn why_not_member(&self) -> Option<&'static str> {
-        let configuration = self.configuration();
+    pub(super) fn why_not_member(&self, configuration: &Configuration) -> Option<&'static str> {
         let here = self.id.datacenter;
         match configuration.membership.standing(here) {
             Some(Standing::Open) => None,
@@ -168,5 +168,82 @@ impl Node {
             facts.add_misfit(told(Shard::misfit).map(named));
         }
         facts
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::{Config, Layers};
+    use crate::node::open::{Parts, open};
+    use crate::peer::LinkShaper;
+
+    /// A node in memory that waits for a datacenter that nobody reaches.
+    fn node() -> Arc<Node> {
+        let text = "\
+[deployment]
+id = \"5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e\"
+
+[[datacenter]]
+id = 1
+name = \"east\"
+node = [{ number = 1, client = \"127.0.0.1:6379\", peer = \"127.0.0.1:16379\" }]
+
+[[datacenter]]
+id = 2
+name = \"west\"
+node = [{ number = 1, client = \"127.0.0.1:7379\", peer = \"127.0.0.1:17379\" }]
+
+[node]
+datacenter = \"west\"
+number = 1
+
+[storage]
+memory = true
+";
+        let file = Some(("antecede.toml".into(), text.to_owned()));
+        let config = Config::load(&Layers { file, ..Layers::default() }).unwrap();
+        let config = Arc::new(config);
+        open(Parts { config, memory_figure: None, shaper: LinkShaper::new() }).unwrap()
+    }
+
+    /// The next part of this node's datacenter, with another standing.
+    fn with_standing(node: &Node, standing: Standing) -> Datacenter {
+        let configuration = node.configuration();
+        let here = node.id.datacenter;
+        let mut members = Membership::clone(&configuration.membership);
+        members.epoch.0 += 1;
+        members.members.get_mut(&here).unwrap().standing = standing;
+        let mut part = configuration.datacenter(here).unwrap().clone();
+        part.epoch.0 += 1;
+        part.membership = Some(Arc::new(members));
+        part
+    }
+
+    #[test]
+    fn a_node_is_ready_only_when_all_its_replicas_have_heard_that_they_may_serve() {
+        let node = node();
+        let here = node.id.datacenter;
+        let joining = with_standing(&node, Standing::Joining { from: None });
+        assert!(node.adopt(here, &joining, &mut Work::begin()));
+        assert_eq!(node.why_not_ready().as_deref(), Some("its datacenter is being added"));
+        let open = with_standing(&node, Standing::Open);
+        let last = node.shards().last().unwrap();
+        std::thread::scope(|scope| {
+            let busy = node.replica(last).unwrap().lock();
+            let adopted = scope.spawn(|| node.adopt(here, &open, &mut Work::begin()));
+            let since = clock::steady();
+            while node.configuration().epoch(here) != open.epoch {
+                let waited = clock::steady().0 - since.0;
+                assert!(waited < Duration::from_secs(30), "it takes the part over");
+                std::thread::yield_now();
+            }
+            assert_eq!(node.why_not_ready().as_deref(), Some("its datacenter is being added"));
+            drop(busy);
+            assert!(adopted.join().unwrap());
+        });
+        assert_ne!(node.why_not_ready().as_deref(), Some("its datacenter is being added"));
     }
 }
