@@ -44,7 +44,7 @@ fn await_whole(nodes: &Nodes) {
 }
 
 /// Copies a folder with everything in it.
-fn copy(source: &Path, target: &Path) {
+pub(crate) fn copy(source: &Path, target: &Path) {
     fs::create_dir_all(target).expect("a folder can be made");
     for entry in fs::read_dir(source).expect("the folder can be read") {
         let path = entry.expect("it can be read").path();

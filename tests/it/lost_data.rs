@@ -2,15 +2,21 @@
 //! never answer that there is nothing.
 
 use std::fs;
+use std::path::PathBuf;
 use std::time::Duration;
 
+use tests::demo::path_text;
 use tests::nodes::{Node, Nodes};
 use tests::{Reply, Stage, binary, eventually};
 
+use crate::folders::copy;
 use crate::topology::{agreed_version, await_same_contents, await_standing, carry_out};
 use crate::unsent::{await_value, write};
 
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// Which is the exit status of a node that must not be started again as it is.
+const WRONG_FOLDER: i32 = 4;
 
 /// Keys in many shards.
 const KEYS: usize = 16;
@@ -22,7 +28,7 @@ fn key(number: usize) -> String {
 /// Ends a node's process and takes its folder away.
 fn lose(stage: &Stage, node: &mut Node) {
     node.crash();
-    fs::remove_dir_all(stage.path("data").join(&node.name)).expect("a folder can be removed");
+    fs::remove_dir_all(folder_of(stage, node)).expect("a folder can be removed");
     node.restart(stage);
 }
 
@@ -116,4 +122,81 @@ fn shards_whose_only_folder_is_lost_are_refused_until_a_person_lets_them_begin_a
         write(&nodes.all[1], &["SET", &key(number), "again"]);
     }
     assert_eq!(read_all(&nodes.all[2], "again"), (KEYS, 0));
+}
+
+fn folder_of(stage: &Stage, node: &Node) -> PathBuf {
+    stage.path("data").join(&node.name)
+}
+
+fn assert_refused(node: &Node, words: &[&str]) {
+    let answer = node.client().call(words);
+    assert!(
+        matches!(&answer, Reply::Error(error) if error.starts_with("CLUSTERDOWN")),
+        "{words:?}: {answer:?}"
+    );
+}
+
+#[test]
+fn where_nobody_decides_a_lost_folder_is_told_by_others_and_an_old_copy_ends() {
+    let stage = Stage::alone();
+    let mut nodes = Nodes::start(&stage, &[("eu", 1), ("us", 1), ("ap", 1)]);
+    write(&nodes.all[0], &["SET", "of eu", "here"]);
+    await_value(&nodes.all[1], "of eu", "here");
+    let folder = folder_of(&stage, &nodes.all[0]);
+    let kept = folder.with_file_name("kept");
+    nodes.all[0].crash();
+    fs::rename(&folder, &kept).expect("a folder can be moved");
+    // Also when it is started twice with the new one.
+    for _ in 0..2 {
+        nodes.all[0].restart(&stage);
+        await_finding(&stage, &nodes.all[1], "which had another one");
+        assert_refused(&nodes.all[0], &["GET", "of eu"]);
+        assert_refused(&nodes.all[0], &["SET", "of eu", "again"]);
+        nodes.all[0].crash();
+    }
+    fs::remove_dir_all(&folder).expect("a folder can be removed");
+    copy(&kept, &folder);
+    nodes.all[0].restart(&stage);
+    nodes.all[0].await_ready(PATIENCE);
+    await_value(&nodes.all[0], "of eu", "here");
+    write(&nodes.all[0], &["SET", "of eu", "later"]);
+    await_value(&nodes.all[2], "of eu", "later");
+    nodes.all[0].crash();
+    fs::remove_dir_all(&folder).expect("a folder can be removed");
+    fs::rename(&kept, &folder).expect("a folder can be moved");
+    nodes.all[0].restart(&stage);
+    assert_eq!(nodes.all[0].process.end(PATIENCE).code(), Some(WRONG_FOLDER));
+    let told = "had another data folder";
+    assert!(nodes.all[0].process.notes().contains(told), "{}", nodes.all[0].process.notes());
+    // From then on without asking anybody.
+    let ended = binary::run(&stage, &["serve", "--config", path_text(nodes.all[0].file())]);
+    assert!(ended.status == Some(1) && ended.notes.contains(told), "{ended:?}");
+}
+
+#[test]
+fn where_nobody_decides_a_node_gets_from_its_chains_what_it_lost_unless_all_have_lost_it() {
+    let stage = Stage::alone();
+    let mut nodes = Nodes::start(&stage, &[("eu", 2), ("us", 1)]);
+    for number in 0..KEYS {
+        write(&nodes.all[0], &["SET", &key(number), "here"]);
+    }
+    for place in [0, 1] {
+        lose(&stage, &mut nodes.all[place]);
+        nodes.all[place].await_ready(PATIENCE);
+        assert_eq!(read_all(&nodes.all[place], "here"), (KEYS, 0));
+    }
+    // Once both have lost theirs at the same time, nobody has it.
+    nodes.all[0].crash();
+    fs::remove_dir_all(folder_of(&stage, &nodes.all[0])).expect("a folder can be removed");
+    lose(&stage, &mut nodes.all[1]);
+    nodes.all[0].restart(&stage);
+    for place in [0, 1] {
+        let node = &nodes.all[place];
+        eventually(&format!("{} refuses", node.name), PATIENCE, || {
+            node.status()?;
+            let answer = node.client().call(&["GET", &key(0)]);
+            matches!(&answer, Reply::Error(error) if error.starts_with("CLUSTERDOWN")).then_some(())
+        });
+        assert_eq!(read_all(node, "here"), (0, KEYS));
+    }
 }

@@ -61,6 +61,24 @@ pub enum Refusal {
         /// The shard.
         shard: ShardId,
     },
+    /// The node's data folder is new, and not all others have said yet that they do not know it.
+    #[error(
+        "node {node} has a new data folder and waits to hear from all other nodes that it never had \
+         another one: retry later; antecede doctor names those that have not answered"
+    )]
+    NewFolder {
+        /// The node.
+        node: NodeId,
+    },
+    /// The node had data, its data folder is new, and no other node of its chain has the data.
+    #[error(
+        "node {node} has lost its data folder, and nobody else in its datacenter has what was in it: \
+         use another datacenter, and see that the node gets its folder back"
+    )]
+    LostFolder {
+        /// The node.
+        node: NodeId,
+    },
     /// The replica's right to answer has run out: its datacenter may have gone on without it.
     #[error(
         "this node may not answer for shard {shard} now: it has lost touch with the nodes that \
@@ -202,13 +220,16 @@ impl Refusal {
     #[must_use]
     pub const fn code(&self) -> &'static str {
         match self {
-            Self::Busy { .. } | Self::Settling { .. } | Self::NoLease { .. } => "TRYAGAIN",
+            Self::Busy { .. }
+            | Self::Settling { .. }
+            | Self::NoLease { .. }
+            | Self::NewFolder { .. } => "TRYAGAIN",
             Self::NotYet { .. } => "NOTYET",
             Self::Lost { .. } => "LOST",
             Self::UnknownOutcome | Self::OtherDatacenter | Self::Forgotten { .. } => {
                 "UNKNOWNOUTCOME"
             }
-            Self::Unreachable { .. } => "CLUSTERDOWN",
+            Self::Unreachable { .. } | Self::LostFolder { .. } => "CLUSTERDOWN",
             Self::Joining => "LOADING",
             Self::Leaving => "READONLY",
             Self::Gone | Self::Lapsed => "CLUSTERDOWN",
@@ -246,9 +267,10 @@ impl Refusal {
 
     const fn says(&self) -> Says {
         match self {
-            Self::Unreachable { .. } | Self::Settling { .. } | Self::NoLease { .. } => {
-                Says::NotTried
-            }
+            Self::Unreachable { .. }
+            | Self::Settling { .. }
+            | Self::NoLease { .. }
+            | Self::NewFolder { .. } => Says::NotTried,
             Self::UnknownOutcome | Self::OtherDatacenter => Says::Open,
             Self::Forgotten { .. } => Says::OpenForEver,
             Self::WrongType | Self::TooLarge | Self::NotKept { .. } | Self::OtherRequest => {
@@ -261,6 +283,7 @@ impl Refusal {
             | Self::Leaving
             | Self::Gone
             | Self::Lapsed
+            | Self::LostFolder { .. }
             | Self::OutOfMemory
             | Self::DiskFull { .. }
             | Self::OutboxFull { .. }
@@ -281,6 +304,8 @@ impl Refusal {
             Self::Unreachable { .. } => "unreachable",
             Self::Settling { .. } => "settling",
             Self::NoLease { .. } => "no_lease",
+            Self::NewFolder { .. } => "new_folder",
+            Self::LostFolder { .. } => "lost_folder",
             Self::Joining => "joining",
             Self::Leaving => "leaving",
             Self::Gone => "gone",
@@ -327,6 +352,8 @@ impl Refusal {
                 to.u8(11);
                 to.shard(shard);
             }
+            Self::NewFolder { node } => write_of_node(23, node, to),
+            Self::LostFolder { node } => write_of_node(24, node, to),
             Self::Joining => to.u8(16),
             Self::Leaving => to.u8(17),
             Self::Gone => to.u8(18),
@@ -336,20 +363,14 @@ impl Refusal {
                 to.datacenter(datacenter);
             }
             Self::OutOfMemory => to.u8(5),
-            Self::DiskFull { node } => {
-                to.u8(6);
-                to.node(node);
-            }
+            Self::DiskFull { node } => write_of_node(6, node, to),
             Self::OutboxFull { behind, since_seconds, kept_mib } => {
                 to.u8(21);
                 to.datacenter(behind);
                 to.fixed32(since_seconds);
                 to.fixed32(kept_mib);
             }
-            Self::Unreadable { node } => {
-                to.u8(20);
-                to.node(node);
-            }
+            Self::Unreadable { node } => write_of_node(20, node, to),
             Self::CrossShard => to.u8(7),
             Self::WrongType => to.u8(8),
             Self::TooLarge => to.u8(9),
@@ -405,7 +426,14 @@ impl Refusal {
                 kept_mib: from.fixed32()?,
             },
             22 => Self::Lapsed,
+            23 => Self::NewFolder { node: from.node()? },
+            24 => Self::LostFolder { node: from.node()? },
             found => return Err(DecodeError::UnknownTag { what: "refusal", found }),
         })
     }
+}
+
+fn write_of_node(tag: u8, node: NodeId, to: &mut Writer<'_>) {
+    to.u8(tag);
+    to.node(node);
 }

@@ -347,6 +347,20 @@ pub struct Reply {
     pub visible_at: Timestamp,
 }
 
+impl Reply {
+    /// An answer that tells nothing of any version.
+    #[must_use]
+    pub fn plain(shard: ShardId, response: Response) -> Self {
+        Self {
+            response,
+            wrote: None,
+            observed: SmallVec::new(),
+            shard,
+            visible_at: Timestamp::ZERO,
+        }
+    }
+}
+
 /// One node's, or one datacenter's, part of the cuts.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CutReport {

@@ -113,7 +113,7 @@ pub struct ServerOptions {
     pub listeners: Option<Listeners>,
     /// Where connections live; without it, on the runtime on which the server is started.
     pub placement: Option<Placement>,
-    /// Where it may begin as a member of an agreement without hearing from the others.
+    /// Where it may begin without hearing from the others.
     pub begin_at_once: BeginAtOnce,
 }
 
@@ -185,7 +185,7 @@ impl Server {
             )));
         }
         tasks.push(tokio::spawn(peer::keep_all(Arc::clone(&node))));
-        node.start_replicas();
+        node.start_replicas(begin_at_once.data);
         let threads = spawn_threads(&node)?;
         if let (Some(agreement), Some(control)) = (&agreement, &control) {
             let life = control::live(Arc::clone(&node), Arc::clone(agreement), Handle::current());
@@ -456,6 +456,7 @@ async fn measure(node: Arc<Node>) {
     while !node.is_stopping() {
         node.memory.sample();
         node.log.free.sample(node.id);
+        node.look_whether_whole();
         let pause = if node.memory.limit() == 0 { CUTS_EVERY } else { MEMORY_INTERVAL };
         tokio::time::sleep(pause).await;
     }

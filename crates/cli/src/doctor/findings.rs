@@ -55,6 +55,8 @@ pub(super) enum Kind {
     Unsent,
     /// Replicas are missing, or copy, for no other reason that is told.
     Replicas,
+    /// A node with a new folder has not heard from all others.
+    Unbegun,
     /// Nodes have just started.
     Settling,
     /// Nodes run different builds.
@@ -308,6 +310,26 @@ fn dark(heard: &Heard) -> Vec<Finding> {
     found
 }
 
+/// A node whose shards do not begin.
+fn unbegun(told: &Told) -> Option<Finding> {
+    let unbegun = told.unbegun.as_ref()?;
+    let place = place_of(told);
+    if unbegun.is_lost {
+        let action =
+            "see whether the right disk is mounted, and start it on its folder if that is \
+                      still somewhere; until then what only this node had is refused: see \
+                      docs/guide/recover.md"
+                .to_owned();
+        return Some(finding(Kind::Lost, place, unbegun.why.clone(), action));
+    }
+    let action = format!(
+        "start {}, or see to the links to them; if it never had another folder and one of them will \
+         not come: `antecede serve --begin-at-once data`",
+        unbegun.waits_for.join(", ")
+    );
+    Some(finding(Kind::Unbegun, place, unbegun.why.clone(), action))
+}
+
 /// What is wrong with one node that answers.
 fn of_node(heard: &Heard, told: &Told) -> Vec<Finding> {
     let mut found = Vec::new();
@@ -339,7 +361,11 @@ fn of_node(heard: &Heard, told: &Told) -> Vec<Finding> {
         found.push(finding(Kind::MemoryFull, place.as_str(), what, action));
     }
     found.extend(outbox(told));
-    if 0 < told.settling && told.control.as_ref().is_none_or(|known| 0 < known.lease_ms) {
+    found.extend(unbegun(told));
+    if 0 < told.settling
+        && told.unbegun.is_none()
+        && told.control.as_ref().is_none_or(|known| 0 < known.lease_ms)
+    {
         let what = format!("{} shards are settling with their chain", told.settling);
         let action = "wait some seconds; if it stays so, see to what is named above".to_owned();
         found.push(finding(Kind::Settling, place.as_str(), what, action));

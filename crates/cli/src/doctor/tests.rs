@@ -2,7 +2,7 @@
 
 use super::{
     findings::{Finding, Kind, of},
-    told::{Chain, Control, Disk, Heard, Lag, Link, PeerBehind, Place, Quarantine, Told},
+    told::{Chain, Control, Disk, Heard, Lag, Link, PeerBehind, Place, Quarantine, Told, Unbegun},
     *,
 };
 
@@ -217,6 +217,27 @@ fn shards_that_nobody_can_serve_are_told_with_who_else_has_their_data() {
     assert_eq!(found[0].kind, Kind::Lost);
     assert!(found[0].action.contains("`antecede topology plan lapse eu` against"), "{found:?}");
     assert!(!found.iter().any(|finding| finding.kind == Kind::Dark), "{found:?}");
+}
+
+#[test]
+fn a_node_with_a_new_folder_waits_for_others_or_has_lost_one() {
+    let mut heard = without(&[]);
+    let unbegun = |is_lost| Unbegun {
+        why: "its data folder is new".to_owned(),
+        is_lost,
+        waits_for: vec!["2.1".to_owned()],
+    };
+    change(&mut heard, "1.1", |told| {
+        told.unbegun = Some(unbegun(false));
+        told.settling = 3;
+    });
+    change(&mut heard, "1.2", |told| told.unbegun = Some(unbegun(true)));
+    let found = of(&heard);
+    assert_eq!(
+        kinds(&heard),
+        [(Kind::Lost, "eu 1.2".to_owned()), (Kind::Unbegun, "eu 1.1".to_owned())]
+    );
+    assert!(found[1].action.starts_with("start 2.1, or"), "{found:?}");
 }
 
 #[test]

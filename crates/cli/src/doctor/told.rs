@@ -21,6 +21,7 @@ pub(super) struct Told {
     pub(super) epoch: u64,
     #[serde(default)]
     pub(super) settling: u64,
+    pub(super) unbegun: Option<Unbegun>,
     #[serde(default)]
     pub(super) used_memory_bytes: u64,
     #[serde(default)]
@@ -54,6 +55,14 @@ pub(super) struct Quarantine {
     pub(super) newest: Vec<u16>,
     #[serde(default)]
     pub(super) is_replayed: bool,
+}
+
+/// Why shards of a node do not begin.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Unbegun {
+    pub(super) why: String,
+    pub(super) is_lost: bool,
+    pub(super) waits_for: Vec<String>,
 }
 
 /// What a node keeps for other datacenters.

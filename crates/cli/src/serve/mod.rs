@@ -35,23 +35,28 @@ pub(crate) struct ServeOptions {
     /// Override one key, such as limits.maxmemory=1GiB; may be given several times
     #[arg(long = "set", value_name = "KEY=VALUE", value_parser = setting)]
     settings: Vec<(String, String)>,
-    /// Begin as an empty member without its other founders
+    /// Begin with an empty folder without hearing from others
     ///
     /// A member of an agreement that has no file begins, and votes, only once all with whom the
     /// agreement begins are there: it may have voted before and lost that. With this it does so
     /// at once. Only when most members have lost their folders, so that what these alone had
-    /// decided is lost anyhow, or when one of them will never run. May be given twice.
-    #[arg(long, value_name = "AGREEMENT", value_enum)]
-    begin_at_once: Vec<Agreement>,
+    /// decided is lost anyhow, or when one of them will never run. Where nobody decides who serves,
+    /// a node with a new folder serves only once all others have said that they do not know it:
+    /// with this it serves at once, and ends when one says that it had another folder. May be given
+    /// several times.
+    #[arg(long, value_name = "WHAT", value_enum)]
+    begin_at_once: Vec<Begin>,
 }
 
-/// Which agreement.
+/// What begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Agreement {
-    /// On the chains of the node's datacenter
+enum Begin {
+    /// The agreement on the chains of the node's datacenter
     Datacenter,
-    /// On which datacenters there are
+    /// The agreement on which datacenters there are
     Deployment,
+    /// The shards of the node, with control.store = "none"
+    Data,
 }
 
 /// A witness: it votes where datacenters are agreed on, and holds no data.
@@ -146,8 +151,9 @@ pub(crate) async fn serve(
     let asked = ending::asked();
     tokio::pin!(asked);
     let mut begin_at_once = BeginAtOnce {
-        datacenter: options.begin_at_once.contains(&Agreement::Datacenter),
-        deployment: options.begin_at_once.contains(&Agreement::Deployment),
+        datacenter: options.begin_at_once.contains(&Begin::Datacenter),
+        deployment: options.begin_at_once.contains(&Begin::Deployment),
+        data: options.begin_at_once.contains(&Begin::Data),
     };
     loop {
         let server = start(config, placement.clone(), shaper.clone(), begin_at_once).await?;

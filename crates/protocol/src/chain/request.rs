@@ -131,13 +131,7 @@ impl Shard {
     }
 
     pub(crate) fn plain_reply(&self, response: Response) -> Reply {
-        Reply {
-            response,
-            wrote: None,
-            observed: SmallVec::new(),
-            shard: self.shard,
-            visible_at: Timestamp::ZERO,
-        }
+        Reply::plain(self.shard, response)
     }
 
     fn evaluate(

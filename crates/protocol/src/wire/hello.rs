@@ -41,6 +41,43 @@ pub struct Hello {
     pub membership: MembershipEpoch,
     /// Its HLC when it said so.
     pub hlc: Timestamp,
+    /// What it may still have of what it was told in earlier runs.
+    pub keeps: Keeps,
+    /// The newest run before this one that used its data folder; that is this one if none did.
+    pub continues: Boot,
+    /// The newest run of the other side that it has written down; 0: it has never met it.
+    pub known: Boot,
+}
+
+/// What a node may still have of what it was told in earlier runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Keeps {
+    /// Nothing that others must vouch for: it has no data folder, or managers know of its runs.
+    #[default]
+    Nothing,
+    /// Nothing of what came before its data folder, which is new: nothing of it is whole yet.
+    NewFolder,
+    /// All: its data folder was whole before.
+    All,
+}
+
+impl Keeps {
+    const fn number(self) -> u8 {
+        match self {
+            Self::Nothing => 0,
+            Self::NewFolder => 1,
+            Self::All => 2,
+        }
+    }
+
+    fn of(number: u8) -> Result<Self, DecodeError> {
+        match number {
+            0 => Ok(Self::Nothing),
+            1 => Ok(Self::NewFolder),
+            2 => Ok(Self::All),
+            found => Err(DecodeError::UnknownTag { what: "state of a data folder", found }),
+        }
+    }
 }
 
 /// Bytes that are no hello.
@@ -140,6 +177,9 @@ impl Hello {
         writer.number(self.boot.0);
         writer.number(self.membership.0);
         writer.timestamp(self.hlc);
+        writer.u8(self.keeps.number());
+        writer.number(self.continues.0);
+        writer.number(self.known.0);
         let length = u16::try_from(content.len()).expect("a hello is short");
         to.extend_from_slice(&MAGIC);
         to.extend_from_slice(&length.to_le_bytes());
@@ -193,6 +233,9 @@ impl Hello {
             boot: Boot(from.number()?),
             membership: MembershipEpoch(from.number()?),
             hlc: from.timestamp()?,
+            keeps: Keeps::of(from.u8()?)?,
+            continues: Boot(from.number()?),
+            known: Boot(from.number()?),
         })
     }
 

@@ -31,7 +31,7 @@ use smallvec::{SmallVec, smallvec};
 use super::{
     ITEMS_MAX,
     frame::{FRAME_BYTES_MAX, FRAME_BYTES_USUAL, FrameError, FrameReader, FrameWriter},
-    hello::{Hello, LinkRefusal, ReadHelloError},
+    hello::{Hello, Keeps, LinkRefusal, ReadHelloError},
     read_message, write_message,
 };
 use crate::{
@@ -562,7 +562,7 @@ mod golden {
         hello_of(1).write(&mut bytes);
         assert_eq!(
             hex(&bytes),
-            "616e7465636564652000f4ec3c7e010230313233343536373839616263646566010001000301000000505c18a301"
+            "616e746563656465220006c99ba7010230313233343536373839616263646566010001000301000000505c18a3010102"
         );
     }
 }
@@ -1353,6 +1353,9 @@ fn hello_of(number: u16) -> Hello {
         boot: Boot(3),
         membership: MembershipEpoch(1),
         hlc: Timestamp(NOW),
+        keeps: Keeps::NewFolder,
+        continues: Boot(1),
+        known: Boot(2),
     }
 }
 

@@ -33,7 +33,11 @@ use antecede_protocol::{
     },
     retries::{Kept, Remembered, Retries},
     state::Keys,
-    wire::{ITEMS_MAX, frame::FrameWriter, hello::Hello},
+    wire::{
+        ITEMS_MAX,
+        frame::FrameWriter,
+        hello::{Hello, Keeps},
+    },
 };
 use smallvec::SmallVec;
 
@@ -50,6 +54,9 @@ pub(crate) fn hello(number: u16) -> Hello {
         boot: Boot(3),
         membership: MembershipEpoch(1),
         hlc: Timestamp(NOW),
+        keeps: Keeps::NewFolder,
+        continues: Boot(1),
+        known: Boot(2),
     }
 }
 

@@ -36,7 +36,9 @@ pub use applied::{AppliedShard, AppliedStatus, KeysAsked, VersionsFound};
 pub use chains::{ChainStatus, ControlStatus};
 pub use nodes::{NodeHolding, Nodes};
 pub use outbox::{OutboxStatus, PeerBehind};
-pub use status::{ColdStatus, DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status};
+pub use status::{
+    ColdStatus, DatacenterLag, DiskStatus, LinkStatus, LogStatus, NodePlace, Status, UnbegunStatus,
+};
 pub(crate) use status::{cold_of, metrics_of, status_of};
 pub use topology::{Topology, TopologyGone, TopologyKept, TopologyMember, TopologyStatus};
 

@@ -13,7 +13,7 @@ use super::topology::{STANDINGS, TopologyStatus, topology_here};
 use crate::aside::{Quarantine, now_called, quarantines};
 use crate::clock;
 use crate::config::NodeAddresses;
-use crate::node::{Node, free::Free};
+use crate::node::{Node, free::Free, met::Unbegun};
 
 /// A node, as of now.
 #[derive(Clone, Debug, Serialize)]
@@ -52,6 +52,8 @@ pub struct Status {
     pub shards: usize,
     /// Shards that are settling with their neighbours.
     pub settling: u64,
+    /// Why shards of this node do not begin; absent if none waits.
+    pub unbegun: Option<UnbegunStatus>,
     /// Keys in shards that are here.
     pub keys: usize,
     /// Client connections.
@@ -76,6 +78,17 @@ pub struct Status {
     pub outbox: OutboxStatus,
     /// What was put aside when its datacenter had lapsed.
     pub quarantine: Vec<Quarantine>,
+}
+
+/// Why shards of a node do not begin.
+#[derive(Clone, Debug, Serialize)]
+pub struct UnbegunStatus {
+    /// In words.
+    pub why: String,
+    /// Whether it has had data in another folder; else it waits for what others say.
+    pub is_lost: bool,
+    /// The other nodes that have not answered.
+    pub waits_for: Vec<String>,
 }
 
 /// Values of a node that are on disk only.
@@ -239,6 +252,7 @@ pub(crate) fn status_of(node: &Node) -> Status {
         tails: count(&|shard| configuration.tail(here, shard) == Some(node.id)),
         shards: shards.len(),
         settling: node.unsettled(),
+        unbegun: unbegun_of(node),
         keys: shards
             .iter()
             .filter_map(|shard| node.look(*shard, |replica| replica.keys().live_count()))
@@ -266,6 +280,16 @@ pub(crate) fn status_of(node: &Node) -> Status {
         outbox: outbox_of(node),
         quarantine: quarantines(&node.config),
     }
+}
+
+fn unbegun_of(node: &Node) -> Option<UnbegunStatus> {
+    let unbegun = node.unbegun()?;
+    let why = unbegun.to_string();
+    let (is_lost, waits_for) = match unbegun {
+        Unbegun::Lost(_) => (true, Vec::new()),
+        Unbegun::Waits(missing) => (false, missing.iter().map(ToString::to_string).collect()),
+    };
+    Some(UnbegunStatus { why, is_lost, waits_for })
 }
 
 fn count_of(counter: &AtomicU64) -> u64 {
@@ -347,6 +371,8 @@ fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatu
             "the deployment's agreement cannot be reached, no datacenter can be added or removed: {why}"
         ));
     }
+    let unbegun = node.unbegun();
+    reasons.extend(unbegun.as_ref().map(ToString::to_string));
     if control.is_some_and(|control| control.lease_ms == 0) {
         reasons.push("it has no lease, requests are refused".to_owned());
     }
@@ -373,7 +399,7 @@ fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatu
             "{failed_loads} values could not be read: the checkpoint is damaged, copy it anew"
         ));
     }
-    if 0 < node.unsettled() {
+    if 0 < node.unsettled() && unbegun.is_none() {
         reasons.push(format!("{} shards are settling", node.unsettled()));
     }
     let lost: Vec<&str> =

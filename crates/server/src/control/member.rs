@@ -25,13 +25,15 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// How often it is said again.
 const SAY_EVERY: Duration = Duration::from_secs(30);
 
-/// In which agreements an empty founder begins without hearing from the others.
+/// What a node with nothing in its folder begins without hearing from the others.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct BeginAtOnce {
-    /// In that of its datacenter.
+    /// To take part in the agreement of its datacenter.
     pub datacenter: bool,
-    /// In the deployment's.
+    /// To take part in the deployment's.
     pub deployment: bool,
+    /// To serve its shards, where nobody decides who serves.
+    pub data: bool,
 }
 
 /// Where a member is, or will be.

@@ -27,7 +27,7 @@ use antecede_protocol::{
     event::Event,
     geo::cuts::{CutInput, CutKeeper},
     machine::{Envelope, Here, Lease, Outputs, Persisted},
-    message::{LocalRequest, Message, Reply},
+    message::{Body, LocalRequest, Message, Reply},
     session::Handover,
 };
 use parking_lot::{Mutex, RwLock};
@@ -39,7 +39,7 @@ use self::current::Current;
 use self::log::{Appender, NodeLog};
 use self::mailbox::Sessions;
 use self::memory::Memory;
-use self::open::Past;
+use self::met::{Beginning, Met};
 use self::outbox::Outbox;
 use self::timers::Timers;
 use crate::clock;
@@ -65,6 +65,8 @@ pub(crate) mod mailbox;
 mod members;
 /// Memory in use.
 pub(crate) mod memory;
+/// Whom the node has met.
+pub(crate) mod met;
 pub use memory::MemoryFigure;
 /// Start: recovery, boot number.
 pub(crate) mod open;
@@ -115,6 +117,8 @@ struct Replica {
     serves: bool,
     /// Whether it counts among those that do not serve yet.
     is_counted: bool,
+    /// Whether it does not begin: what it lacks may have been here, in a folder that was lost.
+    is_withheld: bool,
 }
 
 impl Replica {
@@ -129,6 +133,7 @@ impl Replica {
             wake_at: None,
             serves: false,
             is_counted: false,
+            is_withheld: false,
         }
     }
 }
@@ -143,8 +148,12 @@ pub(crate) struct Node {
     pub(crate) current: Current,
     pub(crate) control: Control,
     hlc_floor: Timestamp,
-    /// What this run has found of earlier ones.
-    past: Past,
+    /// Whether this run began with nothing of any shard.
+    has_begun_empty: bool,
+    /// Whom it has met.
+    pub(crate) met: Met,
+    /// Whether its replicas may begin with what they have.
+    pub(crate) beginning: Beginning,
     replicas: Box<[Option<Mutex<Replica>>]>,
     pub(crate) log: NodeLog,
     pub(crate) checkpoints: Checkpoints,
@@ -330,6 +339,9 @@ impl Node {
         if let Some(why) = not_member.or_else(|| self.why_not_member(&acted_on)) {
             return Some(why.to_owned());
         }
+        if let Some(why) = self.unbegun() {
+            return Some(why.to_string());
+        }
         if self.current.has_given_up_lease() {
             return Some("it leaves its chains, to stop".to_owned());
         }
@@ -415,10 +427,30 @@ impl Node {
     }
 
     fn handle(&self, shard: ShardId, replica: &mut Replica, input: Input<'_>, work: &mut Work) {
+        if replica.is_withheld {
+            self.refuse_withheld(shard, &input, work);
+            return;
+        }
         let here = self.here(work.now);
         let mut storage = self.appender(work.now);
         replica.shard.handle(&here, input, &mut storage, &mut work.out);
         self.collect(shard, replica, work);
+    }
+
+    /// Refuses a request to a replica that does not begin, which takes nothing else either.
+    fn refuse_withheld(&self, shard: ShardId, input: &Input<'_>, work: &mut Work) {
+        let request = if let Input::Request(request) = input {
+            request.id
+        } else if let Input::Message { message, .. } = input
+            && let Body::Request(request) = &message.body
+        {
+            request.id
+        } else {
+            return;
+        };
+        let refused = Response::Refused(self.refusal_of_unbegun());
+        work.out.reply(request, Reply::plain(shard, refused));
+        self.route(work);
     }
 
     /// Takes what the machine of a replica wants done, as far as its order matters.

@@ -1,7 +1,7 @@
 //! Starts a node: its log, its boot number, its replicas as the log left them.
 //!
 //! A folder holds `deployment` (its id, where the configuration names none), `boot` (the number of
-//! the last run), `members` (`members`), `checkpoint/` and `log/`. The boot number is written down, and synced, before the node says
+//! the last run), `members` (`members`), `met` (`met`), `checkpoint/` and `log/`. The boot number is written down, and synced, before the node says
 //! anything; it is at least the wall clock's microseconds, so that a node whose folder was emptied
 //! is still a newer run for its peers.
 
@@ -43,6 +43,7 @@ use super::free::FreeSpace;
 use super::log::{NodeLog, PENDING_BYTES_MAX};
 use super::mailbox::Sessions;
 use super::memory::{Memory, MemoryFigure};
+use super::met::{Beginning, Found, Met, Whole, check_newest, first_run_of};
 use super::outbox::Outbox;
 use super::replay::{self, Damage};
 use super::timers::Timers;
@@ -138,6 +139,21 @@ pub enum StartError {
         /// The last run that the others know.
         known: Boot,
     },
+    /// A later run has used another folder.
+    #[error(
+        "{} is an old copy: another node has met run {known} of node {node}, which had another data \
+         folder; use the folder of that run; if there is none, and what it had acknowledged is to be \
+         given up, remove the file `superseded` in this one",
+        path.display()
+    )]
+    Superseded {
+        /// The folder.
+        path: PathBuf,
+        /// The node.
+        node: NodeId,
+        /// The later run.
+        known: Boot,
+    },
     /// The agreement knows nothing of the folder.
     #[error(
         "run {found} of node {node} has used {}, but the agreement of this datacenter knows no run \
@@ -210,50 +226,22 @@ struct Recovered {
     checkpoints: Option<RealCheckpoints<RealDisk>>,
     replicas: Vec<Option<Shard>>,
     floor: Timestamp,
-    past: Past,
-}
-
-/// What a run has found of earlier ones.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Past {
-    /// Data.
-    Data,
-    /// Nothing of any shard.
-    Nothing,
-    /// Nothing, and no manager has known a run with this folder.
-    NewFolder,
-}
-
-/// Lies in a folder until a manager knows a run with it.
-const UNKNOWN_MARK: &str = "unknown-to-managers";
-
-/// Whether no manager has known a run with a folder; `is_first_run`: none has used it.
-fn is_unknown(folder: &Path, is_first_run: bool) -> Result<bool, StartError> {
-    if is_first_run {
-        write_file(folder, UNKNOWN_MARK, "")?;
-    }
-    Ok(is_first_run || read_file(&folder.join(UNKNOWN_MARK))?.is_some())
-}
-
-/// A manager knows this run: what a later one finds in the folder is what is left of it.
-pub(super) fn is_known_now(folder: &Path) {
-    match std::fs::remove_file(folder.join(UNKNOWN_MARK)) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => {
-            warn!(%error, "the mark of a new folder cannot be removed: a later run with nothing in it counts as one that lost its data");
-        }
-    }
+    /// Whether there is nothing of any shard.
+    is_empty: bool,
+    /// Whether no run has used the folder.
+    is_first_run: bool,
 }
 
 /// Opens a node; its replicas begin to settle when its links are up.
 pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
     let config = parts.config;
     let folder = config.storage.folder.as_deref();
+    folder.map_or(Ok(()), |folder| check_newest(folder, config.node))?;
     let deployment = deployment(&config, folder)?;
     let configuration = Arc::new(first_configuration(&config, deployment)?);
     let recovered = recover(&config, &configuration, deployment)?;
-    let boot = next_boot(folder)?;
+    let found = next_boot(config.node, folder, recovered.is_first_run)?;
+    let (boot, beginning) = (found.boot, Beginning::of(found));
     let slot: Arc<OnceLock<Weak<Node>>> = Arc::default();
     let options = SharedOptions {
         fsync: config.storage.fsync,
@@ -271,24 +259,23 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         io_error("start the log's thread for", path, source)
     })?;
     let free = FreeSpace::of(folder, config.storage.reserve_bytes);
-    let found = (recovered.floor, recovered.bytes);
-    let log = NodeLog::new(shared, folder.is_none(), config.max_clock_drift, found, free);
+    let log_found = (recovered.floor, recovered.bytes);
+    let log = NodeLog::new(shared, folder.is_none(), config.max_clock_drift, log_found, free);
     let telemetry = Telemetry::new(&config);
     let links = Links::new(&config, deployment, boot, &parts.shaper);
     links.extend(&configuration, &config, &telemetry);
     let keeper = CutKeeper::new(Arc::clone(&configuration), config.node.datacenter);
     let held = recovered.replicas.iter().flatten().count();
+    let replica = |shard| Mutex::new(Replica::new(shard));
     let node = Arc::new(Node {
         id: config.node,
         boot,
         started: clock::now(),
         hlc_floor: recovered.floor,
-        past: recovered.past,
-        replicas: recovered
-            .replicas
-            .into_iter()
-            .map(|shard| shard.map(|shard| Mutex::new(Replica::new(shard))))
-            .collect(),
+        has_begun_empty: recovered.is_empty,
+        met: Met::open(folder)?,
+        beginning,
+        replicas: recovered.replicas.into_iter().map(|it| it.map(replica)).collect(),
         log,
         cold: ColdValues::new(recovered.checkpoints.is_some()),
         checkpoints: Checkpoints::new(recovered.checkpoints),
@@ -300,9 +287,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         telemetry,
         registry: Registry::default(),
         connections_max: AtomicU64::new(config.limits.connections_max as u64),
-        idle_timeout_millis: AtomicU64::new(
-            u64::try_from(config.limits.idle_timeout.as_millis()).unwrap_or(u64::MAX),
-        ),
+        idle_timeout_millis: AtomicU64::new(0),
         is_sync_late: AtomicBool::new(false),
         cuts: RwLock::new(Arc::clone(keeper.cuts())),
         keeper: Mutex::new(keeper),
@@ -315,6 +300,7 @@ pub(crate) fn open(parts: Parts) -> Result<Arc<Node>, StartError> {
         current: Current::new(configuration, first_lease(&config)),
         config,
     });
+    node.set_idle_timeout(node.config.limits.idle_timeout);
     slot.get_or_init(|| Arc::downgrade(&node));
     info!(node = %node.id, boot = %node.boot, shards = held, "node is open");
     Ok(node)
@@ -339,25 +325,51 @@ fn first_lease(config: &Config) -> Lease {
 }
 
 impl Node {
-    /// Lets the replicas begin: they agree with their neighbours, then serve.
-    pub(crate) fn start_replicas(&self) {
+    /// Lets the replicas begin: they agree with their neighbours, then serve. With a new folder, where
+    /// nobody decides who serves, they wait for what the others know of this node; `at_once`: not so.
+    pub(crate) fn start_replicas(&self, at_once: bool) {
         let mut work = Work::begin();
         let configuration = self.configuration();
+        let asks = !self.config.is_managed() && self.beginning.is_new();
+        if asks && (at_once || self.links.all().is_empty()) {
+            self.beginning.end(Whole::First);
+        } else if asks {
+            self.beginning.wait();
+            info!(node = %self.id, "the data folder is new: shards wait until all other nodes have said whether they know this one");
+        }
         for shard in self.shards() {
             let Some(replica) = self.replica(shard) else { continue };
             let mut replica = replica.lock();
             replica.serves = configuration.chain(self.id.datacenter, shard).contains(&self.id);
+            replica.is_withheld = true;
+            self.count_unsettled(&mut replica);
+        }
+        if !self.beginning.waits() {
+            self.begin_with(|_| true, &mut work);
+        }
+    }
+
+    /// Lets those replicas begin that were withheld so far.
+    pub(super) fn begin_with(&self, begins: impl Fn(ShardId) -> bool, work: &mut Work) {
+        for shard in self.shards().filter(|shard| begins(*shard)) {
+            let Some(replica) = self.replica(shard) else { continue };
+            let mut replica = replica.lock();
+            if !std::mem::take(&mut replica.is_withheld) {
+                continue;
+            }
             let here = self.here(work.now);
             let mut storage = self.appender(work.now);
             replica.shard.start(&here, &mut storage, &mut work.out);
-            self.collect(shard, &mut replica, &mut work);
+            self.collect(shard, &mut replica, work);
             // What was recovered counts as persisted and synced.
             let persisted = self.log.persisted();
             replica.told = persisted;
-            self.handle(shard, &mut replica, Input::Persisted(persisted), &mut work);
-            self.follow_log(shard, &mut replica, &mut work);
+            self.handle(shard, &mut replica, Input::Persisted(persisted), work);
+            // It has heard of none while it was withheld.
+            self.handle(shard, &mut replica, Input::Configuration(self.configuration()), work);
+            self.follow_log(shard, &mut replica, work);
         }
-        self.finish(&mut work);
+        self.finish(work);
     }
 
     /// What the log tells, on any thread.
@@ -401,8 +413,16 @@ fn recover(
     let Some(folder) = &config.storage.folder else {
         let (log, floor) = (Log::memory(options), Timestamp::ZERO);
         let checkpoints = None;
-        let past = Past::Nothing;
-        return Ok(Recovered { log, bytes: 0, checkpoints, replicas, floor, past });
+        let (is_empty, is_first_run) = (true, false);
+        return Ok(Recovered {
+            log,
+            bytes: 0,
+            checkpoints,
+            replicas,
+            floor,
+            is_empty,
+            is_first_run,
+        });
     };
     let path = folder.join("log");
     let disk = RealDisk::open(&path).map_err(|source| io_error("open", &path, source))?;
@@ -429,14 +449,10 @@ fn recover(
     tell_recovery(config.node, &report, clock::steady().0.saturating_sub(began.0));
     // Each run begins a segment, and writes its number once the mark is there.
     let is_first_run = report.segments == 0 || number_in(&folder.join("boot"))?.is_none();
-    let past = match (told.is_about_shards || has_checkpoints, is_unknown(folder, is_first_run)?) {
-        (true, _) => Past::Data,
-        (false, true) => Past::NewFolder,
-        (false, false) => Past::Nothing,
-    };
+    let is_empty = !told.is_about_shards && !has_checkpoints;
     let (floor, bytes) = (told.floor, report.bytes);
     let checkpoints = Some(checkpoints);
-    Ok(Recovered { log, bytes, checkpoints, replicas, floor, past })
+    Ok(Recovered { log, bytes, checkpoints, replicas, floor, is_empty, is_first_run })
 }
 
 /// Opens the checkpoints, and gives each replica what there is of it; tells how many keys that is.
@@ -575,13 +591,17 @@ fn deployment(config: &Config, folder: Option<&Path>) -> Result<DeploymentId, St
 }
 
 /// A number larger than that of every earlier run; it is on disk when this returns.
-fn next_boot(folder: Option<&Path>) -> Result<Boot, StartError> {
+fn next_boot(node: NodeId, folder: Option<&Path>, is_first_run: bool) -> Result<Found, StartError> {
     let now = clock::wall().0;
-    let Some(folder) = folder else { return Ok(Boot(now)) };
-    let last = number_in(&folder.join("boot"))?.unwrap_or(0);
-    let boot = now.max(last + 1);
+    let Some(folder) = folder else {
+        let (last_run, first_run) = (Boot::default(), None);
+        return Ok(Found { node, boot: Boot(now), folder: None, last_run, first_run });
+    };
+    let last_run = Boot(number_in(&folder.join("boot"))?.unwrap_or(0));
+    let boot = Boot(now.max(last_run.0 + 1));
+    let first_run = first_run_of(folder, is_first_run.then_some(boot))?;
     write_file(folder, "boot", &format!("{boot}\n"))?;
-    Ok(Boot(boot))
+    Ok(Found { node, boot, folder: Some(folder.to_owned()), last_run, first_run })
 }
 
 /// The number of a run in a file; `None` if it is not there.
@@ -626,25 +646,17 @@ mod tests {
     #[test]
     fn boots_grow_from_run_to_run_also_when_the_clock_goes_back() {
         let folder = tempfile::tempdir().unwrap();
-        let first = next_boot(Some(folder.path())).unwrap();
-        let second = next_boot(Some(folder.path())).unwrap();
-        assert!(first < second);
+        let node = NodeId { datacenter: antecede_model::ids::DatacenterId(1), number: 1 };
+        let next = || next_boot(node, Some(folder.path()), false);
+        let first = next().unwrap();
+        let second = next().unwrap();
+        assert!(first.boot < second.boot);
+        assert_eq!(second.last_run, first.boot);
         let future = clock::wall().0 * 2;
         write_file(folder.path(), "boot", &future.to_string()).unwrap();
-        assert_eq!(next_boot(Some(folder.path())).unwrap(), Boot(future + 1));
+        assert_eq!(next().unwrap().boot, Boot(future + 1));
         write_file(folder.path(), "boot", "one").unwrap();
-        assert!(matches!(next_boot(Some(folder.path())), Err(StartError::Damaged { .. })));
-    }
-
-    #[test]
-    fn a_folder_is_new_until_a_manager_knows_a_run_with_it() {
-        let folder = tempfile::tempdir().unwrap();
-        assert!(!is_unknown(folder.path(), false).unwrap(), "one of an earlier build");
-        assert!(is_unknown(folder.path(), true).unwrap());
-        assert!(is_unknown(folder.path(), false).unwrap(), "nobody has heard of the first run");
-        is_known_now(folder.path());
-        assert!(!is_unknown(folder.path(), false).unwrap());
-        is_known_now(folder.path());
+        assert!(matches!(next(), Err(StartError::Damaged { .. })));
     }
 
     #[test]

@@ -17,10 +17,7 @@ use antecede_protocol::{
 };
 use tracing::{info, warn};
 
-use super::{
-    Node, Work, members,
-    open::{Past, is_known_now},
-};
+use super::{Node, Work, members, met};
 use crate::clock;
 use crate::control::facts::NodeFacts;
 use crate::peer::name_of;
@@ -38,12 +35,9 @@ impl Node {
             return false;
         }
         self.expect_anew(before.as_ref(), part);
-        if of == self.id.datacenter
-            && part.boots.get(&self.id) == Some(&self.boot)
-            && self.past == Past::NewFolder
-            && let Some(folder) = &self.config.storage.folder
-        {
-            is_known_now(folder);
+        if of == self.id.datacenter && part.boots.get(&self.id) == Some(&self.boot) {
+            // A manager knows this run: what a later one finds in the folder is what is left of it.
+            self.beginning.end(met::Whole::Again);
         }
         let newer = newer.filter(|newer| next.adopt_membership(newer, Some(of)));
         if let Some(newer) = newer {
@@ -135,8 +129,8 @@ impl Node {
     }
 
     /// Whether this run began with nothing of any shard.
-    pub(crate) fn has_begun_empty(&self) -> bool {
-        self.past != Past::Data
+    pub(crate) const fn has_begun_empty(&self) -> bool {
+        self.has_begun_empty
     }
 
     /// What a manager wants to know of this node's replicas.
@@ -145,7 +139,7 @@ impl Node {
         let configuration = self.configuration();
         let epoch = configuration.epoch(self.id.datacenter);
         let mut facts = NodeFacts::of(epoch, self.has_begun_empty());
-        facts.has_new_folder = self.past == Past::NewFolder;
+        facts.has_new_folder = self.has_begun_empty && self.beginning.was_new();
         facts.is_leaving = self.control.is_leaving();
         facts.is_short = self.log.is_short();
         // A replica that is to leave lets its last writes be committed and answered first.

@@ -21,7 +21,7 @@ use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
 use super::arriving::take_messages;
-use super::link::{HANDSHAKE_TIMEOUT, LinkError, patience, shake_hands};
+use super::link::{HANDSHAKE_TIMEOUT, LinkError, answer_hello, patience};
 use crate::node::{Node, Work};
 use crate::workers::{Placement, Stay};
 
@@ -86,10 +86,9 @@ async fn serve(
 ) -> Result<(), InboundError> {
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
-    let hello = timeout(HANDSHAKE_TIMEOUT, shake_hands(node, &mut stream))
+    let hello = timeout(HANDSHAKE_TIMEOUT, answer_hello(node, &mut stream))
         .await
         .map_err(|_| LinkError::Silent(HANDSHAKE_TIMEOUT))??;
-    node.learn_boot(hello.node, hello.boot)?;
     info!(node = %node.id, peer = %hello.node, boot = %hello.boot, "a peer has connected");
     let hearing = node.links.to(hello.node).map(|link| link.hear());
     let sender = Sender { node: hello.node, boot: hello.boot };

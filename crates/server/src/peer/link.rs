@@ -29,7 +29,7 @@ use antecede_protocol::{
     message::{Body, Message},
     wire::{
         frame::FrameWriter,
-        hello::{Hello, LinkRefusal, ReadHelloError},
+        hello::{Hello, Keeps, LinkRefusal, ReadHelloError},
     },
 };
 use parking_lot::Mutex;
@@ -42,7 +42,7 @@ use tracing::{info, warn};
 use super::arriving::read_hello;
 use super::shaper::{Courier, LinkShape, Path};
 use crate::clock;
-use crate::node::Node;
+use crate::node::{Node, StartError};
 use crate::telemetry::LinkCounters;
 
 /// How patient two nodes are with each other.
@@ -184,6 +184,9 @@ pub enum LinkError {
     /// The other side said something else.
     #[error(transparent)]
     NotAHello(#[from] ReadHelloError),
+    /// What was met cannot be written down.
+    #[error("a node with a new data folder must be written down before it is answered")]
+    Note(#[from] StartError),
     /// The two must not talk.
     #[error(transparent)]
     Refused(#[from] LinkRefusal),
@@ -194,6 +197,19 @@ pub enum LinkError {
         found: NodeId,
         /// Who should have.
         wanted: NodeId,
+    },
+    /// It runs on an old copy of its data folder.
+    #[error(
+        "node {node} runs on the data folder of run {found}, but run {known} is known; start it \
+         with the folder of that run"
+    )]
+    OldCopy {
+        /// The node.
+        node: NodeId,
+        /// The run that its folder is from.
+        found: Boot,
+        /// The newest that is known.
+        known: Boot,
     },
     /// A run that has ended speaks, or speaks through an old connection.
     #[error("run {found} of node {node} speaks, but run {known} is known; stop the older process")]
@@ -549,7 +565,7 @@ fn tell(node: &Node, link: &Link, error: &LinkError, last_told: &mut String) {
 }
 
 async fn dial(
-    node: &Node,
+    node: &Arc<Node>,
     link: &Link,
     patience: Duration,
 ) -> Result<(TcpStream, Hello), LinkError> {
@@ -557,29 +573,67 @@ async fn dial(
         let mut stream = TcpStream::connect(link.address()).await?;
         stream.set_nodelay(true)?;
         link.state.lock().open();
-        let hello = shake_hands(node, &mut stream).await?;
+        let ours = node.links.hello(node);
+        say_hello(&ours, &mut stream).await?;
+        let hello = read_hello(&mut stream).await?;
+        if hello.node == link.node() && hello.deployment == ours.deployment {
+            node.hear_answer(&hello);
+        }
+        judge(node, &ours, &hello)?;
         let (found, wanted) = (hello.node, link.node());
         if found != wanted {
             return Err(LinkError::OtherNode { found, wanted });
         }
-        node.learn_boot(found, hello.boot)?;
         Ok((stream, hello))
     };
     timeout(patience, attempt).await.map_err(|_| LinkError::Silent(patience))?
 }
 
-/// Says hello, hears the other side's, and judges it.
-pub(super) async fn shake_hands(node: &Node, stream: &mut TcpStream) -> Result<Hello, LinkError> {
-    let configuration = node.configuration();
-    let ours = node.links.hello(&configuration);
+async fn say_hello(hello: &Hello, stream: &mut TcpStream) -> Result<(), LinkError> {
     let mut bytes = Vec::new();
-    ours.write(&mut bytes);
-    stream.write_all(&bytes).await?;
+    hello.write(&mut bytes);
+    Ok(stream.write_all(&bytes).await?)
+}
+
+/// Whether this node speaks with another that says this.
+fn judge(node: &Node, ours: &Hello, theirs: &Hello) -> Result<(), LinkError> {
+    let (configuration, wall) = (node.configuration(), clock::wall());
+    ours.accept(theirs, &configuration, wall, node.config.max_clock_drift)?;
+    node.learn_boot(theirs.node, theirs.boot)?;
+    match node.met.later_run(theirs) {
+        None => Ok(()),
+        Some(known) => {
+            Err(LinkError::OldCopy { node: theirs.node, found: theirs.continues, known })
+        }
+    }
+}
+
+/// Hears the hello of a node that has dialled, judges it and writes it down; only then answers.
+pub(super) async fn answer_hello(
+    node: &Arc<Node>,
+    stream: &mut TcpStream,
+) -> Result<Hello, LinkError> {
     let theirs = read_hello(stream).await?;
-    let wall = clock::wall();
-    // What is known may have grown while the other side was listened to.
-    ours.accept(&theirs, &node.configuration(), wall, node.config.max_clock_drift)?;
-    Ok(theirs)
+    let mut ours = node.links.hello(node);
+    ours.known = node.met.newest(theirs.node);
+    let judged = judge(node, &ours, &theirs);
+    if judged.is_ok() {
+        let noting = Arc::clone(node);
+        let noted = tokio::task::spawn_blocking(move || noting.met.note(&theirs)).await;
+        ours.known = match noted {
+            Ok(Ok(known)) => known,
+            // It begins with nothing only if it is known here, also when this process has ended.
+            Ok(Err(error)) if theirs.keeps == Keeps::NewFolder => return Err(error.into()),
+            Ok(Err(error)) => {
+                warn!(node = %node.id, peer = %theirs.node, %error, "it is not written down that this node was met");
+                node.met.newest(theirs.node)
+            }
+            Err(panic) => std::panic::resume_unwind(panic.into_panic()),
+        };
+    }
+    // The other side judges by itself, and says what does not fit.
+    say_hello(&ours, stream).await?;
+    judged.map(|()| theirs)
 }
 
 /// Listens for signs of life, and writes when the socket was full; returns when the connection

@@ -19,7 +19,10 @@ use antecede_model::{
 };
 use antecede_protocol::{
     message::Message,
-    wire::{PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN, hello::Hello},
+    wire::{
+        PROTOCOL_VERSION_MAX, PROTOCOL_VERSION_MIN,
+        hello::{Hello, Keeps},
+    },
 };
 use parking_lot::RwLock;
 use tokio::{sync::Notify, task::JoinSet};
@@ -68,6 +71,9 @@ impl Links {
             boot,
             membership: MembershipEpoch(1),
             hlc: Timestamp::ZERO,
+            keeps: Keeps::Nothing,
+            continues: Boot::default(),
+            known: Boot::default(),
         };
         let (by_node, shaper, changed) = (RwLock::default(), shaper.clone(), Notify::new());
         Self { by_node, hello, shaper, changed }
@@ -123,9 +129,11 @@ impl Links {
     }
 
     /// What this node says on a new connection, with its clock.
-    pub(crate) fn hello(&self, configuration: &Configuration) -> Hello {
+    pub(crate) fn hello(&self, node: &Node) -> Hello {
         let hlc = Timestamp::from_millis(clock::wall().millis());
-        Hello { hlc, membership: configuration.membership.epoch, ..self.hello }
+        let membership = node.configuration().membership.epoch;
+        let (keeps, continues) = (node.keeps(), node.beginning.continues());
+        Hello { hlc, membership, keeps, continues, ..self.hello }
     }
 
     /// The link to a node.
