@@ -174,6 +174,34 @@ fn where_nobody_decides_a_lost_folder_is_told_by_others_and_an_old_copy_ends() {
 }
 
 #[test]
+fn where_nobody_decided_a_lost_datacenter_comes_back_once_there_are_managers() {
+    let stage = Stage::alone();
+    let mut nodes = Nodes::start(&stage, &[("eu", 1), ("us", 1), ("ap", 1)]);
+    write(&nodes.all[0], &["SET", "of eu", "here"]);
+    for node in &nodes.all {
+        await_value(node, "of eu", "here");
+    }
+    lose(&stage, &mut nodes.all[0]);
+    await_finding(&stage, &nodes.all[1], "which had another one");
+    for node in &mut nodes.all {
+        node.crash();
+    }
+    for node in &mut nodes.all {
+        node.restart_with(&stage, &["--set", "control.store=embedded"]);
+    }
+    await_finding(&stage, &nodes.all[1], "topology plan lapse eu");
+    assert_refused(&nodes.all[0], &["GET", "of eu"]);
+    nodes.all[1].await_ready(PATIENCE);
+    carry_out(&stage, &nodes.all[1], &["lapse", "eu"]);
+    nodes.all[0].await_ready(PATIENCE);
+    await_standing(&nodes.all[0], "open");
+    await_value(&nodes.all[0], "of eu", "here");
+    write(&nodes.all[0], &["SET", "of eu", "again"]);
+    await_same_contents(&nodes.all[1], &nodes.all[0]);
+    await_same_contents(&nodes.all[2], &nodes.all[0]);
+}
+
+#[test]
 fn where_nobody_decides_a_node_gets_from_its_chains_what_it_lost_unless_all_have_lost_it() {
     let stage = Stage::alone();
     let mut nodes = Nodes::start(&stage, &[("eu", 2), ("us", 1)]);

@@ -185,7 +185,9 @@ impl Server {
             )));
         }
         tasks.push(tokio::spawn(peer::keep_all(Arc::clone(&node))));
-        node.start_replicas(begin_at_once.data);
+        node.start_replicas(
+            begin_at_once.data || node.config.is_managed() && begin_at_once.deployment,
+        );
         let threads = spawn_threads(&node)?;
         if let (Some(agreement), Some(control)) = (&agreement, &control) {
             let life = control::live(Arc::clone(&node), Arc::clone(agreement), Handle::current());

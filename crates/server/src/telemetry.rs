@@ -286,7 +286,7 @@ impl Telemetry {
             }
             Event::Diverged { shard, with, position } => {
                 self.diverged.increment(1);
-                error!(node = %here, %shard, %with, %position, "two replicas hold different entries: stop both and compare their disks");
+                error!(node = %here, %shard, %with, %position, "the logs of two replicas cannot be brought together: one has lost more than the other keeps in memory, or they hold different entries; docs/guide/recover.md says what to do when a folder is lost");
             }
             Event::StaleMessage { from } => {
                 self.stale.increment(1);

@@ -317,8 +317,9 @@ fn unbegun(told: &Told) -> Option<Finding> {
     if unbegun.is_lost {
         let action =
             "see whether the right disk is mounted, and start it on its folder if that is \
-                      still somewhere; until then what only this node had is refused: see \
-                      docs/guide/recover.md"
+                      still somewhere; until then its chains take no writes, and what only this \
+                      node had is refused: docs/guide/recover.md says how it gets back what others \
+                      have"
                 .to_owned();
         return Some(finding(Kind::Lost, place, unbegun.why.clone(), action));
     }

@@ -234,8 +234,8 @@ pub const KEYS: &[Key] = &[
         "Who decides which replicas serve. none: nobody, chains are as the settings say, and stop while\n\
          one of their nodes is away; embedded: a manager, by agreement of some nodes of the datacenter,\n\
          so that chains go on without a node; etcd: the same by agreement of an etcd (control.endpoints).\n\
-         The same on all nodes. With none, a node that has lost the only folder with its data does not\n\
-         know it, and begins with nothing.",
+         The same on all nodes. With none, a node with a new data folder serves only when all other nodes\n\
+         have said that they do not know it.",
     )
     .within(Bounds::Words(&["none", "embedded", "etcd"])),
     key(

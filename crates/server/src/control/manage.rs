@@ -26,7 +26,7 @@ use super::{
     encoded,
     facts::NodeFacts,
 };
-use crate::node::Node;
+use crate::node::{Node, met::Unbegun};
 
 /// How often a manager looks.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -87,10 +87,21 @@ async fn begin(
     let is_added = agreement.deployment.is_some() && node.config.is_added();
     if agreement.deployment.is_some() && members.is_none() {
         // Only others know whether it has begun before, and lost its folders.
-        node.control.on_unheard(&node.name_of(here));
+        let name = node.name_of(here);
+        node.control.on_unheard(format!(
+            "datacenter {name} has no configuration, and has not heard from the deployment whether \
+             it has ever had one: start the other datacenters"
+        ));
         return Ok(());
     }
-    let is_lost = members.as_ref().is_some_and(|members| has_begun(members, here));
+    // Where nobody decided before, only the nodes of the others know it.
+    let doubt = node.doubt();
+    if let Some(waits @ Unbegun::Waits(_)) = &doubt {
+        node.control.on_unheard(waits.to_string());
+        return Ok(());
+    }
+    let is_lost =
+        doubt.is_some() || members.as_ref().is_some_and(|members| has_begun(members, here));
     if is_lost && !holds_data(node, &agreement.store.beats().await?) {
         node.control.on_waiting(node, Some(why_lost(&node.name_of(here), here)));
         return Ok(());

@@ -177,16 +177,10 @@ impl Control {
         }
     }
 
-    /// Its datacenter does not begin before it has heard of the deployment; at the first start of
+    /// Its datacenter does not begin before it has heard from others; at the first start of
     /// all that lasts for a moment only, so it is not told.
-    fn on_unheard(&self, name: &str) {
-        let mut known = self.deployment.lock();
-        if known.waits.is_none() {
-            known.waits = Some(format!(
-                "datacenter {name} has no configuration, and has not heard from the deployment \
-                 whether it has ever had one: start the other datacenters"
-            ));
-        }
+    fn on_unheard(&self, why: String) {
+        self.deployment.lock().waits = Some(why);
     }
 
     /// What this node's member waits for before it begins; `None` once it has.

@@ -4,7 +4,8 @@
 //! newest run of every other one before it answers that one's hello, and tells in the answer which
 //! run it knew before. A node whose folder is new begins with nothing only when all others have
 //! answered, and none of them knew a run from before that folder. Where managers decide who serves
-//! they decide this too, and nobody waits here.
+//! they decide this too, and nobody is written down; but a datacenter that had none before begins
+//! only when no node of the others has told of such a run.
 //!
 //! A node that others know begins only with shards that another node of its chain still has whole;
 //! once all of its shards have settled, its folder is whole again.
@@ -221,6 +222,8 @@ pub(crate) struct Beginning {
 struct Asking {
     /// Whether replicas wait.
     waits: bool,
+    /// Whether managers need not wait.
+    is_excused: bool,
     answered: BTreeSet<NodeId>,
     loss: Option<Loss>,
     /// Why nothing waits any more.
@@ -314,6 +317,29 @@ impl Beginning {
         }
     }
 
+    /// Why a datacenter with managers must not begin with this node's empty folder: a node of another
+    /// one knows another folder of it, or no node of another one has answered yet; `peers`: all others.
+    pub(crate) fn doubt(&self, peers: impl Iterator<Item = NodeId>) -> Option<Unbegun> {
+        let asking = self.asking.lock();
+        if !self.is_new() {
+            return None;
+        }
+        if let Some(loss) = asking.loss {
+            return Some(Unbegun::Lost(loss));
+        }
+        let heard: BTreeSet<_> = asking.answered.iter().map(|node| node.datacenter).collect();
+        let is_unheard = |peer: &NodeId| {
+            peer.datacenter != self.node.datacenter && !heard.contains(&peer.datacenter)
+        };
+        let unheard: Vec<NodeId> = peers.filter(is_unheard).collect();
+        (!unheard.is_empty() && !asking.is_excused).then_some(Unbegun::Waits(unheard))
+    }
+
+    /// A person has said that the node need not wait for others.
+    pub(crate) fn excuse(&self) {
+        self.asking.lock().is_excused = true;
+    }
+
     /// Takes what a node has answered that was dialled; `peers`: all others.
     pub(crate) fn hear(&self, hello: &Hello, peers: impl Iterator<Item = NodeId>) -> Verdict {
         let known = hello.known;
@@ -350,11 +376,12 @@ impl Node {
     /// Takes what a node that was dialled has answered to this one's hello.
     pub(crate) fn hear_answer(&self, hello: &Hello) {
         let Some(folder) = self.config.storage.folder.as_deref() else { return };
-        if self.config.is_managed() {
-            return;
-        }
         let peers = self.links.all();
-        match self.beginning.hear(hello, peers.keys().copied()) {
+        let verdict = self.beginning.hear(hello, peers.keys().copied());
+        if self.config.is_managed() {
+            return; // They decide, once they know what others have said (`doubt`).
+        }
+        match verdict {
             Verdict::Waits => {}
             Verdict::Begins => {
                 info!(node = %self.id, "no other node knows this one: it begins with nothing");
@@ -390,6 +417,11 @@ impl Node {
     /// Why replicas of this node do not begin; `None` if none is withheld.
     pub(crate) fn unbegun(&self) -> Option<Unbegun> {
         self.beginning.unbegun(self.links.all().keys().copied())
+    }
+
+    /// Why managers must not begin with this node's empty folder.
+    pub(crate) fn doubt(&self) -> Option<Unbegun> {
+        self.beginning.doubt(self.links.all().keys().copied())
     }
 
     /// How requests to a replica are refused that does not begin.
@@ -538,6 +570,23 @@ mod tests {
         let again = beginning(9, Some(8));
         assert_eq!(hear(&again, PEERS[1], Keeps::All, 7), Verdict::Waits);
         assert!(matches!(again.unbegun(PEERS.into_iter()), Some(Unbegun::Lost(_))));
+    }
+
+    #[test]
+    fn managers_begin_with_a_new_folder_when_each_other_datacenter_has_said_that_it_knows_none() {
+        let new = beginning(0, Some(10));
+        let doubt = |beginning: &Beginning| beginning.doubt(PEERS.into_iter());
+        assert_eq!(doubt(&new), Some(Unbegun::Waits(vec![PEERS[1], PEERS[2]])));
+        hear(&new, PEERS[1], Keeps::Nothing, 0);
+        assert_eq!(doubt(&new), Some(Unbegun::Waits(vec![PEERS[2]])));
+        new.excuse();
+        assert_eq!(doubt(&new), None, "a person knows");
+        hear(&new, PEERS[2], Keeps::Nothing, 7);
+        let loss = Loss { by: PEERS[2], run: Boot(7) };
+        assert_eq!(doubt(&new), Some(Unbegun::Lost(loss)), "a person was wrong");
+        new.end(Whole::Again);
+        assert_eq!(doubt(&new), None);
+        assert_eq!(doubt(&beginning(9, None)), None);
     }
 
     #[test]

@@ -330,6 +330,9 @@ impl Node {
     pub(crate) fn start_replicas(&self, at_once: bool) {
         let mut work = Work::begin();
         let configuration = self.configuration();
+        if at_once {
+            self.beginning.excuse();
+        }
         let asks = !self.config.is_managed() && self.beginning.is_new();
         if asks && (at_once || self.links.all().is_empty()) {
             self.beginning.end(Whole::First);
