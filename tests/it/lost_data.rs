@@ -63,7 +63,7 @@ fn read_all(node: &Node, value: &str) -> (usize, usize) {
 
 #[test]
 fn a_datacenter_that_lost_its_only_folder_refuses_until_it_has_everything_again() {
-    let stage = Stage::alone();
+    let stage = Stage::shared();
     let mut nodes = Nodes::start_managed(&stage, &[("eu", 1), ("us", 1), ("ap", 1)]);
     agreed_version(&nodes.all[0]);
     write(&nodes.all[0], &["SET", "of eu", "here"]);
@@ -96,7 +96,7 @@ fn a_datacenter_that_lost_its_only_folder_refuses_until_it_has_everything_again(
 
 #[test]
 fn shards_whose_only_folder_is_lost_are_refused_until_a_person_lets_them_begin_again() {
-    let stage = Stage::alone();
+    let stage = Stage::shared();
     let one_replica = [("ANTECEDE_DEPLOYMENT_CHAIN_LENGTH", "1")];
     let mut nodes = Nodes::start_in(&stage, &[("eu", 3)], "embedded", &one_replica);
     for number in 0..KEYS {
@@ -138,7 +138,7 @@ fn assert_refused(node: &Node, words: &[&str]) {
 
 #[test]
 fn where_nobody_decides_a_lost_folder_is_told_by_others_and_an_old_copy_ends() {
-    let stage = Stage::alone();
+    let stage = Stage::shared();
     let mut nodes = Nodes::start(&stage, &[("eu", 1), ("us", 1), ("ap", 1)]);
     write(&nodes.all[0], &["SET", "of eu", "here"]);
     await_value(&nodes.all[1], "of eu", "here");
@@ -175,7 +175,7 @@ fn where_nobody_decides_a_lost_folder_is_told_by_others_and_an_old_copy_ends() {
 
 #[test]
 fn where_nobody_decided_a_lost_datacenter_comes_back_once_there_are_managers() {
-    let stage = Stage::alone();
+    let stage = Stage::shared();
     let mut nodes = Nodes::start(&stage, &[("eu", 1), ("us", 1), ("ap", 1)]);
     write(&nodes.all[0], &["SET", "of eu", "here"]);
     for node in &nodes.all {
@@ -203,7 +203,7 @@ fn where_nobody_decided_a_lost_datacenter_comes_back_once_there_are_managers() {
 
 #[test]
 fn where_nobody_decides_a_node_gets_from_its_chains_what_it_lost_unless_all_have_lost_it() {
-    let stage = Stage::alone();
+    let stage = Stage::shared();
     let mut nodes = Nodes::start(&stage, &[("eu", 2), ("us", 1)]);
     for number in 0..KEYS {
         write(&nodes.all[0], &["SET", &key(number), "here"]);
