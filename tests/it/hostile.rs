@@ -1,7 +1,7 @@
 //! Hostile bytes end at most their own connection, and take no memory.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use rustix::net::sockopt::set_socket_recv_buffer_size;
@@ -187,9 +187,13 @@ fn noise(seed: u64, count: usize) -> Vec<u8> {
     (0..count).map(|_| next()).collect()
 }
 
-/// What a node says first to whoever connects to its peer port.
-fn hello_of(peer: &str) -> Vec<u8> {
-    let mut stream = TcpStream::connect(peer).expect("a node listens for peers");
+/// What other nodes say first when they dial one, which must not run.
+fn hello_to(peer: &str) -> Vec<u8> {
+    let listener = TcpListener::bind(peer).expect("the node's port is free");
+    listener.set_nonblocking(true).expect("a socket can be made so");
+    let accepted = eventually("the node is dialled", PATIENCE, || listener.accept().ok());
+    let mut stream = accepted.0;
+    stream.set_nonblocking(false).expect("a socket can be made so");
     stream.set_read_timeout(Some(PATIENCE)).expect("a socket can be made so");
     let mut bytes = vec![0; 4096];
     let count = stream.read(&mut bytes).expect("a node says hello");
@@ -210,9 +214,12 @@ fn noise_and_half_hellos_on_the_peer_port_do_no_harm() {
     let stage = Stage::shared();
     let mut nodes = Nodes::start(&stage, &[("eu", 1), ("us", 1)]);
     let peer = nodes.all[0].place.peer.clone();
+    // The hello of the other node is one that this node takes.
+    nodes.all[0].crash();
+    let hello = hello_to(&peer);
+    nodes.all[0].restart(&stage);
+    nodes.all[0].await_ready(PATIENCE);
     let before = nodes.all[0].process.resident_bytes();
-    // The hello of the other node is one that this node would take.
-    let hello = hello_of(&nodes.all[1].place.peer);
     assert!(8 < hello.len(), "a hello is more than {} bytes", hello.len());
 
     let mut open = Vec::new();

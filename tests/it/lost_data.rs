@@ -95,6 +95,34 @@ fn a_datacenter_that_lost_its_only_folder_refuses_until_it_has_everything_again(
 }
 
 #[test]
+fn of_two_datacenters_one_that_lost_its_only_folder_comes_back_without_a_witness() {
+    let stage = Stage::shared();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 1), ("us", 1)]);
+    agreed_version(&nodes.all[0]);
+    write(&nodes.all[0], &["SET", "of eu", "here"]);
+    await_value(&nodes.all[1], "of eu", "here");
+    lose(&stage, &mut nodes.all[0]);
+    await_finding(&stage, &nodes.all[1], "has not begun");
+    assert_refused(&nodes.all[0], &["GET", "of eu"]);
+    // What the two had decided is known to the other one.
+    nodes.all[0].crash();
+    nodes.all[0].restart_with(&stage, &["--begin-at-once", "deployment"]);
+    await_finding(&stage, &nodes.all[1], "topology plan lapse eu");
+    assert_refused(&nodes.all[0], &["GET", "of eu"]);
+    // With its old number it must not leave before the other one can decide alone: the second time
+    // it serves meanwhile.
+    for value in ["here", "after that"] {
+        carry_out(&stage, &nodes.all[1], &["lapse", "eu"]);
+        nodes.all[0].await_ready(PATIENCE);
+        await_standing(&nodes.all[0], "open");
+        await_value(&nodes.all[0], "of eu", value);
+        write(&nodes.all[0], &["SET", "of eu", "after that"]);
+        await_value(&nodes.all[1], "of eu", "after that");
+    }
+    await_same_contents(&nodes.all[1], &nodes.all[0]);
+}
+
+#[test]
 fn shards_whose_only_folder_is_lost_are_refused_until_a_person_lets_them_begin_again() {
     let stage = Stage::shared();
     let one_replica = [("ANTECEDE_DEPLOYMENT_CHAIN_LENGTH", "1")];

@@ -150,6 +150,15 @@ impl Deployment {
         Ok(Some(decided))
     }
 
+    /// Whether those who vote have no majority without a datacenter.
+    pub(super) async fn needs(&self, id: DatacenterId) -> Result<bool, MembershipError> {
+        let Some(store) = &self.embedded else { return Ok(false) };
+        let voters = store.members().await?;
+        let voters = voters.iter().filter(|(_, known)| known.votes);
+        let (own, others): (Vec<_>, Vec<_>) = voters.partition(|(node, _)| node.datacenter == id);
+        Ok(!own.is_empty() && others.len() <= own.len())
+    }
+
     /// Stops the member, if there is one.
     pub(super) async fn stop(&self) {
         if let Some(member) = self.member.lock().await.take() {

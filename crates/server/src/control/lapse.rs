@@ -3,7 +3,9 @@
 //! A node hears it with its datacenter's part, like everything else. Then it stays until all nodes
 //! of the datacenter that are there act by that part too: the agreement of the datacenter would lose
 //! its majority, and the others could hear it there no more. A node that comes too late, or cannot
-//! reach the agreement of its datacenter for another reason, asks that of the deployment.
+//! reach the agreement of its datacenter for another reason, asks that of the deployment. For the
+//! same reason it stays while the deployment's agreement has no majority without the datacenter:
+//! where there are two datacenters, the other one must have taken its vote away first.
 //!
 //! Whoever has heard it with the part knows also which node has the newest end of each shard: the
 //! head of its chain. Only that one may execute again what was never sent, since an older end would
@@ -41,7 +43,7 @@ pub(super) async fn hear(node: &Arc<Node>, agreement: &Agreement) -> Infallible 
     loop {
         if let Some(lapse) = heard_with_part(node) {
             warn!(node = %node.id, next = ?lapse.next, "this datacenter has lapsed: it comes back by itself, under another number");
-            stay(node, agreement).await;
+            stay(node, agreement, true).await;
             node.control.say_lapsed(lapse);
             return std::future::pending().await;
         }
@@ -50,6 +52,7 @@ pub(super) async fn hear(node: &Arc<Node>, agreement: &Agreement) -> Infallible 
             && let Some(lapse) = heard_from_deployment(node, agreement).await
         {
             warn!(node = %node.id, next = ?lapse.next, "this datacenter has lapsed, the deployment says: this node comes back under another number");
+            stay(node, agreement, false).await;
             node.control.say_lapsed(lapse);
             return std::future::pending().await;
         }
@@ -105,21 +108,26 @@ async fn heard_from_deployment(node: &Node, agreement: &Agreement) -> Option<Lap
     }
 }
 
-/// Waits until all nodes of the datacenter that are there have heard it, or it makes no sense.
-async fn stay(node: &Arc<Node>, agreement: &Agreement) {
+/// Waits until the deployment can decide without this datacenter and, if it was heard with the
+/// datacenter's part, all of its nodes that are there have heard it; or it makes no sense.
+async fn stay(node: &Arc<Node>, agreement: &Agreement, with_part: bool) {
     let since = clock::steady();
-    let mut silent = Since::default();
+    let (mut silent, mut is_needed) = (Since::default(), false);
     while clock::steady().0.saturating_sub(since.0) < STAY_LIMIT {
-        match have_all_heard(node, agreement).await {
-            Ok(true) => return,
-            Ok(false) => drop(silent.look(false, clock::steady())),
+        if let Some(deployment) = &agreement.deployment {
+            is_needed = deployment.needs(node.id.datacenter).await.unwrap_or(is_needed);
+        }
+        let have_heard = if with_part { have_all_heard(node, agreement).await } else { Ok(true) };
+        match have_heard {
+            Ok(true) if !is_needed => return,
+            Ok(_) => drop(silent.look(false, clock::steady())),
             // Most of the others have heard it and gone.
             Err(_) if SILENCE <= silent.look(true, clock::steady()) => return,
             Err(_) => {}
         }
         sleep(LOOK_EVERY).await;
     }
-    warn!(node = %node.id, "not all nodes of this datacenter have heard that it has lapsed; they ask the deployment");
+    warn!(node = %node.id, is_needed, "not all nodes of this datacenter have heard that it has lapsed, and ask the deployment; or that one cannot decide without them");
 }
 
 async fn have_all_heard(node: &Node, agreement: &Agreement) -> Result<bool, StoreError> {

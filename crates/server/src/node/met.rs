@@ -48,16 +48,16 @@ const NEW_MARK: &str = "new-folder";
 pub(crate) struct Met {
     folder: Option<PathBuf>,
     runs: Mutex<BTreeMap<NodeId, Boot>>,
-    /// Held while the file is written.
-    writing: Mutex<()>,
+    /// Whether the file is behind; held while it is written.
+    is_behind: Mutex<bool>,
 }
 
 impl Met {
     /// What a folder says.
     pub(super) fn open(folder: Option<&Path>) -> Result<Self, StartError> {
         let runs = folder.map(read).transpose()?.unwrap_or_default();
-        let (folder, writing) = (folder.map(Path::to_owned), Mutex::default());
-        Ok(Self { folder, runs: Mutex::new(runs), writing })
+        let (folder, is_behind) = (folder.map(Path::to_owned), Mutex::default());
+        Ok(Self { folder, runs: Mutex::new(runs), is_behind })
     }
 
     /// The newest run of a node; 0 if it was never met.
@@ -76,27 +76,25 @@ impl Met {
     /// a new folder is no newer state of a node that was met before.
     ///
     /// # Errors
-    /// When it cannot be written; it is known for as long as this run lasts nevertheless.
+    /// When it cannot be written; it is known for as long as this run lasts nevertheless, and written
+    /// with the next hello.
     pub(crate) fn note(&self, hello: &Hello) -> Result<Boot, StartError> {
-        let writing = self.writing.lock();
-        let mut runs = self.runs.lock().clone();
-        let known = runs.entry(hello.node).or_default();
-        let before = *known;
+        let mut is_behind = self.is_behind.lock();
+        let before = self.newest(hello.node);
         let is_news = match hello.keeps {
             Keeps::Nothing => false,
             Keeps::NewFolder => before == Boot::default(),
             Keeps::All => before < hello.boot && before <= hello.continues,
         };
-        if !is_news {
-            return Ok(before);
+        if is_news {
+            self.runs.lock().insert(hello.node, hello.boot);
+            *is_behind = true;
         }
-        *known = hello.boot;
-        let lines: String = runs.iter().map(line_of).collect();
-        *self.runs.lock() = runs;
-        if let Some(folder) = &self.folder {
+        if *is_behind && let Some(folder) = &self.folder {
+            let lines: String = self.runs.lock().iter().map(line_of).collect();
             write_file(folder, MET_FILE, &lines)?;
         }
-        drop(writing);
+        *is_behind = false;
         Ok(before)
     }
 }
@@ -435,6 +433,8 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use antecede_model::{
         clock::Timestamp,
         ids::{DatacenterId, DeploymentId, MembershipEpoch},
@@ -482,6 +482,15 @@ mod tests {
         assert_eq!(met.newest(two), Boot(9));
         write_file(folder.path(), MET_FILE, "node two\n").unwrap();
         assert!(matches!(Met::open(Some(folder.path())), Err(StartError::Damaged { .. })));
+        let nowhere = Met::open(Some(&folder.path().join("new-folder"))).unwrap();
+        fs::write(folder.path().join("new-folder"), "a file").unwrap();
+        for _ in 0..2 {
+            nowhere.note(&hello(one, 5, Keeps::NewFolder)).unwrap_err();
+        }
+        fs::remove_file(folder.path().join("new-folder")).unwrap();
+        assert_eq!(nowhere.note(&hello(one, 5, Keeps::NewFolder)).unwrap(), Boot(5));
+        let written = Met::open(Some(&folder.path().join("new-folder"))).unwrap();
+        assert_eq!(written.newest(one), Boot(5), "what could not be written is written later");
         let memory = Met::open(None).unwrap();
         memory.note(&hello(one, 5, Keeps::All)).unwrap();
         assert_eq!(memory.newest(one), Boot(5));
