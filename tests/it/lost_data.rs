@@ -102,7 +102,7 @@ fn of_two_datacenters_one_that_lost_its_only_folder_comes_back_without_a_witness
     write(&nodes.all[0], &["SET", "of eu", "here"]);
     await_value(&nodes.all[1], "of eu", "here");
     lose(&stage, &mut nodes.all[0]);
-    await_finding(&stage, &nodes.all[1], "has not begun");
+    await_finding(&stage, &nodes.all[1], "its file is lost");
     assert_refused(&nodes.all[0], &["GET", "of eu"]);
     // What the two had decided is known to the other one.
     nodes.all[0].crash();
