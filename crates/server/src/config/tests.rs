@@ -10,7 +10,8 @@ fn flags(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
     pairs.iter().map(|(path, value)| ((*path).to_owned(), (*value).to_owned())).collect()
 }
 
-const TWO: &str = "\
+/// Two datacenters of one node, whose data is in memory.
+pub(crate) const TWO: &str = "\
 [deployment]
 id = \"5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e\"
 

@@ -170,34 +170,13 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{Config, Layers};
+    use crate::config::{Config, Layers, tests::TWO};
     use crate::node::open::{Parts, open};
     use crate::peer::LinkShaper;
 
     /// A node in memory that waits for a datacenter that nobody reaches.
     fn node() -> Arc<Node> {
-        let text = "\
-[deployment]
-id = \"5b0c6e0e8f5c4b7a9d3e2f1a0b9c8d7e\"
-
-[[datacenter]]
-id = 1
-name = \"east\"
-node = [{ number = 1, client = \"127.0.0.1:6379\", peer = \"127.0.0.1:16379\" }]
-
-[[datacenter]]
-id = 2
-name = \"west\"
-node = [{ number = 1, client = \"127.0.0.1:7379\", peer = \"127.0.0.1:17379\" }]
-
-[node]
-datacenter = \"west\"
-number = 1
-
-[storage]
-memory = true
-";
-        let file = Some(("antecede.toml".into(), text.to_owned()));
+        let file = Some(("antecede.toml".into(), TWO.to_owned()));
         let config = Config::load(&Layers { file, ..Layers::default() }).unwrap();
         let config = Arc::new(config);
         open(Parts { config, memory_figure: None, shaper: LinkShaper::new() }).unwrap()
