@@ -3,15 +3,23 @@
 //!
 //! A request goes to this node's own member, if it has one, and then round the members that are
 //! known, until one leads; each names the leader that it knows. What has no effect when it is
-//! repeated is asked again after a lost answer. A swap is not: its outcome is unknown then.
+//! repeated is asked again after a lost answer, and the next member is asked while one is silent: the
+//! one that led last may be cut off, and a new leader should be found before leases end. A swap is
+//! asked of one member at a time, and not again: its outcome is unknown after a lost answer.
 //!
 //! A watch asks any member to wait for news, and asks the leader whenever a while has passed
 //! without any: so it neither loads the leader nor hangs on a member that is cut off.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    panic::resume_unwind,
+    sync::Arc,
+    time::Duration,
+};
 
 use antecede_model::ids::NodeId;
 use parking_lot::Mutex;
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{
@@ -30,6 +38,9 @@ use crate::store::{
 
 /// Pause when all known members were asked in vain.
 const ROUND_PAUSE: Duration = Duration::from_millis(50);
+
+/// How long a member may be silent before the next one is asked as well.
+const SILENCE: Duration = Duration::from_millis(100);
 
 /// Leaders that are asked at once because a member named them; then comes a pause, since members
 /// that name each other know nothing yet.
@@ -356,35 +367,46 @@ impl ConfigurationStore for EmbeddedStore {
 }
 
 impl Shared {
-    async fn request(&self, request: &Request, repeat: Repeat) -> Result<Reply, AskError> {
+    async fn request(
+        self: &Arc<Self>,
+        request: &Request,
+        repeat: Repeat,
+    ) -> Result<Reply, AskError> {
         self.ask(request, repeat, (self.request_limit, self.attempt_limit)).await
     }
 
     /// Asks until the leader has answered, for as long as the first limit says and each member
     /// for as long as the second.
     async fn ask(
-        &self,
+        self: &Arc<Self>,
         request: &Request,
         repeat: Repeat,
         (limit, attempt_limit): (Duration, Duration),
     ) -> Result<Reply, AskError> {
         let mut progress = Progress::default();
-        let asking = self.ask_all(request, repeat, attempt_limit, &mut progress);
-        match timeout(limit, Box::pin(asking)).await {
-            Ok(answer) => answer,
-            Err(_) if progress.is_out && repeat == Repeat::Never => {
-                Err(AskError::Unknown(Outage::TimedOut { limit }))
+        let asked = match repeat {
+            Repeat::Safe => {
+                let asking = self.ask_several(request, attempt_limit, &mut progress.last);
+                timeout(limit, Box::pin(asking)).await.map(Ok)
             }
+            Repeat::Never => {
+                let asking = self.ask_one_by_one(request, attempt_limit, &mut progress);
+                timeout(limit, Box::pin(asking)).await
+            }
+        };
+        match asked {
+            Ok(answer) => answer,
+            Err(_) if progress.is_out => Err(AskError::Unknown(Outage::TimedOut { limit })),
             Err(_) => {
                 Err(AskError::Unavailable(progress.last.unwrap_or(Outage::TimedOut { limit })))
             }
         }
     }
 
-    async fn ask_all(
+    /// Asks one member after the other, until one has answered; a lost answer ends it.
+    async fn ask_one_by_one(
         &self,
         request: &Request,
-        repeat: Repeat,
         limit: Duration,
         progress: &mut Progress,
     ) -> Result<Reply, AskError> {
@@ -392,13 +414,7 @@ impl Shared {
         'rounds: loop {
             for asked in self.candidates() {
                 progress.is_out = true;
-                let attempt = timeout(limit, self.attempt(&asked, request)).await;
-                let attempt = attempt.unwrap_or_else(|_| {
-                    Err(CallError::Lost {
-                        address: asked.node().to_string(),
-                        reason: format!("nothing came within {limit:?}"),
-                    })
-                });
+                let attempt = self.attempt_within(limit, &asked, request).await;
                 match self.judge(&asked, attempt) {
                     Verdict::Answered(reply) => return Ok(reply),
                     Verdict::NotDone { outage, is_named } => {
@@ -409,15 +425,78 @@ impl Shared {
                             continue 'rounds;
                         }
                     }
-                    Verdict::InDoubt(outage) if repeat == Repeat::Never => {
-                        return Err(AskError::Unknown(outage));
-                    }
-                    Verdict::InDoubt(outage) => progress.last = Some(outage),
+                    Verdict::InDoubt(outage) => return Err(AskError::Unknown(outage)),
                 }
             }
             named_count = 0;
             sleep(ROUND_PAUSE).await;
         }
+    }
+
+    /// Asks members in turn, the next one also while others are silent, until one has answered.
+    async fn ask_several(
+        self: &Arc<Self>,
+        request: &Request,
+        limit: Duration,
+        last: &mut Option<Outage>,
+    ) -> Reply {
+        let request = Arc::new(request.clone());
+        let mut attempts: JoinSet<(Asked, Result<Reply, CallError>)> = JoinSet::new();
+        let mut silent: BTreeSet<NodeId> = BTreeSet::new();
+        let (mut next, mut named_count) = (VecDeque::from(self.candidates()), 0);
+        loop {
+            let pause = if next.is_empty() { ROUND_PAUSE } else { SILENCE };
+            if let Some(asked) = next.pop_front() {
+                if !silent.insert(asked.node()) {
+                    continue;
+                }
+                let (shared, request) = (Arc::clone(self), Arc::clone(&request));
+                attempts.spawn(async move {
+                    let attempt = shared.attempt_within(limit, &asked, &request).await;
+                    (asked, attempt)
+                });
+            }
+            let ended = timeout(pause, async {
+                match attempts.join_next().await {
+                    Some(Ok(ended)) => ended,
+                    Some(Err(error)) if error.is_panic() => resume_unwind(error.into_panic()),
+                    // Nobody is under way, or everything ends.
+                    Some(Err(_)) | None => std::future::pending().await,
+                }
+            });
+            let Ok((asked, attempt)) = ended.await else {
+                if pause == ROUND_PAUSE {
+                    (next, named_count) = (self.candidates().into(), 0);
+                }
+                continue;
+            };
+            silent.remove(&asked.node());
+            match self.judge(&asked, attempt) {
+                Verdict::Answered(reply) => return reply,
+                Verdict::NotDone { outage, is_named } => {
+                    *last = Some(outage);
+                    if is_named && named_count < NAMED_MAX {
+                        named_count += 1;
+                        next = self.candidates().into();
+                    }
+                }
+                Verdict::InDoubt(outage) => *last = Some(outage),
+            }
+        }
+    }
+
+    async fn attempt_within(
+        &self,
+        limit: Duration,
+        asked: &Asked,
+        request: &Request,
+    ) -> Result<Reply, CallError> {
+        timeout(limit, self.attempt(asked, request)).await.unwrap_or_else(|_| {
+            Err(CallError::Lost {
+                address: asked.node().to_string(),
+                reason: format!("nothing came within {limit:?}"),
+            })
+        })
     }
 
     /// What an attempt means, and what it teaches about who leads.

@@ -47,6 +47,25 @@ fn options(group: &Group, place: usize, port: Port, start: Start) -> MemberOptio
     member_options(node(place), group.path(place), port, start)
 }
 
+/// Nobody waits for a leader that says nothing until it is given up: the next one may lead by then,
+/// and leases end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_asks_a_silent_leader_asks_the_others_meanwhile() {
+    let group = Group::start(3).await;
+    put(&*group.store(0), &key("k"), 1).await;
+    let old = group.leader().await;
+    let members = group.members(0..3);
+    let (request_limit, attempt_limit) = (DEADLINE, 10 * DEADLINE);
+    let options =
+        StoreOptions { group: GROUP, node: node(99), members, request_limit, attempt_limit };
+    let store = EmbeddedStore::new(options);
+    assert_eq!(read(&store, &key("k")).await.unwrap().revision.0, 1);
+    group.cut(old);
+    let read = store.read(&key("k")).await.unwrap();
+    assert_eq!(read.unwrap().revision.0, 1);
+    assert_ne!(group.leader().await, old);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_member_is_enough_and_keeps_its_state() {
     let mut group = Group::start(1).await;

@@ -135,8 +135,10 @@ async fn pass(
     far.set_nodelay(true).ok()?;
     near.set_nodelay(true).ok()?;
     far.write_all(&first).await.ok()?;
+    // Kept beyond the cut: what is let go of is closed, and tells the caller.
+    let mut carried = std::pin::pin!(carry(near, far, wires.delay));
     let was_cut = tokio::select! {
-        () = carry(near, far, wires.delay) => false,
+        () = &mut carried => false,
         _ = behind.changed() => false,
         found = changes.wait_for(is_cut) => found.is_ok(),
     };
