@@ -17,6 +17,12 @@ pub struct Cut {
 }
 
 impl Cut {
+    /// A cut that covers nothing.
+    #[must_use]
+    pub const fn nothing() -> Self {
+        Self { origins: BTreeMap::new() }
+    }
+
     /// A cut that covers the same timestamp of each origin.
     #[must_use]
     pub fn of(origins: impl IntoIterator<Item = (DatacenterId, Timestamp)>) -> Self {
@@ -25,12 +31,14 @@ impl Cut {
 
     /// Up to where an origin is covered.
     #[must_use]
+    #[inline]
     pub fn at(&self, origin: DatacenterId) -> Timestamp {
         self.origins.get(&origin).copied().unwrap_or_default()
     }
 
     /// Whether a stamp of an origin is covered.
     #[must_use]
+    #[inline]
     pub fn covers(&self, origin: DatacenterId, stamp: Timestamp) -> bool {
         stamp <= self.at(origin)
     }

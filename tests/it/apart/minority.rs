@@ -105,8 +105,9 @@ fn cut_off(network: &Network, nodes: &Nodes, place: usize) {
         }
         assert!(went_on < PAUSE_MAX, "{went_on:?}");
         for seen in read_elsewhere.map(|client| client.join().expect("it ends")) {
-            tell(&format!("clean reads elsewhere: {seen:?}"));
+            tell(&format!("clean reads elsewhere: {seen:?}, cut at {cut_at:?}"));
             assert!(seen.pause < READ_PAUSE_MAX, "{seen:?}");
+            assert_eq!(seen.refused, 0, "{seen:?}: they were held instead");
         }
     });
     network.heal_all();

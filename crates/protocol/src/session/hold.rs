@@ -4,7 +4,8 @@
 //! two epochs, its head has just gone, or this node and the replica know different configurations.
 //! Mostly that ends within a second, so the client waits instead of trying again itself: a read is
 //! sent to the next replica at once, and what nobody takes is handed over again after a short pause,
-//! and as soon as the chain has another epoch.
+//! and as soon as the chain has another epoch. A read that a replica is silent about is no different:
+//! the node may be cut off, so it goes on to the next one, with more patience each time.
 //!
 //! A write with a request id is held, too, when its answer was lost: whoever has executed it
 //! already tells that answer again.
@@ -31,6 +32,7 @@ use super::{
     past::after,
     route::replica_after,
 };
+use crate::message::Place;
 
 /// The first pause before a request is handed over again; it doubles each time.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
@@ -156,9 +158,9 @@ impl Session {
     pub(super) fn next_for_read(&self, view: &View<'_>, part: &Part) -> Option<NodeId> {
         let chain = view.configuration.chain(self.node.datacenter, part.shard);
         let is_in_time = view.now.steady < after(part.made, self.options.request_timeout);
-        replica_after(chain, part.to)
-            .filter(|_| is_in_time && part.bytes.is_some())
-            .filter(|_| usize::from(part.attempts) < chain.len())
+        let next = part.going_round(chain, replica_after(chain, part.to)?, view.now.steady);
+        let may_move = is_in_time && part.bytes.is_some() && next != part.to;
+        (may_move && usize::from(part.attempts) < chain.len()).then_some(next)
     }
 
     /// Takes note of replicas that have left their chains while they have a part.
@@ -205,8 +207,11 @@ impl Session {
         }
         let place = self.place_of(shard, kind);
         let chain = view.configuration.chain(self.node.datacenter, shard);
-        let to = self.replica_of(chain, shard, place);
+        let mut to = self.replica_of(chain, shard, place);
         let part = &mut self.parts[at];
+        if place == Place::Anywhere {
+            to = part.going_round(chain, to, view.now.steady);
+        }
         (part.to, part.place, part.attempts, part.stamp) = (to, place, 0, None);
         self.send_again(at, view, requests);
     }

@@ -51,7 +51,7 @@ use antecede_model::{
 pub use self::view::View;
 use self::{
     command::{Command, Gather},
-    part::{Aim, Course, Fold, Kind, Part, State, Tally, encoded, gathered, unreachable},
+    part::{Aim, Course, Fold, Kind, Part, State, Tally, encoded, gathered},
     past::{Past, after},
     retried::Retried,
     route::{Route, replica_after},
@@ -67,6 +67,9 @@ use crate::{
 pub const OUTSTANDING_MAX: usize = 1024;
 /// Requests that one command over several shards may have open at a time.
 const PARALLEL_MAX: usize = 32;
+/// How long a read waits for the first replica that is silent about it, unless the time-out of a
+/// request is short; twice as long for each further one.
+const SILENCE_MIN: Duration = Duration::from_millis(250);
 
 /// What a session is told.
 #[derive(Debug)]
@@ -224,9 +227,8 @@ impl Session {
         requests: &mut dyn Requests,
         out: &mut Answers,
     ) {
-        let nothing = Cut::default();
         let trims = self.options.mutations.has(Mutation::TrimWithoutLease);
-        let view = if trims { view } else { &view.without_old_knowledge(&nothing) };
+        let view = if trims { view } else { &view.without_old_knowledge() };
         match input {
             SessionInput::Command(command) => self.on_command(view, command, requests, out),
             SessionInput::Reply(id, reply) => self.on_reply(view, id, reply, requests, out),
@@ -410,7 +412,7 @@ impl Session {
         } else {
             (to != self.node || retry.is_some()) && self.parts.is_empty()
         };
-        let part = Part {
+        let mut part = Part {
             number: 0,
             shard,
             to,
@@ -420,7 +422,10 @@ impl Session {
             state: State::Waiting,
             bytes: is_kept.then(|| encoded(operation)),
             made: view.now.steady,
+            sent: view.now.steady,
             attempts: 0,
+            silences: 0,
+            silent: None,
             pauses: 0,
             gone_at: None,
             mark: self.past.mark(),
@@ -429,27 +434,23 @@ impl Session {
             is_parked: false,
             is_in_order: false,
         };
-        self.hand_over(part, operation, view, requests, Self::push_part);
-    }
-
-    fn push_part(&mut self, part: Part) {
+        self.hand_over(&mut part, operation, view, requests);
         self.parts.push_back(part);
     }
 
-    /// Hands a part over to its replica, or the next one if there is no link, and files it.
+    /// Hands a part over to its replica, or the next one if there is no link.
     fn hand_over(
         &mut self,
-        mut part: Part,
+        part: &mut Part,
         operation: &ShardOperation<'_>,
         view: &View<'_>,
         requests: &mut dyn Requests,
-        file: impl FnOnce(&mut Self, Part),
     ) {
         let chain = view.configuration.chain(self.node.datacenter, part.shard);
         loop {
             part.number = self.next_number();
             part.attempts = part.attempts.saturating_add(1);
-            part.gone_at = None;
+            (part.sent, part.gone_at) = (view.now.steady, None);
             (part.is_parked, part.is_in_order) = (false, false);
             part.mark = self.past.mark();
             let id = self.request_id(part.number);
@@ -470,7 +471,7 @@ impl Session {
                 }
                 Handover::Parked => {
                     part.state = State::UnderWay;
-                    self.note_parked(&mut part, operation);
+                    self.note_parked(part, operation);
                 }
                 // A read may make the head log that a key has expired, which is no write of ours.
                 Handover::Stamped(_) if part.kind == Kind::Read => part.state = State::UnderWay,
@@ -480,29 +481,28 @@ impl Session {
                     self.past.stamped(part.number, part.shard, stamp);
                 }
                 Handover::NoLink => {
-                    if let Some(next) = next_replica(&part, chain) {
+                    if let Some(next) = next_replica(part, chain, view.now.steady) {
                         part.to = next;
                         continue;
                     }
                     let refusal = Refusal::Unreachable { shard: part.shard };
-                    part.state = self.refused_at_once(view, &mut part, refusal, operation);
+                    part.state = self.refused_at_once(view, part, refusal, operation);
                 }
                 Handover::Refused(refusal) => {
-                    if let Some(next) = next_replica(&part, chain) {
+                    if let Some(next) = next_replica(part, chain, view.now.steady) {
                         part.to = next;
                         continue;
                     }
-                    part.state = self.refused_at_once(view, &mut part, refusal, operation);
+                    part.state = self.refused_at_once(view, part, refusal, operation);
                 }
             }
             break;
         }
         if part.is_open() {
-            self.tally.add(&part);
-            let due = self.due(&part);
+            self.tally.add(part);
+            let due = self.due(part);
             self.wake = Some(self.wake.map_or(due, |wake| wake.min(due)));
         }
-        file(self, part);
     }
 
     /// Sends a part again that waits at a place in the queue.
@@ -514,10 +514,10 @@ impl Session {
         let bytes = part.bytes.take().expect("only parts that were kept are sent again");
         let operation =
             ShardOperation::read(&mut Reader::new(&bytes)).expect("this node wrote the bytes");
-        self.hand_over(part, &operation, view, requests, |session, part| {
-            session.parts[at] = Part { is_in_order: false, ..part };
-        });
-        self.parts[at].bytes = Some(bytes);
+        self.hand_over(&mut part, &operation, view, requests);
+        part.is_in_order = false;
+        part.bytes = Some(bytes);
+        self.parts[at] = part;
     }
 
     fn on_reply(
@@ -620,7 +620,8 @@ impl Session {
         }
         let timeout = self.options.request_timeout;
         let is_late = |part: &Part| part.is_open() && !part.is_held() && due(part, timeout) <= now;
-        let late = self.parts.iter().filter(|part| is_late(part) && part.number != 0);
+        let is_told = |part: &&Part| part.number != 0 && after(part.made, timeout / 2) <= now;
+        let late = self.parts.iter().filter(|part| is_late(part)).filter(is_told);
         out.overdue.extend(late.map(|part| part.overdue(now)));
         self.give_up(view, requests, is_late);
         let dues = self.parts.iter().filter(|part| part.is_open()).map(|part| self.due(part));
@@ -628,7 +629,7 @@ impl Session {
     }
 
     /// Ends what was lost or took too long: a write with an unknown outcome; a read is sent to
-    /// another replica, as often as there are replicas.
+    /// another replica, and held once it was at each of them.
     fn give_up(
         &mut self,
         view: &View<'_>,
@@ -650,10 +651,13 @@ impl Session {
             if self.parts[at].kind != Kind::Read {
                 continue;
             }
-            let part = &self.parts[at];
-            match self.next_for_read(view, part) {
-                None => self.answer(at, unreachable(self.parts[at].shard)),
-                Some(next) => self.move_read(at, next, view, requests),
+            let part = &mut self.parts[at];
+            part.note_silence(view.now.steady);
+            let refusal = Refusal::Unreachable { shard: part.shard };
+            if let Some(next) = self.next_for_read(view, &self.parts[at]) {
+                self.move_read(at, next, view, requests);
+            } else if !self.goes_on_after(view, at, refusal, requests) {
+                self.answer(at, Response::Refused(refusal));
             }
         }
     }
@@ -769,20 +773,27 @@ impl Session {
     }
 }
 
-/// The next replica to ask instead of one without a link.
-fn next_replica(part: &Part, chain: &[NodeId]) -> Option<NodeId> {
+/// The next replica to ask instead of one without a link, or one on this node that refuses.
+fn next_replica(part: &Part, chain: &[NodeId], now: Steady) -> Option<NodeId> {
     let may_move = part.kind == Kind::Read
         && part.place == Place::Anywhere
         && usize::from(part.attempts) < chain.len();
-    replica_after(chain, part.to).filter(|_| may_move)
+    let next = part.going_round(chain, replica_after(chain, part.to)?, now);
+    (may_move && next != part.to).then_some(next)
 }
 
 /// When an open part has taken too long where it is, or is handed over again.
+///
+/// A read that a replica is silent about goes on to the next one soon, and later each time: the
+/// node may be cut off, which its link shows only after seconds.
 fn due(part: &Part, timeout: Duration) -> Steady {
     if let State::Held(held) = &part.state {
         return held.again_at;
     }
-    let may_move = part.place == Place::Anywhere && part.bytes.is_some() && part.attempts <= 1;
-    let due = after(part.made, if may_move { timeout / 2 } else { timeout });
+    let end = after(part.made, timeout);
+    let may_move = part.place == Place::Anywhere && part.bytes.is_some();
+    let patience = SILENCE_MIN.min(timeout / 4) * (1 << part.silences.min(8));
+    let soon = after(part.sent, patience);
+    let due = if may_move && soon < after(part.made, timeout / 2) { soon } else { end };
     part.gone_at.map_or(due, |gone_at| due.min(gone_at))
 }

@@ -3,6 +3,8 @@
 //! A command is one part, or a task that makes parts one after the other. Parts leave in the order
 //! in which they were made.
 
+use std::time::Duration;
+
 use antecede_model::{
     clock::{Steady, Timestamp},
     ids::{NodeId, ShardId},
@@ -11,8 +13,19 @@ use antecede_model::{
     response::Response,
 };
 
-use super::{Overdue, command::Gather, hold::Held, past::Mark, retried::Retried};
+use super::{
+    Overdue,
+    command::Gather,
+    hold::Held,
+    past::{Mark, after},
+    retried::Retried,
+    route::replica_after,
+};
 use crate::message::Place;
+
+/// How long a read goes round a replica that was silent about it: longer than it takes until a node
+/// that is cut off has no place in its chain any more.
+const LEFT_OUT_FOR: Duration = Duration::from_secs(2);
 
 /// What a request may do, and so what may follow it before it is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -74,8 +87,14 @@ pub(super) struct Part {
     pub(super) bytes: Option<Box<[u8]>>,
     /// When it was made.
     pub(super) made: Steady,
+    /// When it was handed to the replica that has it.
+    pub(super) sent: Steady,
     /// How many replicas it was sent to.
     pub(super) attempts: u8,
+    /// How often no answer came: in time, or before its replica was lost.
+    pub(super) silences: u8,
+    /// The last one of them, and until when it is left out.
+    pub(super) silent: Option<(NodeId, Steady)>,
     /// How often it was held.
     pub(super) pauses: u8,
     /// When nobody waits for the replica that has it any more, since that has left its chain.
@@ -105,7 +124,10 @@ impl Part {
             state: State::Answered(response),
             bytes: None,
             made,
+            sent: made,
             attempts: 0,
+            silences: 0,
+            silent: None,
             pauses: 0,
             gone_at: None,
             mark: Mark::default(),
@@ -122,6 +144,20 @@ impl Part {
 
     pub(super) const fn is_held(&self) -> bool {
         matches!(self.state, State::Held(_))
+    }
+
+    /// Its replica is silent about it.
+    pub(super) fn note_silence(&mut self, now: Steady) {
+        self.silences = self.silences.saturating_add(1);
+        self.silent = Some((self.to, after(now, LEFT_OUT_FOR)));
+    }
+
+    /// A replica, or the next one if that was silent about it not long ago; where there are two,
+    /// there is no way round.
+    pub(super) fn going_round(&self, chain: &[NodeId], to: NodeId, now: Steady) -> NodeId {
+        let is_silent = self.silent.is_some_and(|(silent, until)| silent == to && now < until);
+        let next = replica_after(chain, to).filter(|_| is_silent && 2 < chain.len());
+        next.unwrap_or(to)
     }
 
     /// What is told of it when nobody has answered it in time.

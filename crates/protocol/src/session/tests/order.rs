@@ -244,6 +244,8 @@ mod reread {
         Lose(bool),
         /// The applied cut reaches what is visible.
         Apply,
+        /// So many milliseconds pass: a silent replica's reads go on to the next.
+        Pass(u64),
     }
 
     fn step() -> impl Strategy<Value = Step> {
@@ -254,6 +256,7 @@ mod reread {
             6 => any::<prop::sample::Index>().prop_map(Step::Deliver),
             1 => any::<bool>().prop_map(Step::Lose),
             1 => Just(Step::Apply),
+            1 => (1_u64..600).prop_map(Step::Pass),
         ]
     }
 
@@ -321,16 +324,24 @@ mod reread {
                     Step::Apply => {
                         scene.applied = Cut::of([(HERE, Timestamp(counter.written))]);
                     }
+                    Step::Pass(millis) => scene.after(millis),
                     Step::Evaluate(_) | Step::Deliver(_) => {}
                 }
                 counter.arrive(&scene);
             }
-            while !counter.arrived.is_empty() || !counter.evaluated.is_empty() {
+            // Some may be held, so time passes too.
+            for _ in 0..1_000 {
                 while !counter.arrived.is_empty() {
                     counter.evaluate(0);
                 }
-                let (asked, reply) = counter.evaluated.remove(0);
-                scene.reply(&asked, reply);
+                match counter.evaluated.is_empty() {
+                    true if scene.session.is_idle() => break,
+                    true => scene.after(5),
+                    false => {
+                        let (asked, reply) = counter.evaluated.remove(0);
+                        scene.reply(&asked, reply);
+                    }
+                }
                 counter.arrive(&scene);
             }
             prop_assert!(scene.session.is_idle());
@@ -383,6 +394,13 @@ mod losses {
         scene.reply(&first, found(&first, HERE, 1));
         assert_eq!(scene.answers(), []);
         scene.input(SessionInput::LinkLost(second.to));
+        assert_eq!(scene.answers(), []);
+        scene.after(5);
+        let third = scene.around.asked.last().unwrap().clone();
+        assert_eq!(third.to, first.to, "its link may be back");
+        scene.around.unlinked.extend([node(2), node(3)]);
+        scene.input(SessionInput::LinkLost(third.to));
+        scene.after(2_495);
         assert_eq!(scene.answers(), [UNREACHABLE]);
     }
 
@@ -436,17 +454,86 @@ mod losses {
     }
 
     #[test]
-    fn a_read_that_takes_long_is_tried_elsewhere_before_it_is_given_up() {
+    fn a_read_goes_on_from_silent_replicas_with_more_patience_each_time() {
+        let mut scene = Scene::elsewhere();
+        let key = key(0, 0);
+        scene.take(&one(get(&key)));
+        let mut asked = Vec::new();
+        for millis in 0..5_000 {
+            let (count, to) = (scene.around.asked.len(), scene.around.asked.last().unwrap().to);
+            if asked.last().is_none_or(|(known, _, _)| *known < count) {
+                asked.push((count, millis, to.number));
+            }
+            assert_eq!(scene.answers(), []);
+            scene.after(1);
+        }
+        // The pause of 5 ms comes when both replicas were silent.
+        let expected = [(1, 0, 3), (2, 250, 2), (3, 755, 3), (4, 1_755, 2)];
+        assert_eq!(asked, expected);
+        assert_eq!(scene.answers(), [UNREACHABLE]);
+        let (shard, to, place) = (ShardId(0), node(2), Place::Anywhere);
+        let waited = Duration::from_secs(5);
+        assert_eq!(scene.out.overdue, [Overdue { shard, to, place, waited }], "only at the end");
+    }
+
+    /// Reads once, where a replica never answers and all others refuse; how often each was asked
+    /// while time passed.
+    fn asked_beside_a_silent_one(
+        chain: &[u16],
+        silent: u16,
+        refusals: u32,
+    ) -> BTreeMap<u16, usize> {
+        let mut scene = Scene::of([chain, chain, chain, chain]);
+        let key = key(0, 0);
+        scene.around.refusals = refusals;
+        scene.take(&one(get(&key)));
+        let mut counts: BTreeMap<u16, usize> = BTreeMap::new();
+        let mut answered = 0;
+        for _ in 0..100 {
+            let asked = scene.around.asked[answered..].to_vec();
+            answered += asked.len();
+            for request in asked {
+                *counts.entry(request.to.number).or_default() += 1;
+                if request.to.number != silent {
+                    let refused = Response::Refused(Refusal::NoLease { shard: ShardId(0) });
+                    scene.reply(&request, plain(&request, refused));
+                }
+            }
+            scene.after(10);
+        }
+        assert_eq!(scene.answers(), []);
+        counts
+    }
+
+    #[test]
+    fn a_read_goes_round_a_replica_that_was_silent_about_it() {
+        // The one that the session would ask first.
+        let counts = asked_beside_a_silent_one(&[2, 3, 4], 3, 0);
+        assert!(counts[&3] == 1 && 9 < counts[&2] && 9 < counts[&4], "{counts:?}");
+        // The one behind the replica on its own node, which refuses at once.
+        let counts = asked_beside_a_silent_one(&[1, 2, 3], 2, u32::MAX);
+        assert!(counts[&2] == 1 && 9 < counts[&3], "{counts:?}");
+    }
+
+    #[test]
+    fn a_read_that_a_silent_replica_has_is_answered_where_it_was_refused_before() {
         let mut scene = Scene::elsewhere();
         let key = key(0, 0);
         let first = scene.ask(&one(get(&key)));
-        assert_eq!(scene.out.wake, Some(Steady(Duration::from_millis(2_500))));
-        scene.after(2_500);
+        scene.reply(
+            &first,
+            plain(&first, Response::Refused(Refusal::NoLease { shard: ShardId(0) })),
+        );
         let second = scene.around.asked.last().unwrap().clone();
         assert_ne!(second.to, first.to);
-        assert_eq!(scene.out.wake, Some(Steady(Duration::from_secs(5))));
-        scene.after(2_500);
-        assert_eq!(scene.answers(), [UNREACHABLE]);
+        scene.after(250);
+        scene.after(5);
+        let third = scene.around.asked.last().unwrap().clone();
+        assert_eq!(third.to, first.to);
+        scene.reply(&second, plain(&second, Response::Nil));
+        assert_eq!(scene.answers(), [], "what comes late is for nobody");
+        scene.reply(&third, plain(&third, Response::Nil));
+        assert_eq!(scene.answers(), [Response::Nil]);
     }
 
     #[test]
