@@ -372,6 +372,18 @@ fn a_failed_sync_is_told_once_and_stays() {
     assert!(log.close().is_err());
 }
 
+/// Tries until it is so.
+fn until<T>(what: &str, attempt: impl Fn() -> Option<T>) -> T {
+    let clock = MachineClock::start();
+    loop {
+        if let Some(found) = attempt() {
+            return found;
+        }
+        assert!(clock.now() < DEADLINE, "{what}: not in time");
+        std::thread::yield_now();
+    }
+}
+
 #[test]
 fn cutting_holds_nobody_up_and_lasts() {
     let disk = GatedDisk::default();
@@ -388,10 +400,12 @@ fn cutting_holds_nobody_up_and_lasts() {
     disk.gate.close();
     std::thread::scope(|scope| {
         let cut = scope.spawn(|| log.cut_to(LogIndex::new(30)));
-        disk.gate.wait_until_one_is_held();
-        // The cut waits for the disk; appending and writing do not wait for the cut.
+        // Not the segment ahead, which may be prepared just then.
+        let is_held = || disk.list().unwrap().iter().any(|name| name == "mark.tmp");
+        until("the cut waits for the disk", || is_held().then_some(()));
+        // Appending and writing do not wait for the cut; the log's thread may be at it for a moment.
         log.append(&[b"meanwhile"]).unwrap();
-        let positions = log.flush_inline().unwrap().expect("nobody else flushes");
+        let positions = until("it is written", || log.flush_inline().unwrap());
         assert_eq!(positions.written_to, LogIndex::new(61));
         disk.gate.open();
         cut.join().unwrap().unwrap();
