@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tests::demo::path_text;
 use tests::nodes::{Node, Nodes};
-use tests::{Reply, Stage, binary, eventually};
+use tests::{Client, Reply, Stage, binary, eventually};
 
 use crate::folders::copy;
 use crate::topology::{agreed_version, await_same_contents, await_standing, carry_out};
@@ -199,6 +199,76 @@ fn where_nobody_decides_a_lost_folder_is_told_by_others_and_an_old_copy_ends() {
     // From then on without asking anybody.
     let ended = binary::run(&stage, &["serve", "--config", path_text(nodes.all[0].file())]);
     assert!(ended.status == Some(1) && ended.notes.contains(told), "{ended:?}");
+}
+
+/// Puts a backup in the place of a folder, one that was made while its node ran, so that no later run
+/// has begun with it; since then there were writes at one place only.
+fn put_backup_back(stage: &Stage, nodes: &mut Nodes, writer: usize) {
+    write(&nodes.all[0], &["SET", "of eu", "before"]);
+    await_value(&nodes.all[1], "of eu", "before");
+    let folder = folder_of(stage, &nodes.all[0]);
+    let backup = folder.with_file_name("backup");
+    copy(&folder, &backup);
+    for number in 0..KEYS {
+        write(&nodes.all[writer], &["SET", &key(number), "after"]);
+        await_value(&nodes.all[1 - writer], &key(number), "after");
+    }
+    nodes.all[0].crash();
+    fs::remove_dir_all(&folder).expect("a folder can be removed");
+    fs::rename(&backup, &folder).expect("a folder can be moved");
+}
+
+fn assert_that_a_backup_is_refused(stage: &Stage, nodes: &mut Nodes) {
+    put_backup_back(stage, nodes, 0);
+    nodes.all[0].restart(stage);
+    assert_eq!(nodes.all[0].process.end(PATIENCE).code(), Some(WRONG_FOLDER));
+    let told = "is an old copy: another datacenter knows of writes that were in node 1.1's";
+    assert!(nodes.all[0].process.notes().contains(told), "{}", nodes.all[0].process.notes());
+    let ended = binary::run(stage, &["serve", "--config", path_text(nodes.all[0].file())]);
+    assert!(ended.status == Some(1) && ended.notes.contains(told), "{ended:?}");
+}
+
+#[test]
+fn a_backup_that_lacks_what_others_have_of_it_is_refused_where_nobody_decides() {
+    let stage = Stage::shared();
+    let mut nodes = Nodes::start(&stage, &[("eu", 1), ("us", 1)]);
+    assert_that_a_backup_is_refused(&stage, &mut nodes);
+}
+
+#[test]
+fn what_a_backup_lacks_of_others_comes_again_or_the_backup_is_refused() {
+    let stage = Stage::shared();
+    let mut nodes = Nodes::start(&stage, &[("eu", 1), ("us", 1)]);
+    put_backup_back(&stage, &mut nodes, 1);
+    let eu = &mut nodes.all[0];
+    eu.restart(&stage);
+    // Either is well, by what the other one still keeps; to serve without them is not.
+    eventually("it has all, or has ended", PATIENCE, || {
+        if let Some(status) = eu.process.try_end() {
+            assert_eq!(status.code(), Some(WRONG_FOLDER));
+            return Some(());
+        }
+        let mut client = Client::try_connect(&eu.place.client).ok()?;
+        let mut value = |number: usize| client.try_call(&["GET", &key(number)]).ok();
+        (0..KEYS).all(|number| value(number) == Some(Reply::text("after"))).then_some(())
+    });
+}
+
+#[test]
+fn a_backup_of_a_datacenter_of_one_node_is_refused_and_the_others_bring_it_back() {
+    let stage = Stage::shared();
+    let mut nodes = Nodes::start_managed(&stage, &[("eu", 1), ("us", 1), ("ap", 1)]);
+    agreed_version(&nodes.all[0]);
+    assert_that_a_backup_is_refused(&stage, &mut nodes);
+    fs::remove_dir_all(folder_of(&stage, &nodes.all[0])).expect("a folder can be removed");
+    nodes.all[0].restart(&stage);
+    await_finding(&stage, &nodes.all[1], "topology plan lapse eu");
+    carry_out(&stage, &nodes.all[1], &["lapse", "eu"]);
+    nodes.all[0].await_ready(PATIENCE);
+    await_standing(&nodes.all[0], "open");
+    for number in 0..KEYS {
+        await_value(&nodes.all[0], &key(number), "after");
+    }
 }
 
 #[test]

@@ -68,12 +68,22 @@ impl<'a> Writer<'a> {
     }
 
     /// One byte.
+    #[inline]
     pub fn u8(&mut self, value: u8) {
         self.buffer.push(value);
     }
 
     /// A number in as few bytes as it needs.
+    #[inline]
     pub fn number(&mut self, value: u64) {
+        if let Ok(byte @ ..0x80) = u8::try_from(value) {
+            self.buffer.push(byte); // Nearly all of them.
+        } else {
+            self.long_number(value);
+        }
+    }
+
+    fn long_number(&mut self, value: u64) {
         let mut rest = value;
         while 0x7f < rest {
             self.buffer.push(0x80 | (rest & 0x7f).to_le_bytes()[0]);
@@ -98,11 +108,13 @@ impl<'a> Writer<'a> {
     }
 
     /// A count or a length.
+    #[inline]
     pub fn length(&mut self, value: usize) {
         self.number(value as u64);
     }
 
     /// A byte string with its length.
+    #[inline]
     pub fn bytes(&mut self, value: &[u8]) {
         self.length(value.len());
         self.buffer.extend_from_slice(value);
@@ -119,6 +131,7 @@ impl<'a> Writer<'a> {
     }
 
     /// A datacenter.
+    #[inline]
     pub fn datacenter(&mut self, value: DatacenterId) {
         self.number(u64::from(value.0));
     }
@@ -192,6 +205,7 @@ impl<'a> Reader<'a> {
         }
     }
 
+    #[inline]
     fn take<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let (head, rest) = self
             .rest
@@ -205,6 +219,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::Short`] at the end.
+    #[inline]
     pub fn u8(&mut self) -> Result<u8, DecodeError> {
         Ok(u8::from_le_bytes(self.take::<1>()?))
     }
@@ -225,7 +240,18 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError`] at the end, or when it does not fit 64 bits.
+    #[inline]
     pub fn number(&mut self) -> Result<u64, DecodeError> {
+        match self.rest {
+            [byte @ ..0x80, rest @ ..] => {
+                self.rest = rest;
+                Ok(u64::from(*byte)) // Nearly all of them.
+            }
+            _ => self.long_number(),
+        }
+    }
+
+    fn long_number(&mut self) -> Result<u64, DecodeError> {
         let mut value = 0_u64;
         let mut shift = 0_u32;
         loop {
@@ -259,6 +285,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError::OverLimit`] beyond it.
+    #[inline]
     pub fn number_up_to(&mut self, what: &'static str, limit: u64) -> Result<u64, DecodeError> {
         let found = self.number()?;
         if limit < found {
@@ -267,6 +294,7 @@ impl<'a> Reader<'a> {
         Ok(found)
     }
 
+    #[inline]
     fn number_u16(&mut self, what: &'static str) -> Result<u16, DecodeError> {
         let found = self.number()?;
         u16::try_from(found).map_err(|_| DecodeError::OverLimit {
@@ -296,6 +324,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError`] for a count that the bytes cannot hold.
+    #[inline]
     pub fn count(&mut self, what: &'static str) -> Result<usize, DecodeError> {
         let limit = self.rest.len() as u64;
         let found = self.number_up_to(what, limit)?;
@@ -306,6 +335,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError`] when it is longer than what is left.
+    #[inline]
     pub fn bytes(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = self.count("bytes in a string")?;
         let (head, rest) =
@@ -337,6 +367,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError`] when it is no datacenter's number.
+    #[inline]
     pub fn datacenter(&mut self) -> Result<DatacenterId, DecodeError> {
         Ok(DatacenterId(self.number_u16("a datacenter")?))
     }
@@ -353,6 +384,7 @@ impl<'a> Reader<'a> {
     ///
     /// # Errors
     /// [`DecodeError`] when it is no shard's number.
+    #[inline]
     pub fn shard(&mut self) -> Result<ShardId, DecodeError> {
         Ok(ShardId(self.number_u16("a shard")?))
     }

@@ -365,6 +365,7 @@ impl Configuration {
 
     /// The replicas of a shard that serve in a datacenter, head first; empty if it is no member.
     #[must_use]
+    #[inline]
     pub fn chain(&self, datacenter: DatacenterId, shard: ShardId) -> &[NodeId] {
         self.chain_of(datacenter, shard).map_or(&[], |chain| chain.serving.as_slice())
     }
@@ -383,6 +384,7 @@ impl Configuration {
 
     /// One datacenter's chain of a shard.
     #[must_use]
+    #[inline]
     pub fn chain_of(&self, datacenter: DatacenterId, shard: ShardId) -> Option<&Chain> {
         self.datacenters.get(&datacenter)?.chains.get(usize::from(shard.0))
     }

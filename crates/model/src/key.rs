@@ -61,6 +61,11 @@ pub fn slot_of(key: &[u8]) -> u16 {
 }
 
 fn hashed_part(key: &[u8]) -> &[u8] {
+    // No branch in this loop, so that it takes many bytes at a time.
+    let has_open = key.iter().fold(false, |found, byte| found | (*byte == b'{'));
+    if !has_open {
+        return key;
+    }
     let Some(open) = key.iter().position(|byte| *byte == b'{') else { return key };
     let inside = &key[open + 1..];
     match inside.iter().position(|byte| *byte == b'}') {

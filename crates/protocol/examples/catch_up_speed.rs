@@ -300,6 +300,7 @@ const fn name_of(message: &Message) -> &'static str {
         Body::AwaitApplied { .. } => "await applied",
         Body::Applied { .. } => "applied",
         Body::Fetch { .. } => "fetch",
+        Body::HadApplied(_) => "had applied",
         Body::Forward { .. }
         | Body::Persisted(_)
         | Body::Ack(_)

@@ -173,6 +173,7 @@ impl Entry {
 
     /// Bytes of the body, and of what is kept beside it.
     #[must_use]
+    #[inline]
     pub fn body_bytes(&self) -> usize {
         let kept = self.kept.as_ref().map_or(0, |kept| kept.encoded().len());
         kept + match &self.body {

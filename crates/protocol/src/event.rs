@@ -84,6 +84,21 @@ pub enum Event {
         /// The position.
         position: Position,
     },
+    /// The log lacks what it had, as another datacenter knows: it is an older one. What others are
+    /// sent, or told to be applied, is on the disks of all replicas before.
+    Older {
+        /// The shard.
+        shard: ShardId,
+        /// Where the writes began that it lacks.
+        origin: DatacenterId,
+        /// Who knows them.
+        by: NodeId,
+        /// The stamp up to which all of them were here.
+        had_to: Timestamp,
+        /// The stamp up to which they are: of those that began here, when the replica became the
+        /// tail.
+        here_to: Timestamp,
+    },
     /// A message of an older epoch, boot or membership was refused.
     StaleMessage {
         /// The sender.

@@ -168,6 +168,8 @@ pub enum Body {
         /// Stamps of the entries that are needed, at least one.
         stamps: Vec<Timestamp>,
     },
+    /// To the head of another datacenter that stands before what it had.
+    HadApplied(HadApplied),
     /// From a syncing replica to the tail: what do I lack?
     CopyAsk(CopyAsk),
     /// From the tail: your log cannot be continued, begin anew here.
@@ -270,6 +272,17 @@ pub struct Received {
     pub above: Vec<Timestamp>,
     /// How many more entries may be sent beyond `received_to`.
     pub credit: u32,
+}
+
+/// What the receiving datacenter had applied and persisted of the sender's line, as it said itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HadApplied {
+    /// Under which membership.
+    pub membership: MembershipEpoch,
+    /// The line of stamps.
+    pub lineage: Lineage,
+    /// Everything up to here.
+    pub to: Timestamp,
 }
 
 /// Who waits for writes to be applied.

@@ -288,6 +288,10 @@ impl Telemetry {
                 self.diverged.increment(1);
                 error!(node = %here, %shard, %with, %position, "the logs of two replicas cannot be brought together: one has lost more than the other keeps in memory, or they hold different entries; docs/guide/recover.md says what to do when a folder is lost");
             }
+            Event::Older { shard, origin, by, had_to, here_to } => {
+                debug!(node = %here, %shard, %origin, peer = %by, %had_to, %here_to, "this datacenter had writes that are not here");
+                node.end_as_set_back(*by);
+            }
             Event::StaleMessage { from } => {
                 self.stale.increment(1);
                 debug!(node = %here, %from, "a message of an older epoch, boot or membership");

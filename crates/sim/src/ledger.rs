@@ -246,16 +246,14 @@ impl Ledger {
         let name = |datacenter: DatacenterId| {
             (datacenter, shard, identity.epoch.0, identity.boot.0, identity.position)
         };
+        let has_the_name =
+            |datacenter| self.identities.get(&name(datacenter)) == Some(&identity.checksum);
         // What a new datacenter has copied has the name that the chain of its donor gave it.
-        let others = self.nodes.keys().map(|other| other.datacenter);
-        let mut others = others.filter(|other| *other != node.datacenter);
-        let is_copied =
-            others.any(|other| self.identities.get(&name(other)) == Some(&identity.checksum));
-        let own = name(node.datacenter);
-        let known = if is_copied {
+        let mut others = self.nodes.keys().map(|other| other.datacenter);
+        let known = if has_the_name(node.datacenter) || others.any(has_the_name) {
             identity.checksum
         } else {
-            *self.identities.entry(own).or_insert(identity.checksum)
+            *self.identities.entry(name(node.datacenter)).or_insert(identity.checksum)
         };
         if known != identity.checksum {
             return Err(Failure::new(

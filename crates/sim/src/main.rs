@@ -19,6 +19,10 @@ use sim::{
     trace::Trace,
 };
 
+/// An eighth of the time would go to the system's allocator.
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 /// Where seeds are handed to processes.
 mod work;
 

@@ -91,6 +91,8 @@ pub const TABLE: &[Row] = &[
     Row {
         control: "moves",
         profile: Profile::DirtyReplies,
+        first: 700,
+        seeds: 500,
         ..leases("retire-at-once", Mutation::RetireAtOnce)
     },
     managed("take-half-for-whole", Mutation::TakeHalfForWhole, Profile::Mixed),
@@ -117,8 +119,8 @@ pub const TABLE: &[Row] = &[
     Row {
         members: "grown",
         profile: Profile::OutOfOrder,
-        first: 500,
-        seeds: 100,
+        first: 100,
+        seeds: 500,
         ..with_members("trim-without-lease", Mutation::TrimWithoutLease)
     },
     with_members("write-while-leaving", Mutation::WriteWhileLeaving),
@@ -126,7 +128,7 @@ pub const TABLE: &[Row] = &[
     with_members("serve-lapsed", Mutation::ServeLapsed),
     with_members("take-from-lapsed", Mutation::TakeFromLapsed),
     with_members("lapse-by-oneself", Mutation::LapseByOneself),
-    with_members("settle-lapsed", Mutation::SettleLapsed),
+    Row { first: 250, seeds: 500, ..with_members("settle-lapsed", Mutation::SettleLapsed) },
     Row {
         profile: Profile::Retries,
         ..with_members("return-without-floors", Mutation::ReturnWithoutFloors)

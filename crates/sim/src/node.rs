@@ -572,6 +572,14 @@ impl Node {
         has_moved
     }
 
+    /// Tells all replicas that another node runs anew.
+    pub fn note_restart(&mut self, now: Moment, of: NodeId) {
+        for number in 0..self.shards.len() {
+            let shard = ShardId(u16::try_from(number).expect("few shards"));
+            self.tell(now, shard, Input::Restarted(of));
+        }
+    }
+
     /// Takes a new configuration.
     pub fn reconfigure(&mut self, now: Moment, configuration: &Arc<Configuration>) {
         self.configuration = Arc::clone(configuration);

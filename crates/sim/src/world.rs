@@ -93,6 +93,8 @@ pub(crate) enum Happening {
     Cuts(Place),
     /// The sessions of a node learn that a link is lost.
     LinkLost(Place, NodeId),
+    /// The replicas of a node learn that another one runs anew.
+    LinkBack(Place, NodeId),
     /// A client may do something.
     Turn(u32),
     /// A client has waited long enough for what it asked at this turn.
@@ -472,6 +474,7 @@ impl World {
             Happening::Load(place, underway) => self.load(place, *underway),
             Happening::Cuts(place) => self.exchange_cuts(place),
             Happening::LinkLost(place, of) => self.link_lost(place, of),
+            Happening::LinkBack(place, of) => self.link_back(place, of),
             Happening::Turn(client) => self.turn(client),
             Happening::GiveUp(client, turn) => self.give_up(client, turn),
             Happening::Begin(fault) => self.begin(fault),
@@ -511,6 +514,7 @@ impl World {
             | Happening::Load(place, _)
             | Happening::Cuts(place)
             | Happening::LinkLost(place, _)
+            | Happening::LinkBack(place, _)
             | Happening::Configure(place, _)
             | Happening::Beat(place)
             | Happening::Leave(place)
@@ -646,6 +650,7 @@ impl World {
             self.queue.add(self.now.after(1_000), Happening::Beat(place));
         }
         self.forget_missing_links();
+        self.tell_of_restart(id);
         self.absorb(number);
     }
 

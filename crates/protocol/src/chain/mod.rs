@@ -60,7 +60,11 @@ use crate::{
     entry::{Entry, Seen},
     event::Event,
     geo::{
-        dependency::Waiters, hand_on::HandingOn, inbox::Inbox, outbox::Outbox, stable::Collection,
+        dependency::Waiters,
+        hand_on::HandingOn,
+        inbox::Inbox,
+        outbox::{Outbox, Resumed},
+        stable::Collection,
     },
     machine::{Here, Outputs, Persisted, Storage},
     message::{Body, LocalRequest, Message, Progress, Promise, ShardMessage},
@@ -102,6 +106,8 @@ pub enum Input<'a> {
     Cuts(&'a Cuts),
     /// A new configuration (a scripted one, until there is a manager).
     Configuration(Arc<Configuration>),
+    /// A node runs anew and can be reached.
+    Restarted(NodeId),
     /// The time that the replica asked to be woken at has come.
     Wake,
     /// What was read from the checkpoint for a `Load`.
@@ -295,6 +301,7 @@ pub struct Shard {
     follows: BTreeMap<(NodeId, SessionId), Timestamp>,
     pub(crate) cuts: Cuts,
     pub(crate) outboxes: BTreeMap<DatacenterId, Outbox>,
+    pub(crate) resumed: Resumed,
     pub(crate) inboxes: BTreeMap<DatacenterId, Inbox>,
     pub(crate) waiters: Waiters,
     pub(crate) handing_on: HandingOn,
@@ -364,6 +371,7 @@ impl Shard {
             follows: BTreeMap::new(),
             cuts,
             outboxes: BTreeMap::new(),
+            resumed: Resumed::default(),
             inboxes: BTreeMap::new(),
             waiters: Waiters::default(),
             handing_on: HandingOn::default(),
@@ -428,9 +436,8 @@ impl Shard {
             }
             Input::Persisted(persisted) => self.on_persisted(here, persisted, storage, out),
             Input::Cuts(cuts) => self.on_cuts(here, cuts, storage, out),
-            Input::Configuration(configuration) => {
-                self.on_configuration(here, configuration, storage, out);
-            }
+            Input::Configuration(new) => self.on_configuration(here, new, storage, out),
+            Input::Restarted(node) => self.probe_restarted_peer(here, node, out),
             Input::Wake => self.on_wake(here, storage, out),
             Input::Loaded(loaded) => self.on_loaded(here, &loaded, storage, out),
         }
@@ -627,9 +634,8 @@ impl Shard {
             Body::Applied { by, writes } => self.on_applied(here, by, &writes, storage, out),
             Body::Replicate(replicate) => self.on_replicate(here, from, replicate, storage, out),
             Body::Received(received) => self.on_received(here, from, &received, out),
-            Body::Fetch { membership, lineage: _, stamps } => {
-                self.on_fetch(from, membership, &stamps, out);
-            }
+            Body::Fetch { membership: of, stamps, .. } => self.on_fetch(from, of, &stamps, out),
+            Body::HadApplied(had) => self.on_had_applied(here, from, had, out),
             Body::CopyAsk(ask) if from.datacenter != self.node.datacenter => {
                 self.on_seed_ask(here, from, ask, out);
             }
@@ -709,6 +715,7 @@ impl Shard {
         self.hlc.witness(entry.visible_at);
         let line = self.lines.entry(entry.origin).or_default();
         line.received.record(entry.previous, entry.stamp);
+        self.resumed.note(&entry, self.node.datacenter);
         if let Some(kept) = &entry.kept
             && !self.knows_retries_no_more()
         {

@@ -91,7 +91,7 @@ impl Shard {
     }
 
     /// Whether the right of this node to answer lasts, and this replica has not stepped aside.
-    pub(super) fn may_answer(&self, here: &Here) -> bool {
+    pub(crate) fn may_answer(&self, here: &Here) -> bool {
         let is_aside = self.is_aside && !self.options.mutations.has(Mutation::AnswerAside);
         let has_lease = here.may_serve() || self.options.mutations.has(Mutation::ServeWithoutLease);
         has_lease && !is_aside

@@ -179,14 +179,15 @@ impl Window {
     pub(crate) fn cut_front(&mut self) {
         let entry = self.entries.pop_front().expect("only an entry that is held is cut");
         self.places.pop_front();
-        self.bytes -= entry.body_bytes();
+        let bytes = entry.body_bytes();
+        self.bytes -= bytes;
         if let Some(spare) = self.spare_count.checked_sub(1) {
             self.spare_count = spare;
-            self.spare_bytes -= entry.body_bytes();
+            self.spare_bytes -= bytes;
         }
         self.cut_to = self.cut_to.next();
         self.before = Some(entry.identity);
-        self.untold += entry.body_bytes() + BESIDE_BODY;
+        self.untold += bytes + BESIDE_BODY;
         self.give_room_back();
     }
 

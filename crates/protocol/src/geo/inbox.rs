@@ -28,7 +28,7 @@ use crate::{
     entry::{Body as EntryBody, Entry},
     event::Event,
     machine::{Here, Outputs, Storage},
-    message::{Body, Received, Replicate},
+    message::{Body, HadApplied, Received, Replicate},
     mutation::Mutation,
 };
 
@@ -160,6 +160,31 @@ impl Shard {
         }
         self.send_entries(here, out);
         self.tell_of_arrival(here, origin, count, out);
+    }
+
+    /// A sender knows what this datacenter has said that it has: what the log of a head that serves
+    /// lacks of that was taken from it. Without a lease the chain may have gone on without it.
+    pub(crate) fn on_had_applied(
+        &mut self,
+        here: &Here,
+        from: NodeId,
+        had: HadApplied,
+        out: &mut Outputs,
+    ) {
+        let origin = from.datacenter;
+        if had.membership != self.configuration.membership.epoch
+            || had.lineage != self.configuration.lineage(origin, self.shard)
+        {
+            out.event(Event::StaleMessage { from });
+            return;
+        }
+        let here_to = self.lines.get(&origin).map(|line| line.received.watermark());
+        let here_to = here_to.unwrap_or_default();
+        let is_judge = self.neighbours.is_head() && self.is_settled() && self.may_answer(here);
+        if is_judge && here_to < had.to {
+            let (shard, had_to) = (self.shard, had.to);
+            out.event(Event::Older { shard, origin, by: from, had_to, here_to });
+        }
     }
 
     /// Tells the sender that entries have come: soon, together with what is applied until then, or
@@ -546,7 +571,7 @@ impl Shard {
 
     /// Tells every origin what was applied since, at once or a little after the last time.
     pub(crate) fn tell_origins(&mut self, here: &Here, out: &mut Outputs) {
-        let origins: Vec<DatacenterId> = self.inboxes.keys().copied().collect();
+        let origins: SmallVec<[DatacenterId; 8]> = self.inboxes.keys().copied().collect();
         for origin in origins {
             let line = self.lines.entry(origin).or_default();
             let Some(inbox) = self.inboxes.get(&origin) else { continue };

@@ -23,13 +23,14 @@ use antecede_model::{
     ids::{DatacenterId, MembershipEpoch, NodeId, Position, RequestId},
     response::Response,
 };
+use smallvec::SmallVec;
 
 use crate::{
     chain::{MESSAGE_BYTES_MAX, RETRY_AFTER, Shard, after},
     entry::Entry,
     event::Event,
     machine::{Here, Outputs},
-    message::{Body, Received, Replicate},
+    message::{Body, HadApplied, Received, Replicate},
     mutation::Mutation,
 };
 
@@ -60,6 +61,8 @@ pub struct Outbox {
     applied_to: Timestamp,
     /// Single stamps that it has applied above.
     above: BTreeSet<Timestamp>,
+    /// What lies before the entries that are kept for it: it had applied them.
+    had_applied: Timestamp,
     /// How many entries it takes beyond what it has received; none while too many wait there.
     credit: usize,
     /// How many it is sent all the same.
@@ -76,6 +79,25 @@ pub struct Outbox {
     again_at: Option<Steady>,
     /// `received_to` and `applied_to` when the timer was set.
     at_check: (Timestamp, Timestamp),
+}
+
+/// Where the line of this datacenter went on when this replica became its tail: between the two
+/// there is nothing, or the log was set back.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Resumed {
+    /// The last stamp before.
+    before: Timestamp,
+    /// The first one since.
+    after: Option<Timestamp>,
+}
+
+impl Resumed {
+    /// Takes note of an entry that the log has from now on.
+    pub(crate) fn note(&mut self, entry: &Entry, here: DatacenterId) {
+        if entry.origin == here {
+            self.after.get_or_insert(entry.stamp);
+        }
+    }
 }
 
 impl Outbox {
@@ -109,6 +131,9 @@ impl Shard {
         if !self.neighbours.is_tail() {
             return;
         }
+        let own = self.lines.get(&self.here_datacenter());
+        let before = own.map(|line| line.received.watermark()).unwrap_or_default();
+        self.resumed = Resumed { before, after: None };
         let peers: Vec<DatacenterId> = self.configuration.peers(self.here_datacenter()).collect();
         for peer in peers {
             self.probe_outbox(here, peer, out);
@@ -150,6 +175,17 @@ impl Shard {
         }
     }
 
+    /// Asks a datacenter whose head runs anew, also where nothing is to be sent to it: its log may
+    /// lack what it had.
+    pub(crate) fn probe_restarted_peer(&mut self, here: &Here, node: NodeId, out: &mut Outputs) {
+        let peer = node.datacenter;
+        let is_peer = self.outboxes.contains_key(&peer);
+        let is_head = self.configuration.head(peer, self.shard) == Some(node);
+        if is_peer && is_head && self.neighbours.is_tail() {
+            self.probe_outbox(here, peer, out);
+        }
+    }
+
     fn probe_outbox(&mut self, here: &Here, peer: DatacenterId, out: &mut Outputs) {
         self.outboxes.insert(peer, Outbox::default());
         self.send_entries_to(peer, Timestamp::ZERO, Vec::new(), out);
@@ -158,7 +194,7 @@ impl Shard {
 
     /// Sends every peer what it was not sent yet.
     pub(crate) fn send_outboxes(&mut self, here: &Here, out: &mut Outputs) {
-        let peers: Vec<DatacenterId> = self.outboxes.keys().copied().collect();
+        let peers: SmallVec<[DatacenterId; 8]> = self.outboxes.keys().copied().collect();
         for peer in peers {
             self.send_outbox(here, peer, out);
         }
@@ -256,6 +292,14 @@ impl Shard {
             return;
         }
         let peer = from.datacenter;
+        if self.lacks_what_others_have(received) {
+            if !self.may_answer(here) {
+                return; // The chain may have gone on without this replica; it asks again.
+            }
+            let had_to = received.received_to.max(received.applied_to);
+            let (origin, here_to) = (self.here_datacenter(), self.resumed.before);
+            out.event(Event::Older { shard: self.shard, origin, by: from, had_to, here_to });
+        }
         let Some(outbox) = self.outboxes.get_mut(&peer) else { return };
         outbox.credit = usize::try_from(received.credit).unwrap_or(usize::MAX);
         if 0 < outbox.credit {
@@ -272,8 +316,16 @@ impl Shard {
         let received_to = received.received_to.max(outbox.applied_to);
         if !outbox.is_known || received_to < outbox.received_to {
             outbox.is_known = true;
-            outbox.go_back(received_to, self.window.position_at(received_to));
+            let position = self.window.position_at(received_to);
+            outbox.go_back(received_to, position);
+            let own = self.node.datacenter;
+            let last = self.lines.get(&own).map(|line| line.received.watermark());
+            let first_kept = self.window.after(position).find(|entry| entry.origin == own);
+            // What lies before was let go of: all others had applied and persisted it.
+            let cut_to = first_kept.map(|entry| entry.previous).or(last);
+            outbox.had_applied = cut_to.unwrap_or_default();
         }
+        let had_to = outbox.had_applied.max(outbox.applied_to);
         outbox.received_to = received_to;
         let before = outbox.in_flight.len();
         while outbox.in_flight.front().is_some_and(|stamp| *stamp <= received_to) {
@@ -282,8 +334,23 @@ impl Shard {
         // What was received makes room for as much again, and for as much more.
         outbox.in_flight_max += before - outbox.in_flight.len();
         outbox.in_flight_max = outbox.in_flight_max.min(outbox.credit.max(AT_FIRST));
+        if received.received_to < had_to {
+            let (membership, lineage) = (received.membership, received.lineage);
+            let had = HadApplied { membership, lineage, to: had_to };
+            out.early(from, self.message(Body::HadApplied(had)));
+        }
         self.answer_replication_waits(here, out);
         self.send_outbox(here, peer, out);
+    }
+
+    /// Whether another datacenter has more of what was written here than this tail, to which nothing
+    /// may be missing: what is sent is on the disks of all replicas before.
+    fn lacks_what_others_have(&self, received: &Received) -> bool {
+        let has_to = received.received_to.max(received.applied_to);
+        self.resumed.before < has_to
+            && self.resumed.after.is_none_or(|after| has_to < after)
+            && self.neighbours.is_tail()
+            && self.is_settled()
     }
 
     /// Asks peers again that do not move.

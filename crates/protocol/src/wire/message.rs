@@ -29,8 +29,8 @@ use crate::{
     copied::{Part, Start},
     entry::{Entry, Identity},
     message::{
-        Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, Message, Place, Progress,
-        Promise, Received, Reply, Request, ShardMessage,
+        Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, HadApplied, Message, Place,
+        Progress, Promise, Received, Reply, Request, ShardMessage,
     },
 };
 
@@ -137,6 +137,11 @@ fn write_body(body: &Body, hlc: Timestamp, to: &mut Writer<'_>) {
             to.number(u64::from(lineage.0));
             write_stamps(stamps, to);
         }
+        Body::HadApplied(had) => {
+            write_number(23, had.membership.0, to);
+            to.number(u64::from(had.lineage.0));
+            to.timestamp(had.to);
+        }
         Body::CopyAsk(ask) => write_copy_ask(ask, to),
         Body::CopyAnew { number, start } => {
             write_number(17, *number, to);
@@ -224,6 +229,11 @@ fn read_body(hlc: Timestamp, from: &mut Reader<'_>) -> Result<Body, DecodeError>
             origin: from.datacenter()?,
             stamps: read_stamps(from)?,
         },
+        23 => Body::HadApplied(HadApplied {
+            membership: MembershipEpoch(from.number()?),
+            lineage: read_lineage(from)?,
+            to: from.timestamp()?,
+        }),
         found => return Err(DecodeError::UnknownTag { what: "message for a shard", found }),
     })
 }

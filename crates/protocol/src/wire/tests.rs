@@ -39,8 +39,8 @@ use crate::{
     copied::{LineStart, Part, Start},
     entry::{self, Change, Effect, Entry, Identity},
     message::{
-        Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, Message, Place, Progress,
-        Promise, Received, Replicate, Reply, Request, ShardMessage,
+        Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, HadApplied, Message, Place,
+        Progress, Promise, Received, Replicate, Reply, Request, ShardMessage,
     },
     record::Record,
     retries::{Kept, Remembered, Retries},
@@ -367,6 +367,10 @@ mod golden {
         check(
             &of_shard(Body::Fetch { membership, lineage, stamps }),
             "001101000000505c18a3010f010101000000505c18a301",
+        );
+        check(
+            &of_shard(Body::HadApplied(HadApplied { membership, lineage, to: Timestamp(NOW) })),
+            "001101000000505c18a301170101000000505c18a301",
         );
     }
 
@@ -837,6 +841,10 @@ mod any {
                 let (membership, lineage) = (MembershipEpoch(membership), Lineage(lineage));
                 Body::Fetch { membership, lineage, stamps }
             }),
+            (any::<u64>(), any::<u32>(), stamp()).prop_map(|(membership, lineage, to)| {
+                let (membership, lineage) = (MembershipEpoch(membership), Lineage(lineage));
+                Body::HadApplied(HadApplied { membership, lineage, to })
+            }),
             handed,
         ]
     }
@@ -1265,7 +1273,7 @@ fn tags_that_there_are_not_are_refused() {
     }
     let bytes = bytes_of(&of_shard(Body::Question { number: 1 }));
     let tag_at = bytes.len() - 2;
-    for tag in [23, 255] {
+    for tag in [24, 255] {
         let mut bytes = bytes.clone();
         bytes[tag_at] = tag;
         let read = read_message(&bytes);

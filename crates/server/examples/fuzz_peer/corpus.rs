@@ -28,8 +28,8 @@ use antecede_protocol::{
     copied::{LineStart, Part, Start},
     entry::{self, Change, Effect, Entry, Identity},
     message::{
-        Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, Message, Place, Progress,
-        Promise, Received, Replicate, Reply, Request, ShardMessage,
+        Asker, Body, Carried, Copied, CopyAsk, CutReport, CutScope, HadApplied, Message, Place,
+        Progress, Promise, Received, Replicate, Reply, Request, ShardMessage,
     },
     retries::{Kept, Remembered, Retries},
     state::Keys,
@@ -411,6 +411,7 @@ fn bodies() -> Vec<Body> {
             credit: 100,
         }),
         Body::Fetch { membership, lineage, stamps: vec![stamp(1), stamp(2)] },
+        Body::HadApplied(HadApplied { membership, lineage, to: stamp(4) }),
     ]
 }
 

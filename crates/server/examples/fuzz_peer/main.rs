@@ -251,6 +251,7 @@ fn check_meaning(message: &Message) -> Result<(), String> {
         | Body::Applied { .. }
         | Body::Received(_)
         | Body::Fetch { .. }
+        | Body::HadApplied(_)
         | Body::CopyAsk(_)
         | Body::CopyAnew { .. } => Ok(()),
     }

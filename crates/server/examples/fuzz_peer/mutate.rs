@@ -172,6 +172,7 @@ fn scramble_within(bytes: &mut Vec<u8>, random: &mut Random) {
         | Body::Applied { .. }
         | Body::Received(_)
         | Body::Fetch { .. }
+        | Body::HadApplied(_)
         | Body::CopyAsk(_)
         | Body::CopyAnew { .. } => return,
     };

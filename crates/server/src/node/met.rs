@@ -8,11 +8,13 @@
 //! only when no node of the others has told of such a run.
 //!
 //! A node that others know begins only with shards that another node of its chain still has whole;
-//! once all of its shards have settled, its folder is whole again.
+//! once all of its shards have settled, its folder is whole again. That node must have met the lost
+//! run itself: one that was named in the settings since has all that it ever had, which is nothing.
 //!
 //! The file `met` has a line for each node: its bits and the number of its run. The file `new-folder`
 //! lies in a folder that is not whole yet, with the number of the first run that used it; the file
-//! `superseded` in one that others have met a later run without, which no run begins with any more.
+//! `superseded` in one that others have met a later run without, or of which they have writes that it
+//! lacks (0 then): no run begins with it any more.
 //!
 //! Limits: nodes without a data folder ask nobody. What was told to a node that lost its own folder
 //! since is not known there.
@@ -38,7 +40,8 @@ use crate::fatal::{self, Fatal};
 
 /// The newest runs of other nodes.
 const MET_FILE: &str = "met";
-/// Lies in a folder that others have met a later run without.
+/// Lies in a folder that is an old copy, with the later run that others have met; 0 if they have
+/// writes that it lacks.
 const OLD_MARK: &str = "superseded";
 /// Lies in a folder that is not whole yet.
 const NEW_MARK: &str = "new-folder";
@@ -141,16 +144,23 @@ fn supersede(folder: &Path, node: NodeId, known: Boot) -> StartError {
     if let Err(error) = write_file(folder, OLD_MARK, &format!("{known}\n")) {
         warn!(%node, %error, "an old folder cannot be marked as one: a later run finds out again");
     }
-    StartError::Superseded { path: folder.to_owned(), node, known }
+    why_old(folder, node, known)
+}
+
+fn why_old(folder: &Path, node: NodeId, known: Boot) -> StartError {
+    let path = folder.to_owned();
+    if known == Boot::default() {
+        StartError::SetBack { path, node }
+    } else {
+        StartError::Superseded { path, node, known }
+    }
 }
 
 /// Refuses a folder that is an old one.
 pub(super) fn check_newest(folder: &Path, node: NodeId) -> Result<(), StartError> {
     match number_in(&folder.join(OLD_MARK))? {
         None => Ok(()),
-        Some(known) => {
-            Err(StartError::Superseded { path: folder.to_owned(), node, known: Boot(known) })
-        }
+        Some(known) => Err(why_old(folder, node, Boot(known))),
     }
 }
 
@@ -212,6 +222,8 @@ pub(crate) struct Beginning {
     /// The first run of a folder that was not whole when this one began.
     first_run: Boot,
     is_new: AtomicBool,
+    /// Whether it was told that what was written here before this run is gone.
+    has_told_loss: AtomicBool,
     asking: Mutex<Asking>,
 }
 
@@ -254,7 +266,8 @@ impl Beginning {
         let Found { node, boot, folder, last_run, first_run } = found;
         let (is_new, asking) = (AtomicBool::new(first_run.is_some()), Mutex::default());
         let first_run = first_run.unwrap_or_default();
-        Self { node, boot, folder, last_run, first_run, is_new, asking }
+        let has_told_loss = AtomicBool::new(false);
+        Self { node, boot, folder, last_run, first_run, is_new, has_told_loss, asking }
     }
 
     /// What the node may still have of earlier runs.
@@ -339,7 +352,7 @@ impl Beginning {
     }
 
     /// Takes what a node has answered that was dialled; `peers`: all others.
-    pub(crate) fn hear(&self, hello: &Hello, peers: impl Iterator<Item = NodeId>) -> Verdict {
+    pub(crate) fn hear(&self, hello: &Hello, mut peers: impl Iterator<Item = NodeId>) -> Verdict {
         let known = hello.known;
         let mut asking = self.asking.lock();
         let is_later = self.continues() < known && known != self.boot;
@@ -355,9 +368,9 @@ impl Beginning {
         }
         asking.answered.insert(hello.node);
         let is_near = hello.node.datacenter == self.node.datacenter;
-        if asking.loss.is_none() && peers.into_iter().all(|peer| asking.answered.contains(&peer)) {
+        if asking.loss.is_none() && peers.all(|peer| asking.answered.contains(&peer)) {
             Verdict::Begins
-        } else if hello.keeps == Keeps::All && is_near {
+        } else if is_of_another && hello.keeps == Keeps::All && is_near {
             Verdict::BeginsWithIt
         } else {
             Verdict::Waits
@@ -392,10 +405,24 @@ impl Node {
                 let begins = |shard| configuration.chain(here, shard).contains(&hello.node);
                 self.begin_with(begins, &mut Work::begin());
             }
-            Verdict::OldCopy(known) => {
-                let why = supersede(folder, self.id, known);
-                error!(node = %self.id, peer = %hello.node, %why, "this process ends");
-                fatal::end(Fatal::OldFolder);
+            Verdict::OldCopy(known) => self.end_as_old(folder, hello.node, known),
+        }
+    }
+
+    fn end_as_old(&self, folder: &Path, peer: NodeId, known: Boot) -> ! {
+        let why = supersede(folder, self.id, known);
+        error!(node = %self.id, %peer, %why, "this process ends");
+        fatal::end(Fatal::OldFolder)
+    }
+
+    /// Another datacenter knows of writes that were here and are not: the process ends. Without a
+    /// folder nothing is kept over a restart, and it is only told, once.
+    pub(crate) fn end_as_set_back(&self, by: NodeId) {
+        match self.config.storage.folder.as_deref() {
+            Some(folder) => self.end_as_old(folder, by, Boot::default()),
+            None if self.beginning.has_told_loss.swap(true, Ordering::AcqRel) => {}
+            None => {
+                error!(node = %self.id, peer = %by, "this datacenter had writes before it was started anew that are not here: nothing is kept without a data folder");
             }
         }
     }
@@ -565,11 +592,14 @@ mod tests {
     #[test]
     fn a_node_that_is_known_begins_only_with_what_others_of_its_chains_have() {
         let lost = beginning(0, Some(10));
+        assert_eq!(hear(&lost, PEERS[0], Keeps::All, 0), Verdict::Waits, "lost, or not?");
         assert_eq!(hear(&lost, PEERS[1], Keeps::All, 7), Verdict::Waits);
         let loss = Loss { by: PEERS[1], run: Boot(7) };
         assert_eq!(lost.unbegun(PEERS.into_iter()), Some(Unbegun::Lost(loss)));
         assert_eq!(hear(&lost, PEERS[2], Keeps::All, 0), Verdict::Waits, "it has not met it");
         assert_eq!(hear(&lost, PEERS[0], Keeps::NewFolder, 0), Verdict::Waits, "it has nothing");
+        assert_eq!(hear(&lost, PEERS[0], Keeps::All, 0), Verdict::Waits, "it came since");
+        assert_eq!(hear(&lost, PEERS[0], Keeps::All, 10), Verdict::Waits, "it met this run only");
         assert_eq!(hear(&lost, PEERS[0], Keeps::All, 7), Verdict::BeginsWithIt);
         assert_eq!(lost.keeps(), Keeps::NewFolder);
         lost.end(Whole::Again);

@@ -632,6 +632,18 @@ impl Node {
         }
     }
 
+    /// Tells all replicas that a node of another datacenter runs anew, once there is a link to it.
+    pub(crate) fn note_restart(&self, of: NodeId) {
+        if of.datacenter == self.id.datacenter {
+            return; // Chains settle by their own questions.
+        }
+        let mut work = Work::begin();
+        for shard in self.shards() {
+            self.input(shard, Input::Restarted(of), &mut work);
+        }
+        self.finish(&mut work);
+    }
+
     /// Gathers what is applied, and tells all replicas where the cuts are.
     ///
     /// While nothing moves for [`QUIET_TICKS_MIN`] ticks, only every [`QUIET_TICKS_SKIPPED`]th is

@@ -154,6 +154,19 @@ pub enum StartError {
         /// The later run.
         known: Boot,
     },
+    /// Others have more of what was written here.
+    #[error(
+        "{} is an old copy: another datacenter knows of writes that were in node {node}'s datacenter \
+         and are not in it; use the folder of the last run; if there is none, start with an empty \
+         folder, and let the datacenter come back with what the others have (docs/guide/recover.md)",
+        path.display()
+    )]
+    SetBack {
+        /// The folder.
+        path: PathBuf,
+        /// The node.
+        node: NodeId,
+    },
     /// The agreement knows nothing of the folder.
     #[error(
         "run {found} of node {node} has used {}, but the agreement of this datacenter knows no run \

@@ -521,9 +521,13 @@ pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
         let error = match dial(&node, &link, patience.handshake).await {
             Ok((stream, hello)) => {
                 let stream = Arc::new(stream);
+                let is_restarted = ![Boot::default(), hello.boot].contains(&link.boot());
                 link.state.lock().connect(Arc::clone(&stream), hello.boot);
                 link.flush(); // What was pushed meanwhile.
                 link.pump();
+                if is_restarted {
+                    node.note_restart(link.node());
+                }
                 let error = watch(&link, &stream, patience.silence, || {
                     info!(node = %node.id, peer = %link.node(), boot = %hello.boot, "link is up");
                     last_told.clear();

@@ -13,6 +13,8 @@ mod kept;
 mod lone;
 /// Requests with an id.
 mod retries;
+/// Logs that were set back.
+mod set_back;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
@@ -101,6 +103,7 @@ struct Deployment {
     loads: VecDeque<(NodeId, crate::machine::Load)>,
     /// Every message between replicas that was sent, whether it arrived or not.
     said: Vec<(NodeId, ShardMessage)>,
+    lease_until: Lease,
 }
 
 fn dc(number: u16) -> DatacenterId {
@@ -126,6 +129,7 @@ impl Deployment {
             events: Vec::new(),
             loads: VecDeque::new(),
             said: Vec::new(),
+            lease_until: Lease::Unbounded,
         };
         let all: Vec<NodeId> =
             configuration.datacenters.values().flat_map(|dc| dc.nodes.clone()).collect();
@@ -158,7 +162,7 @@ impl Deployment {
                 wall: Wall(self.millis * 1000),
             },
             hlc_floor: Timestamp::ZERO,
-            lease_until: Lease::Unbounded,
+            lease_until: self.lease_until,
         }
     }
 

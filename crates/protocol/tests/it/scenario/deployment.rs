@@ -532,6 +532,7 @@ impl Deployment {
             | Event::Drift { .. }
             | Event::Settled { .. }
             | Event::Seeded { .. }
+            | Event::Older { .. }
             | Event::StaleMessage { .. }
             | Event::BodiesDropped { .. }
             | Event::LoadFailed { .. } => return,

@@ -234,6 +234,7 @@ fn body(said: &Body, own: ShardId) -> String {
         Body::HandOn { origin, entries, .. } => {
             format!("{} of {}", self::entries(entries), datacenter(*origin))
         }
+        Body::HadApplied(had) => format!("up to {}", stamp(had.to)),
         Body::HandedOn { origin, stamps, .. } => {
             let stamps = list(stamps, |at| stamp(*at));
             format!("{stamps} of {}", datacenter(*origin))
@@ -319,6 +320,7 @@ pub(super) const fn kind(message: &Message) -> &'static str {
             Body::Replicate(_) => "replicate",
             Body::Received(_) => "received",
             Body::Fetch { .. } => "fetch",
+            Body::HadApplied(_) => "had-applied",
             Body::CopyAsk(_) => "copy-ask",
             Body::CopyAnew { .. } => "copy-anew",
             Body::Copied(_) => "copied",
@@ -401,6 +403,11 @@ pub(super) fn event(event: &Event, node: impl Fn(NodeId) -> String) -> String {
         Event::Seeded { shard } => format!("s{shard} stands alone"),
         Event::Diverged { shard, with, position } => {
             format!("s{shard} DIVERGED from {} at #{position}", node(*with))
+        }
+        Event::Older { shard, origin, by, had_to, here_to } => {
+            let (origin, by) = (datacenter(*origin), node(*by));
+            let (had_to, here_to) = (stamp(*had_to), stamp(*here_to));
+            format!("s{shard} is OLDER: {by} knows {origin} up to {had_to}, here are {here_to}")
         }
         Event::StaleMessage { from } => format!("refuses {} as stale", node(*from)),
         Event::BodiesDropped { shard, count } => format!("s{shard} drops {count} body"),
