@@ -93,8 +93,10 @@ pub(crate) struct Beat {
     misfits: Vec<(ShardId, NodeId)>,
     /// Whether its run began with an empty log.
     is_emptied: bool,
-    /// Whether it is about to stop, and answers nobody any more.
-    is_leaving: bool,
+    /// Whether that run has another folder than the one before.
+    has_new_folder: bool,
+    /// For how long it has said that it is about to stop, and answers nobody any more.
+    leaves_for: Option<u64>,
     /// Whether its disk has no room.
     is_short: bool,
     /// Whether its datacenter has done what the members ask of it.
@@ -172,8 +174,16 @@ impl ControlPlane {
         let fresh = self.heard.values().filter(|heard| heard.beat.epoch == self.part.epoch);
         let emptied = self.heard.iter().filter(|(_, heard)| heard.beat.is_emptied);
         facts.emptied = emptied.map(|(node, _)| *node).collect();
-        let leaving = self.heard.iter().filter(|(_, heard)| heard.beat.is_leaving);
-        facts.leaving = leaving.map(|(node, _)| *node).collect();
+        let new = self.heard.iter().filter(|(_, heard)| heard.beat.has_new_folder);
+        facts.without_folder = new.map(|(node, _)| *node).collect();
+        let ago = |heard: &Heard| now.since(heard.at);
+        let ages = self.heard.iter().map(|(node, heard)| (*node, Duration::from_nanos(ago(heard))));
+        facts.heard = ages.collect();
+        let leaving = self.heard.iter().filter_map(|(node, heard)| {
+            let leaves_for = heard.beat.leaves_for?;
+            Some((*node, Duration::from_nanos(leaves_for + ago(heard))))
+        });
+        facts.leaving = leaving.collect();
         let short = self.heard.iter().filter(|(_, heard)| heard.beat.is_short);
         facts.short = short.map(|(node, _)| *node).collect();
         let settling = self.heard.iter().filter(|(_, heard)| heard.beat.is_settling);
@@ -242,7 +252,8 @@ impl World {
             caught_up: facts(antecede_protocol::chain::Shard::caught_up),
             misfits: facts(antecede_protocol::chain::Shard::misfit),
             is_emptied: node.began_empty,
-            is_leaving: node.leave.is_some_and(|leave| leave.is_said()),
+            has_new_folder: node.may_lack_in == Some(node.boot),
+            leaves_for: node.leave.and_then(|leave| leave.said_at()).map(|at| self.now.since(at)),
             is_short: node.is_short(),
             has_done: node.keeper.has_done(node.id.datacenter),
             unreached,

@@ -34,21 +34,24 @@ enum Step {
     Asked,
     /// It answers nobody any more; until then it waits for commits.
     Silent(Moment),
-    /// It has said so.
-    Said,
+    /// It says so, since then.
+    Said(Moment),
 }
 
 impl Leave {
     /// Whether the node has given up its right to serve.
     #[must_use]
     pub const fn is_silent(&self) -> bool {
-        matches!(self.step, Step::Silent(_) | Step::Said)
+        matches!(self.step, Step::Silent(_) | Step::Said(_))
     }
 
-    /// Whether the node says that it leaves.
+    /// Since when the node says that it leaves.
     #[must_use]
-    pub const fn is_said(&self) -> bool {
-        matches!(self.step, Step::Said)
+    pub const fn said_at(&self) -> Option<Moment> {
+        match self.step {
+            Step::Asked | Step::Silent(_) => None,
+            Step::Said(at) => Some(at),
+        }
     }
 }
 
@@ -75,16 +78,16 @@ impl World {
         let id = node.id;
         let may_end = match leave.step {
             Step::Asked | Step::Silent(_) => false,
-            Step::Said => leaving::is_out(part, id),
+            Step::Said(_) => leaving::is_out(part, id),
         };
         let step = match leave.step {
             Step::Asked if !leaving::is_needed(part, id) => {
                 Step::Silent(self.now.after(COMMIT_LIMIT))
             }
             Step::Silent(until) if until <= self.now || !has_open_replies(&node.shards) => {
-                Step::Said
+                Step::Said(self.now)
             }
-            known @ (Step::Asked | Step::Silent(_) | Step::Said) => known,
+            known @ (Step::Asked | Step::Silent(_) | Step::Said(_)) => known,
         };
         if may_end || leave.until <= self.now {
             self.trace.line(self.now, format_args!("{id} ends (out of its chains: {may_end})"));

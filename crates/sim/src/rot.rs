@@ -7,14 +7,14 @@
 //! they put back what was there before the bit changed.
 //!
 //! Assumes: people look at the rest of the datacenter first. A bit changes only where another
-//! replica of each chain that counts on the node runs, is heard by the manager, and lacks nothing,
-//! by what the register holds and by what is on its way there.
+//! replica of each chain that counts on the node runs, is heard by the manager, is not about to
+//! leave, and lacks nothing, by what the register holds and by what is on its way there.
 //! Limits: bits change while a node is down; damage that a running node meets is left to tests of
 //! real processes.
 
 use antecede_model::{
     configuration::Waiting,
-    ids::{Boot, DatacenterId, NodeId},
+    ids::{Boot, DatacenterId, NodeId, ShardId},
 };
 use antecede_protocol::{
     chain::Shard,
@@ -250,10 +250,11 @@ impl World {
             runs && is_heard && node.leave.is_none() && self.is_whole(*other)
         };
         control.parts(self.now).all(|part| {
-            part.chains.iter().all(|chain| {
+            (0..).map(ShardId).zip(&part.chains).all(|(shard, chain)| {
                 let is_last = chain.waiting.get(&id) == Some(&Waiting::LastServing);
                 let is_counted_on = is_last || chain.serving.contains(&id);
-                let mut others = chain.serving.iter().filter(|other| **other != id);
+                let stays = |other: &&NodeId| **other != id && !part.is_aside(**other, shard);
+                let mut others = chain.serving.iter().filter(stays);
                 !is_counted_on || others.any(is_sound)
             })
         })

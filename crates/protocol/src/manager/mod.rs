@@ -14,12 +14,13 @@
 //!
 //! A node that leaves has said that it is about to stop, and that it answers nobody any more. A
 //! serving or syncing replica of it goes offline as if it had expired, but one stays where no other
-//! serving one is known to live; it begins nothing.
+//! serving one was heard since; it begins nothing.
 //!
 //! A node that is short of disk is marked so. Its replicas then step aside where another one that
 //! serves does not yield (`Datacenter::is_aside`): they still count in commits, but answer nobody. Once
 //! the node has said that it has taken that over, nobody can be shown old state by it any more,
-//! and its replicas go offline as if it had expired; they come back when it has room.
+//! and once another one has said so too, which is there then, its replicas go offline as if it had
+//! expired; they come back when it has room.
 //!
 //! Two nodes may live and not reach each other (`reach`): a chain in which they are neighbours
 //! commits nothing. One of the two is marked as apart, and yields in the same way as one that is
@@ -115,9 +116,12 @@ pub struct Facts {
     /// Serving replicas whose log their neighbour cannot mend: it lacks more than the neighbour
     /// still has. They have not answered anybody in this epoch.
     pub misfits: BTreeSet<(ShardId, NodeId)>,
-    /// Nodes that are about to stop: they have given up their right to serve for the rest of their
-    /// run before they said so. What they have stays in their chains until others go on without.
-    pub leaving: BTreeSet<NodeId>,
+    /// Nodes that are about to stop, and for how long they have said so: they have given up their
+    /// right to serve for the rest of their run before. What they have stays in their chains until
+    /// others go on without.
+    pub leaving: BTreeMap<NodeId, Duration>,
+    /// How long ago each node was heard last.
+    pub heard: BTreeMap<NodeId, Duration>,
     /// Who has not reached whom for long, in whatever epoch they said so; of nodes that live. One
     /// way that is cut is enough, since neither hears an answer then.
     pub unreached: BTreeSet<(NodeId, NodeId)>,
@@ -141,7 +145,14 @@ impl Facts {
 
     /// Whether a node lives and is to stay.
     fn is_alive(&self, node: NodeId) -> bool {
-        matches!(self.life(node), Life::Alive(_)) && !self.leaving.contains(&node)
+        matches!(self.life(node), Life::Alive(_)) && !self.leaving.contains_key(&node)
+    }
+
+    /// Whether a node has said something since another one said that it leaves. One that has not may
+    /// have lost its disk before.
+    fn is_heard_since(&self, node: NodeId, leaver: NodeId) -> bool {
+        let times = self.heard.get(&node).zip(self.leaving.get(&leaver));
+        times.is_some_and(|(heard, leaving)| heard < leaving)
     }
 }
 
@@ -561,21 +572,32 @@ impl Step<'_> {
         let shard = self.shard;
         let is_misfit = |node: &NodeId| self.facts.misfits.contains(&(shard, *node));
         let is_wanting = |node: &NodeId| is_misfit(node) || self.emptied.contains(node);
-        let leaves = |node: &NodeId| self.facts.leaving.contains(node);
+        let leaves = |node: &NodeId| self.facts.leaving.contains_key(node);
         let has_all = |node: &NodeId| !self.facts.has_expired(*node) && !is_wanting(node);
-        // One that has everything stays in the chain to the end, unless another one is known to be
-        // there: what is not known of may come back with an empty log.
-        let remains = |node: &NodeId| has_all(node) && !leaves(node) && self.facts.is_alive(*node);
-        let is_last = !next.serving.iter().any(remains);
-        let mut latest = next.serving.iter().rev().copied();
-        let stays = latest.find(|node| is_last && has_all(node) && leaves(node));
-        let is_leaving = |node: &NodeId| leaves(node) && stays != Some(*node);
+        // One that has everything stays in the chain to the end, unless another one has been heard
+        // since: what is not known of may come back with an empty log. Where all leave, the one that
+        // was heard last is the other one.
+        let remains = |node: &NodeId| has_all(node) && self.facts.is_alive(*node);
+        let age = |node: &NodeId| self.facts.heard.get(node).copied().unwrap_or(Duration::MAX);
+        let all_leave = !next.serving.iter().any(remains);
+        let leavers = next.serving.iter().rev().filter(|node| has_all(node) && leaves(node));
+        let stays = leavers.filter(|_| all_leave).min_by_key(|node| age(node)).copied();
+        let others: Vec<NodeId> = next
+            .serving
+            .iter()
+            .copied()
+            .filter(|node| remains(node) || stays == Some(*node))
+            .collect();
+        let is_leaving = |node: &NodeId| {
+            let is_heard = |other: &NodeId| self.facts.is_heard_since(*other, *node);
+            leaves(node) && stays != Some(*node) && others.iter().any(is_heard)
+        };
         let is_gone = |node: &NodeId| self.facts.has_expired(*node) || is_leaving(node);
         let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);
         let yields = |node: &NodeId| self.yielding.contains(node);
         let retires = |node: &NodeId| self.before.retires(shard) == Some(*node);
         let stays_on = |node: &NodeId| !yields(node) && !retires(node) && is_left(node);
-        let goes_on = next.serving.iter().any(|node| stays_on(node) && self.facts.is_alive(*node));
+        let goes_on = next.serving.iter().any(|node| stays_on(node) && self.acts(*node));
         let is_aside: BTreeSet<NodeId> = next
             .serving
             .iter()
@@ -641,9 +663,14 @@ impl Step<'_> {
 
     /// Whether a replica has said that it answers nobody any more, in the run that it could answer in.
     fn has_stepped_aside(&self, node: NodeId) -> bool {
-        self.before.is_aside(node, self.shard)
-            && self.facts.adopted.contains(&node)
-            && !self.restarted.contains(&node)
+        self.before.is_aside(node, self.shard) && self.acts(node)
+    }
+
+    /// Whether a node has said something since the configuration holds that is there, in the run that
+    /// it names.
+    fn acts(&self, node: NodeId) -> bool {
+        let has_adopted = self.facts.adopted.contains(&node) && !self.restarted.contains(&node);
+        self.facts.is_alive(node) && has_adopted
     }
 
     /// A chain that is dark does not begin again with a replica that has lost its log, unless nobody
@@ -692,7 +719,7 @@ impl Step<'_> {
         let shard = self.shard;
         let syncing: Vec<NodeId> = next.waiting_as(Waiting::Syncing).collect();
         for node in syncing {
-            let is_gone = self.facts.has_expired(node) || self.facts.leaving.contains(&node);
+            let is_gone = self.facts.has_expired(node) || self.facts.leaving.contains_key(&node);
             let is_over = self.restarted.contains(&node) || self.yielding.contains(&node);
             if is_gone || is_over {
                 next.waiting.insert(node, Waiting::Offline);

@@ -184,13 +184,15 @@ impl Moves<'_> {
         for (shard, (node, since)) in self.next.retiring.clone() {
             let Some(chain) = self.next.chains.get(place(shard)) else { continue };
             let others = chain.serving.iter().filter(|other| **other != node);
-            let enough = self.wished() <= others.filter(|other| self.is_sound(**other)).count();
-            if !enough {
+            let sound: Vec<NodeId> =
+                others.copied().filter(|other| self.is_sound(*other)).collect();
+            // One that has not been heard since may have lost its disk before.
+            let acts = |node: &NodeId| self.facts.acts_by.get(node).is_some_and(|by| since <= *by);
+            let stay = sound.iter().filter(|other| acts(other)).count();
+            if sound.len() < self.wished() {
                 self.next.retiring.remove(&shard);
                 self.changes.push(Change::Kept { shard, node });
-            } else if self.facts.acts_by.get(&node).is_some_and(|epoch| since <= *epoch)
-                && !self.facts.settling.contains(&node)
-            {
+            } else if acts(&node) && self.wished() <= stay && !self.facts.settling.contains(&node) {
                 self.next.retiring.remove(&shard);
                 let epoch = self.next.epoch.next();
                 let chain = &mut self.next.chains[place(shard)];
@@ -570,6 +572,9 @@ mod tests {
         let mut silent = well(&aside);
         silent.acts_by.insert(one, part(&grown).epoch);
         assert_eq!(next_configuration(&aside, HERE, &silent), None, "it may still answer");
+        let mut silent = well(&aside);
+        silent.acts_by.insert(three, part(&grown).epoch);
+        assert_eq!(next_configuration(&aside, HERE, &silent), None, "3 may have lost its log");
         let (moved, changes) = decide(&aside, &well(&aside));
         assert_eq!(changes, [Change::Moved { shard, node: one }]);
         assert_eq!(part(&moved).chains[0].serving, [node(2), three]);

@@ -26,7 +26,7 @@ pub(super) fn who_yields(
     facts: &Facts,
 ) -> BTreeSet<NodeId> {
     let lives = |node: &NodeId| match facts.life(*node) {
-        Life::Alive(_) => !datacenter.absent.contains(node) && !facts.leaving.contains(node),
+        Life::Alive(_) => !datacenter.absent.contains(node) && !facts.leaving.contains_key(node),
         Life::Unknown | Life::Expired => false,
     };
     let mut severed: BTreeSet<(NodeId, NodeId)> = BTreeSet::new();

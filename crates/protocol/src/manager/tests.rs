@@ -112,7 +112,9 @@ fn replica_that_is_short_of_disk_leaves_once_it_has_said_that_it_steps_aside() {
     let mut known = Facts { short: known.short, ..facts(&marked, [alive(1); 3]) };
     known.adopted.insert(node(1));
     assert_eq!(next_configuration(&marked, HERE, &known), None, "it may still answer");
-    known.adopted.insert(node(2));
+    known.adopted = BTreeSet::from([node(2)]);
+    assert_eq!(next_configuration(&marked, HERE, &known), None, "others may not be there");
+    known.adopted.insert(node(3));
     let (next, changes) = decided(&marked, &known);
     assert!(is(&next, &[1, 3], &[(2, Waiting::Offline)]), "{next:?}");
     assert_eq!(next.epoch, marked.epoch(HERE).next());
@@ -260,9 +262,17 @@ fn expired_replica_leaves_and_the_others_keep_their_order() {
     }
 }
 
-/// The same nodes, of which these leave.
+const BEFORE: Duration = Duration::from_millis(500);
+const SAID: Duration = Duration::from_millis(400);
+const SINCE: Duration = Duration::from_millis(100);
+
+/// The same nodes, of which these leave, and all that live were heard since.
 fn leaving(of: &Configuration, lives: [Life; NODES as usize], numbers: &[u16]) -> Facts {
-    Facts { leaving: numbers.iter().map(|number| node(*number)).collect(), ..facts(of, lives) }
+    let leaving = numbers.iter().map(|number| (node(*number), SAID)).collect();
+    let known = facts(of, lives);
+    let heard = known.nodes.iter().filter(|(_, life)| matches!(life, Life::Alive(_)));
+    let heard = heard.map(|(node, _)| (*node, SINCE)).collect();
+    Facts { leaving, heard, ..known }
 }
 
 #[test]
@@ -314,6 +324,28 @@ fn one_that_leaves_stays_while_nothing_is_known_of_the_others() {
     assert!(is(&next, &[1], &[(2, Waiting::Offline), (3, Waiting::Offline)]), "{next:?}");
     let (next, _) = decided(&old, &leaving(&old, [alive(1); 3], &[1]));
     assert!(is(&next, &[2], &[(1, Waiting::Offline), (3, Waiting::Offline)]), "{next:?}");
+}
+
+#[test]
+fn one_that_leaves_stays_until_another_one_was_heard_since() {
+    let old = with(&[1, 2, 3], &[]);
+    let mut known = leaving(&old, [alive(1); 3], &[1]);
+    known.heard.extend([(node(2), BEFORE), (node(3), BEFORE)]);
+    assert_eq!(next_configuration(&old, HERE, &known), None, "they may have lost their logs");
+    known.heard.insert(node(3), SINCE);
+    let (next, _) = decided(&old, &known);
+    assert!(is(&next, &[2, 3], &[(1, Waiting::Offline)]), "{next:?}");
+}
+
+#[test]
+fn of_those_that_all_leave_the_one_heard_last_stays() {
+    let old = with(&[1, 2, 3], &[]);
+    let mut known = leaving(&old, [alive(1); 3], &[1, 2, 3]);
+    known.heard.extend([(node(1), BEFORE), (node(3), BEFORE)]);
+    let (next, _) = decided(&old, &known);
+    assert!(is(&next, &[2], &[(1, Waiting::Offline), (3, Waiting::Offline)]), "{next:?}");
+    known.heard.insert(node(2), BEFORE);
+    assert_eq!(next_configuration(&old, HERE, &known), None);
 }
 
 #[test]
@@ -679,8 +711,8 @@ struct Moment {
     lives: [Life; NODES as usize],
     /// Whether what copies has caught up.
     has_caught_up: bool,
-    /// Whose log does not fit, who has lost its log, and who leaves.
-    oddities: [Option<u16>; 3],
+    /// Whose log does not fit, who has lost its log, who leaves, and who was heard before that only.
+    oddities: [Option<u16>; 4],
     /// Who is short of disk.
     short: Vec<u16>,
     /// Who has not reached whom.
@@ -696,7 +728,7 @@ fn moments() -> impl Strategy<Value = Vec<Moment>> {
     let one = prop::option::weighted(0.2, 1..=NODES);
     let short = prop::collection::vec(1..=NODES, 0..3);
     let unreached = prop::collection::vec((1..=NODES, 1..=NODES), 0..3);
-    let nodes = (prop::array::uniform3(life), prop::array::uniform3(one), short, unreached);
+    let nodes = (prop::array::uniform3(life), prop::array::uniform4(one), short, unreached);
     let moment = (nodes, any::<bool>()).prop_map(|(nodes, has_caught_up)| {
         let (lives, oddities, short, unreached) = nodes;
         Moment { lives, has_caught_up, oddities, short, unreached }
@@ -734,7 +766,7 @@ fn decide(old: &Configuration, facts: &Facts) -> Option<Configuration> {
     }
     for node in before.serving.iter().filter(|node| !after.serving.contains(node)) {
         let has_reason = facts.has_expired(*node)
-            || facts.leaving.contains(node)
+            || after.serving.iter().any(|other| facts.is_heard_since(*other, *node))
             || facts.misfits.contains(&(SHARD, *node))
             || facts.emptied.contains(node)
             || old.datacenter(HERE).unwrap().yields(*node) && facts.adopted.contains(node);
@@ -755,10 +787,12 @@ proptest! {
         let mut boots = [1_u64; NODES as usize];
         for moment in moments {
             let Moment { lives, has_caught_up, oddities, short, unreached } = moment;
-            let [misfit, emptied, leaves] = oddities;
+            let [misfit, emptied, leaves, late] = oddities;
             let mut known = facts(&configuration, lives);
             known.unreached.extend(unreached.into_iter().map(|(one, other)| (node(one), node(other))));
-            known.leaving.extend(leaves.map(node));
+            known.leaving.extend(leaves.map(|number| (node(number), SAID)));
+            known.heard.extend((1..=NODES).map(|number| (node(number), SINCE)));
+            known.heard.extend(late.map(|number| (node(number), BEFORE)));
             known.emptied.extend(emptied.map(node));
             known.short.extend(short.into_iter().map(node));
             known.adopted.extend((1..=NODES).map(node));

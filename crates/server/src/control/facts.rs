@@ -4,6 +4,7 @@
 //! once others have been decided upon.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use antecede_control::store::FACTS_BYTES_MAX;
 use antecede_model::{
@@ -37,8 +38,9 @@ pub(crate) struct NodeFacts {
     pub(crate) caught_up: Vec<(ShardId, NodeId)>,
     /// Replicas whose log cannot be brought together with this node's.
     pub(crate) misfits: Vec<(ShardId, NodeId)>,
-    /// Whether its present run is about to stop, and has given up its right to serve.
-    pub(crate) is_leaving: bool,
+    /// For how long its present run has said that it is about to stop, and has given up its right
+    /// to serve, in whole milliseconds.
+    pub(crate) leaves_for: Option<Duration>,
     /// Nodes of its datacenter that it has not reached for long.
     pub(crate) unreached: Vec<NodeId>,
     /// Whether a replica serves here that has not settled.
@@ -87,20 +89,23 @@ impl NodeFacts {
         // Left out while there is nothing to say: what an earlier build does not know.
         let has_settling = self.is_settling || self.has_new_folder;
         let has_unreached = !self.unreached.is_empty() || has_settling;
-        if self.is_leaving || has_unreached {
-            writer.flag(self.is_leaving);
+        if self.leaves_for.is_some() || has_unreached {
+            writer.flag(self.leaves_for.is_some());
         }
-        if has_unreached {
+        if self.leaves_for.is_some() || has_unreached {
             writer.length(self.unreached.len());
             for node in &self.unreached {
                 writer.node(*node);
             }
         }
-        if has_settling {
+        if self.leaves_for.is_some() || has_settling {
             writer.flag(self.is_settling);
         }
-        if self.has_new_folder {
+        if self.leaves_for.is_some() || self.has_new_folder {
             writer.flag(self.has_new_folder);
+        }
+        if let Some(leaves_for) = self.leaves_for {
+            writer.number(u64::try_from(leaves_for.as_millis()).unwrap_or(u64::MAX));
         }
         bytes.into()
     }
@@ -115,14 +120,14 @@ impl NodeFacts {
             is_short: reader.flag()?,
             caught_up: reader.list("replicas that have caught up", fact)?,
             misfits: reader.list("replicas that do not fit", fact)?,
-            is_leaving: false,
+            leaves_for: None,
             unreached: Vec::new(),
             is_settling: false,
             has_new_folder: false,
         };
         let has_more = |reader: &Reader<'_>| reader.finish().is_err();
         if has_more(&reader) {
-            facts.is_leaving = reader.flag()?;
+            facts.leaves_for = reader.flag()?.then_some(Duration::ZERO);
         }
         if has_more(&reader) {
             facts.unreached = reader.list("nodes that are not reached", Reader::node)?;
@@ -132,6 +137,9 @@ impl NodeFacts {
         }
         if has_more(&reader) {
             facts.has_new_folder = reader.flag()?;
+        }
+        if has_more(&reader) {
+            facts.leaves_for = Some(Duration::from_millis(reader.number()?));
         }
         reader.finish()?;
         Ok(facts)
@@ -180,7 +188,14 @@ mod tests {
         let bytes = facts.encoded();
         assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
         facts.has_new_folder = false;
-        facts.is_leaving = true;
+        for millis in [0, 40, 10_000] {
+            facts.leaves_for = Some(Duration::from_millis(millis));
+            let bytes = facts.encoded();
+            assert!(bytes.len() <= FACTS_BYTES_MAX, "{} bytes", bytes.len());
+            assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);
+        }
+        facts.unreached = vec![node; NODES_MAX];
+        (facts.is_settling, facts.has_new_folder) = (true, true);
         let bytes = facts.encoded();
         assert!(bytes.len() <= FACTS_BYTES_MAX, "{} bytes", bytes.len());
         assert_eq!(NodeFacts::decoded(&bytes).unwrap(), facts);

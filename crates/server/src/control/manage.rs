@@ -148,9 +148,10 @@ pub(super) fn facts_of(part: &Datacenter, beats: &Beats) -> Facts {
         if told.has_new_folder {
             facts.without_folder.insert(*node);
         }
-        if told.is_leaving {
-            facts.leaving.insert(*node); // And this to its end.
+        if let Some(leaves_for) = told.leaves_for {
+            facts.leaving.insert(*node, leaves_for + seen.ago); // And this to its end.
         }
+        facts.heard.insert(*node, seen.ago);
         if told.is_short {
             facts.short.insert(*node);
         }
@@ -281,8 +282,10 @@ mod tests {
         told.is_settling = true;
         let facts = facts_of(&part(), &heard(&told));
         assert_eq!(facts.settling, BTreeSet::from([node(1)]), "in whatever epoch");
-        told.is_leaving = true;
+        told.leaves_for = Some(Duration::from_millis(30));
         let facts = facts_of(&part(), &heard(&told));
-        assert_eq!(facts.leaving, BTreeSet::from([node(1)]), "in whatever epoch");
+        let leaving = BTreeMap::from([(node(1), Duration::from_millis(40))]);
+        assert_eq!(facts.leaving, leaving, "in whatever epoch");
+        assert_eq!(facts.heard, BTreeMap::from([(node(1), Duration::from_millis(10))]));
     }
 }

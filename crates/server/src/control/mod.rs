@@ -16,7 +16,8 @@
 //! Limits: a node reads its datacenter's whole part with each beat, some 20 bytes a shard.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::OnceLock;
+use std::time::Duration;
 
 use antecede_model::{
     clock::Steady,
@@ -69,8 +70,8 @@ pub(crate) mod witness;
 #[derive(Debug, Default)]
 pub(crate) struct Control {
     known: Mutex<Known>,
-    /// Whether this node says that it is about to stop.
-    is_leaving: AtomicBool,
+    /// Since when this node says that it is about to stop.
+    leaves_since: OnceLock<Steady>,
     /// Asks for a beat at once.
     hurry: Notify,
     /// The deployment's agreement, as this node's manager knows it.
@@ -115,9 +116,9 @@ impl Control {
         self.known.lock().clone()
     }
 
-    /// Whether this node says that it is about to stop.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.is_leaving.load(Ordering::Acquire)
+    /// For how long this node has said that it is about to stop.
+    pub(crate) fn leaves_for(&self) -> Option<Duration> {
+        self.leaves_since.get().map(|since| clock::steady().0.saturating_sub(since.0))
     }
 
     /// What this node's member of the agreement waits for before it begins.
@@ -209,7 +210,7 @@ impl Control {
 
     /// Says from now on that this node is about to stop; after it has given up its lease.
     fn say_leaving(&self) {
-        self.is_leaving.store(true, Ordering::Release);
+        self.leaves_since.get_or_init(clock::steady);
         self.hurry.notify_one();
     }
 

@@ -140,7 +140,7 @@ impl Node {
         let epoch = configuration.epoch(self.id.datacenter);
         let mut facts = NodeFacts::of(epoch, self.has_begun_empty());
         facts.has_new_folder = self.has_begun_empty && self.beginning.was_new();
-        facts.is_leaving = self.control.is_leaving();
+        facts.leaves_for = self.control.leaves_for();
         facts.is_short = self.log.is_short();
         // A replica that is to leave lets its last writes be committed and answered first.
         let part = configuration.datacenter(self.id.datacenter);
