@@ -5,7 +5,10 @@
 //! Else the search goes forward in time and keeps every state that the key can be in, together with
 //! which of the open operations have already taken effect; an operation takes effect only when an
 //! answer forces it (Lowe, "Testing for linearizability", 2017). An operation with an unknown
-//! outcome stays open for ever.
+//! outcome stays open for ever. It may take effect later or never, so of two ways to one state in
+//! which the same others have taken effect the one with fewer such effects can do all that the
+//! other one can, and the other one is not followed. Those that do the same take effect in the order
+//! of their calls, since one is as good as another.
 //!
 //! By default only the keys whose writes all began in one datacenter are judged, and there only:
 //! elsewhere a key changes without a local operation. On request writes of other datacenters take
@@ -16,7 +19,7 @@
 //! Limits: `work_max` configurations a key and `OPEN_MAX` operations open at once; beyond, the
 //! answer is `Undecided`, with the key.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use rustc_hash::{FxHashMap, FxHashSet};
 
@@ -28,6 +31,9 @@ use crate::{
 
 /// Operations of one key that may be open at once.
 const OPEN_MAX: usize = 128;
+
+/// Comparisons that take about as long as a configuration otherwise does.
+const COMPARED_AT_ONCE: u64 = 64;
 
 /// Of a proof, how many operations are shown that had ended, and that were under way.
 const ENDED_SHOWN: usize = 3;
@@ -415,7 +421,47 @@ struct Search<'a, 'h> {
     configurations: Vec<Configuration>,
     /// Which operation stands at which bit of `effects`.
     slots: Vec<Option<usize>>,
+    /// The bits of operations that stay open for ever.
+    endless: u128,
+    /// For each slot of such an operation, the bits of those that do the same and were called before.
+    twins: Vec<u128>,
     work_left: u64,
+}
+
+/// Configurations that were found, without those that can do no more than another one.
+#[derive(Default)]
+struct Front {
+    /// The sets of endless operations that have taken effect, for each state and set of the others.
+    found: FxHashMap<Configuration, Vec<u128>>,
+    /// How many of them were compared.
+    compared: u64,
+}
+
+impl Front {
+    /// Whether it leads to more than what was added before.
+    fn add(&mut self, configuration: Configuration, endless: u128) -> bool {
+        let effects = configuration.effects & endless;
+        let rest = Configuration { effects: configuration.effects & !endless, ..configuration };
+        let found = self.found.entry(rest).or_default();
+        self.compared += found.len() as u64;
+        if found.iter().any(|fewer| fewer & effects == *fewer) {
+            return false;
+        }
+        found.retain(|more| more & effects != effects);
+        found.push(effects);
+        true
+    }
+
+    /// What is left.
+    fn into_configurations(self) -> Vec<Configuration> {
+        let found = self.found.into_iter().flat_map(|(rest, found)| {
+            let with = move |effects| Configuration { effects: rest.effects | effects, ..rest };
+            found.into_iter().map(with)
+        });
+        let mut found: Vec<Configuration> = found.collect();
+        found.sort_unstable_by_key(|it| (it.effects.count_ones(), it.effects, it.state));
+        found
+    }
 }
 
 impl<'a, 'h> Search<'a, 'h> {
@@ -428,6 +474,8 @@ impl<'a, 'h> Search<'a, 'h> {
             previous: Vec::new(),
             configurations: vec![Configuration { state: None, effects: 0 }],
             slots: Vec::new(),
+            endless: 0,
+            twins: Vec::new(),
             work_left: work_max,
         };
         for act in acts {
@@ -500,15 +548,28 @@ impl<'a, 'h> Search<'a, 'h> {
     }
 
     fn open(&mut self, place: usize) -> Result<(), String> {
-        match self.slots.iter().position(Option::is_none) {
-            Some(slot) => self.slots[slot] = Some(place),
-            None if self.slots.len() < OPEN_MAX => self.slots.push(Some(place)),
-            None => {
-                return Err(format!(
-                    "more than {OPEN_MAX} operations are open at once; use more keys, or end a \
-                     run with fewer unknown outcomes"
-                ));
-            }
+        let free = self.slots.iter().position(Option::is_none);
+        let slot = free.unwrap_or(self.slots.len());
+        if slot == OPEN_MAX {
+            return Err(format!(
+                "more than {OPEN_MAX} operations are open at once; use more keys, or end a run \
+                 with fewer unknown outcomes"
+            ));
+        }
+        let slots = self.slots.len().max(slot + 1);
+        self.slots.resize(slots, None);
+        self.twins.resize(slots, 0);
+        self.slots[slot] = Some(place);
+        self.twins[slot] = 0;
+        if self.acts[place].is_open() {
+            let kind = |place: usize| (self.acts[place].operation.kind, self.values[place]);
+            let is_twin = |other: usize| {
+                let is_endless = self.endless & 1 << other != 0;
+                is_endless && self.slots[other].is_some_and(|other| kind(other) == kind(place))
+            };
+            self.twins[slot] =
+                (0..slots).filter(|other| is_twin(*other)).map(|other| 1 << other).sum();
+            self.endless |= 1 << slot;
         }
         Ok(())
     }
@@ -517,41 +578,42 @@ impl<'a, 'h> Search<'a, 'h> {
     fn settle(&mut self, place: usize) -> Option<Vec<Configuration>> {
         let slot = self.slots.iter().position(|slot| *slot == Some(place)).expect("it was called");
         let bit = 1u128 << slot;
-        let mut seen: FxHashSet<Configuration> = FxHashSet::default();
-        let mut settled: FxHashSet<Configuration> = FxHashSet::default();
-        let mut result = Vec::new();
-        let mut todo = Vec::with_capacity(self.configurations.len());
+        let (mut seen, mut settled) = (Front::default(), Front::default());
+        // In the order of how much has taken effect, so that little is followed in vain.
+        let mut todo = VecDeque::with_capacity(self.configurations.len());
         for configuration in std::mem::take(&mut self.configurations) {
             let configuration = self.with_reads(configuration);
-            if seen.insert(configuration) {
-                todo.push(configuration);
+            if seen.add(configuration, self.endless) {
+                todo.push_back(configuration);
             }
         }
-        while let Some(configuration) = todo.pop() {
+        while let Some(configuration) = todo.pop_front() {
             self.work_left = self.work_left.checked_sub(1)?;
+            if self.work_left < seen.compared / COMPARED_AT_ONCE {
+                return None;
+            }
             if configuration.effects & bit != 0 {
                 let done = Configuration { effects: configuration.effects & !bit, ..configuration };
-                if settled.insert(done) {
-                    result.push(done);
-                }
+                settled.add(done, self.endless);
                 continue;
             }
             for open in 0..self.slots.len() {
                 let Some(other) = self.slots[open] else { continue };
                 let effect = 1u128 << open;
-                if configuration.effects & effect != 0 {
+                let is_before = self.twins[open] & !configuration.effects == 0;
+                if configuration.effects & effect != 0 || !is_before {
                     continue;
                 }
                 let Some(state) = self.step(configuration.state, other) else { continue };
                 let effects = configuration.effects | effect;
                 let next = self.with_reads(Configuration { state, effects });
-                if seen.insert(next) {
-                    todo.push(next);
+                if seen.add(next, self.endless) {
+                    todo.push_back(next);
                 }
             }
         }
         self.slots[slot] = None;
-        Some(result)
+        Some(settled.into_configurations())
     }
 
     /// The same with every open operation done that fits and has no effect: to do it at once never

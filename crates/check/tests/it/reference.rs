@@ -565,6 +565,37 @@ fn too_much_at_once_is_undecided_and_never_passed() {
     assert!(matches!(verdict, Verdict::Undecided { .. }), "{verdict}");
 }
 
+/// Of two ways to one state the one with fewer unknown outcomes that took effect is followed alone.
+#[test]
+fn many_unknown_outcomes_leave_a_register_decided() {
+    let with_answer = |answer: i64| {
+        let mut history = History::new();
+        for session in 0..60 {
+            let mut record = Record::new(session, 0, Kind::WriteIfAbsent, "k");
+            (record.value, record.outcome) = (Some(format!("{}", session % 5)), Outcome::Unknown);
+            history.push(&record.at(0, session * 10, None));
+            let mut record = Record::new(session + 100, 0, Kind::Delete, "k");
+            record.outcome = Outcome::Unknown;
+            history.push(&record.at(0, session * 10 + 1, None));
+            let read = Record::new(200, session, Kind::Read, "k").with_value(Some("0"));
+            history.push(&read.at(0, session * 10 + 2, Some(session * 10 + 3)));
+        }
+        let mut last = Record::new(201, 0, Kind::WriteIfAbsent, "k");
+        (last.value, last.result) = (Some("6".to_owned()), Some(1));
+        history.push(&last.at(0, 1_000, Some(1_001)));
+        let mut last = Record::new(201, 1, Kind::WriteIfAbsent, "k");
+        (last.value, last.result) = (Some("7".to_owned()), Some(answer));
+        history.push(&last.at(0, 1_002, Some(1_003)));
+        let read = Record::new(202, 0, Kind::Read, "k").with_value(Some("6"));
+        history.push(&read.at(0, 1_004, Some(1_005)));
+        linearizable::check(&history, LinearizableOptions::default())
+    };
+    let fits = with_answer(0);
+    assert!(matches!(fits, Verdict::Passed { .. }), "{fits}");
+    let wrong = with_answer(1);
+    assert!(wrong.violation().is_some(), "{wrong}");
+}
+
 #[test]
 fn exact_session_guarantees_are_kept_by_the_correct_store() {
     for seed in 300..400 {
