@@ -141,15 +141,58 @@ fn shards_whose_only_folder_is_lost_are_refused_until_a_person_lets_them_begin_a
     let (found, refused) = read_all(&nodes.all[0], "here");
     assert!(0 < found && 0 < refused && found + refused == KEYS, "{found} read, {refused} refused");
     let admin = nodes.all[0].place.admin.as_str();
-    let relight = ["nodes", "relight", "1.3", "--yes", "--admin", admin];
+    let relight = ["nodes", "relight", "--yes", "--admin", admin];
     let ended = binary::run(&stage, &relight);
     assert_eq!(ended.status, Some(0), "{ended:?}");
+    assert!(ended.answer.contains("shards with nothing"), "{ended:?}");
     let again = binary::run(&stage, &relight);
     assert_eq!(again.status, Some(1), "nothing is lost any more: {again:?}");
     for number in 0..KEYS {
         write(&nodes.all[1], &["SET", &key(number), "again"]);
     }
     assert_eq!(read_all(&nodes.all[2], "again"), (KEYS, 0));
+}
+
+#[test]
+fn shards_whose_newest_folder_is_lost_begin_again_with_the_replica_that_holds_most() {
+    let stage = Stage::shared();
+    let two_replicas = [("ANTECEDE_DEPLOYMENT_CHAIN_LENGTH", "2")];
+    let mut nodes = Nodes::start_in(&stage, &[("eu", 3)], "embedded", &two_replicas);
+    for number in 0..KEYS {
+        write(&nodes.all[0], &["SET", &key(number), "old"]);
+    }
+    // What the first two share goes on at the first one alone.
+    nodes.all[1].crash();
+    for number in 0..KEYS {
+        write(&nodes.all[0], &["SET", &key(number), "new"]);
+    }
+    lose(&stage, &mut nodes.all[0]);
+    let admin = nodes.all[2].place.admin.clone();
+    let relight = ["nodes", "relight", "--yes", "--admin", &admin];
+    let early = binary::run(&stage, &relight);
+    assert_eq!(early.status, Some(1), "one may hold more: {early:?}");
+    nodes.all[1].restart(&stage);
+    await_finding(&stage, &nodes.all[2], "shards with what 1.2 has, without what was written");
+    let ended = binary::run(&stage, &relight);
+    assert_eq!(ended.status, Some(0), "{ended:?}");
+    nodes.all[2].await_ready(PATIENCE);
+    let mut client = nodes.all[2].client();
+    let mut older = 0;
+    for number in 0..KEYS {
+        eventually("every key is served", PATIENCE, || match client.call(&["GET", &key(number)]) {
+            Reply::Bulk(read) if read == "new" => Some(()),
+            Reply::Bulk(read) if read == "old" => {
+                older += 1;
+                Some(())
+            }
+            Reply::Error(_) => None,
+            other => panic!("{} is {other:?}", key(number)),
+        });
+    }
+    assert!(
+        0 < older && older < KEYS,
+        "{older} of {KEYS} are from before the second node was away"
+    );
 }
 
 fn folder_of(stage: &Stage, node: &Node) -> PathBuf {

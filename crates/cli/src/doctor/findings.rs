@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::told::{Chain, Heard, Quarantine, Told};
+use crate::nodes::left_over::LeftOver;
 
 /// A lag that nobody should wait for without asking why.
 const LAG_MAX_MS: u64 = 30_000;
@@ -249,22 +250,24 @@ fn agreements(heard: &Heard) -> Vec<Finding> {
 fn lost(heard: &Heard) -> Vec<Finding> {
     let mut found = Vec::new();
     for (name, told) in heard.newest() {
-        let is_lost = |chain: &&Chain| chain.serving.is_empty() && chain.last_serving.is_empty();
-        let lost: Vec<_> = told.chains.iter().filter(is_lost).collect();
-        let Some(first) = lost.first() else { continue };
+        let lost = told.chains.iter().filter(|chain| chain.is_lost()).count();
+        if lost == 0 {
+            continue;
+        }
         let what = format!(
-            "{} of {} shards are served by no node: all that had their data came back with empty \
+            "{lost} of {} shards are served by no node: all that had their data came back with empty \
              folders",
-            lost.len(),
             told.chains.len()
         );
         let others: Vec<&str> = heard.newest().into_keys().filter(|it| *it != name).collect();
         let action = if others.is_empty() {
-            let node = first.offline.first().map_or("NODE", String::as_str);
+            let left = LeftOver::of(heard, name);
+            let silent = left.silent_words().map_or_else(String::new, |words| format!("{words}; "));
             format!(
-                "what they held is gone, where there is no other datacenter: `antecede nodes relight \
-                 {node}` lets them begin again with what {node} has; keep old folders that may still \
-                 be somewhere"
+                "{silent}old folders may still be somewhere: start the nodes on them; else what they \
+                 held is gone, where there is no other datacenter, and `antecede nodes relight` lets \
+                 them begin again with what is left: {}",
+                left.words()
             )
         } else {
             format!(

@@ -15,7 +15,7 @@ use crate::screen;
 /// What is wrong, and what to do.
 mod findings;
 /// What nodes tell.
-mod told;
+pub(crate) mod told;
 
 #[cfg(test)]
 mod tests;

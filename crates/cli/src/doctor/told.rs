@@ -1,4 +1,4 @@
-//! What nodes tell of themselves, as far as a doctor needs it, and asking all of them.
+//! What nodes tell of themselves, as far as people need it to mend them, and asking all of them.
 //!
 //! Each node names all nodes of its deployment, so those that were not asked for are asked too.
 
@@ -12,164 +12,189 @@ use crate::http;
 
 /// A node as it tells of itself; what this build does not know is passed over.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Told {
-    pub(super) deployment: String,
-    pub(super) datacenter: String,
-    pub(super) node: String,
-    pub(super) version: String,
+pub(crate) struct Told {
+    pub(crate) deployment: String,
+    pub(crate) datacenter: String,
+    pub(crate) node: String,
+    pub(crate) version: String,
     #[serde(default)]
-    pub(super) epoch: u64,
+    pub(crate) epoch: u64,
     #[serde(default)]
-    pub(super) settling: u64,
-    pub(super) unbegun: Option<Unbegun>,
+    pub(crate) settling: u64,
+    pub(crate) unbegun: Option<Unbegun>,
     #[serde(default)]
-    pub(super) used_memory_bytes: u64,
+    pub(crate) used_memory_bytes: u64,
     #[serde(default)]
-    pub(super) max_memory_bytes: u64,
-    pub(super) can_lose: Option<u64>,
-    pub(super) control: Option<Control>,
+    pub(crate) max_memory_bytes: u64,
+    pub(crate) can_lose: Option<u64>,
+    pub(crate) control: Option<Control>,
     #[serde(default)]
-    pub(super) topology: Topology,
+    pub(crate) topology: Topology,
     #[serde(default)]
-    pub(super) log: Log,
+    pub(crate) log: Log,
     #[serde(default)]
-    pub(super) chains: Vec<Chain>,
+    pub(crate) chains: Vec<Chain>,
     #[serde(default)]
-    pub(super) links: Vec<Link>,
+    pub(crate) remains: Vec<Remains>,
     #[serde(default)]
-    pub(super) lag: Vec<Lag>,
+    pub(crate) links: Vec<Link>,
     #[serde(default)]
-    pub(super) nodes: Vec<Place>,
+    pub(crate) lag: Vec<Lag>,
     #[serde(default)]
-    pub(super) outbox: Outbox,
+    pub(crate) nodes: Vec<Place>,
     #[serde(default)]
-    pub(super) quarantine: Vec<Quarantine>,
+    pub(crate) outbox: Outbox,
+    #[serde(default)]
+    pub(crate) quarantine: Vec<Quarantine>,
 }
 
 /// What a node has put aside when its datacenter had lapsed.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Quarantine {
-    pub(super) number: u16,
-    pub(super) folder: String,
+pub(crate) struct Quarantine {
+    pub(crate) number: u16,
+    pub(crate) folder: String,
     #[serde(default)]
-    pub(super) newest: Vec<u16>,
+    pub(crate) newest: Vec<u16>,
     #[serde(default)]
-    pub(super) is_replayed: bool,
+    pub(crate) is_replayed: bool,
 }
 
 /// Why shards of a node do not begin.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Unbegun {
-    pub(super) why: String,
-    pub(super) is_lost: bool,
-    pub(super) waits_for: Vec<String>,
+pub(crate) struct Unbegun {
+    pub(crate) why: String,
+    pub(crate) is_lost: bool,
+    pub(crate) waits_for: Vec<String>,
 }
 
 /// What a node keeps for other datacenters.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Outbox {
-    pub(super) bytes: u64,
-    pub(super) max_bytes: u64,
-    pub(super) oldest_ms: u64,
-    pub(super) full_in_seconds: Option<u64>,
-    pub(super) held_up_by: Option<String>,
+pub(crate) struct Outbox {
+    pub(crate) bytes: u64,
+    pub(crate) max_bytes: u64,
+    pub(crate) oldest_ms: u64,
+    pub(crate) full_in_seconds: Option<u64>,
+    pub(crate) held_up_by: Option<String>,
     #[serde(default)]
-    pub(super) peers: Vec<PeerBehind>,
+    pub(crate) peers: Vec<PeerBehind>,
 }
 
 /// How far another datacenter is behind.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct PeerBehind {
-    pub(super) datacenter: String,
-    pub(super) behind_ms: u64,
+pub(crate) struct PeerBehind {
+    pub(crate) datacenter: String,
+    pub(crate) behind_ms: u64,
 }
 
 /// The agreement as a node sees it.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Control {
-    pub(super) reachable: bool,
-    pub(super) outage: Option<String>,
-    pub(super) waits: Option<String>,
-    pub(super) lease_ms: u64,
+pub(crate) struct Control {
+    pub(crate) reachable: bool,
+    pub(crate) outage: Option<String>,
+    pub(crate) waits: Option<String>,
+    pub(crate) lease_ms: u64,
 }
 
 /// A node's log.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Log {
+pub(crate) struct Log {
     #[serde(default)]
-    pub(super) disk_full: bool,
-    pub(super) disk: Option<Disk>,
+    pub(crate) disk_full: bool,
+    pub(crate) disk: Option<Disk>,
 }
 
 /// The disk of a log.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Disk {
-    pub(super) folder: String,
-    pub(super) free_bytes: u64,
-    pub(super) reserve_bytes: u64,
+pub(crate) struct Disk {
+    pub(crate) folder: String,
+    pub(crate) free_bytes: u64,
+    pub(crate) reserve_bytes: u64,
 }
 
 /// A chain of the node's datacenter.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Chain {
-    pub(super) serving: Vec<String>,
+pub(crate) struct Chain {
     #[serde(default)]
-    pub(super) syncing: Vec<String>,
+    pub(crate) shard: u16,
+    pub(crate) serving: Vec<String>,
     #[serde(default)]
-    pub(super) last_serving: Vec<String>,
+    pub(crate) syncing: Vec<String>,
     #[serde(default)]
-    pub(super) offline: Vec<String>,
+    pub(crate) last_serving: Vec<String>,
+    #[serde(default)]
+    pub(crate) offline: Vec<String>,
+}
+
+impl Chain {
+    /// Whether nobody serves it, and nobody is known to hold what it held.
+    pub(crate) const fn is_lost(&self) -> bool {
+        self.serving.is_empty() && self.last_serving.is_empty()
+    }
+
+    /// The nodes that have a replica of it and may hold something.
+    pub(crate) fn waiting(&self) -> impl Iterator<Item = &String> {
+        self.syncing.iter().chain(&self.offline)
+    }
+}
+
+/// What a node holds of a shard that has lost its data.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Remains {
+    pub(crate) shard: u16,
+    pub(crate) epoch: u64,
+    pub(crate) position: u64,
+    pub(crate) is_whole: bool,
 }
 
 /// The datacenters of the deployment, as a node knows them.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Topology {
+pub(crate) struct Topology {
     #[serde(default)]
-    pub(super) is_gone: bool,
+    pub(crate) is_gone: bool,
     #[serde(default)]
-    pub(super) is_lapsed: bool,
-    pub(super) comes_back: Option<String>,
-    pub(super) change: Option<String>,
+    pub(crate) is_lapsed: bool,
+    pub(crate) comes_back: Option<String>,
+    pub(crate) change: Option<String>,
     #[serde(default)]
-    pub(super) waits: Vec<String>,
-    pub(super) outage: Option<String>,
-    pub(super) waits_to_begin: Option<String>,
+    pub(crate) waits: Vec<String>,
+    pub(crate) outage: Option<String>,
+    pub(crate) waits_to_begin: Option<String>,
 }
 
 /// A link to another node.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Link {
-    pub(super) node: String,
-    pub(super) datacenter: String,
+pub(crate) struct Link {
+    pub(crate) node: String,
+    pub(crate) datacenter: String,
     #[serde(default)]
-    pub(super) address: String,
-    pub(super) connected: bool,
+    pub(crate) address: String,
+    pub(crate) connected: bool,
     #[serde(default)]
-    pub(super) cut: bool,
+    pub(crate) cut: bool,
 }
 
 /// How far behind another datacenter this one is.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Lag {
-    pub(super) datacenter: String,
-    pub(super) lag_ms: u64,
+pub(crate) struct Lag {
+    pub(crate) datacenter: String,
+    pub(crate) lag_ms: u64,
 }
 
 /// Where a node of the deployment is.
 #[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Place {
-    pub(super) node: String,
-    pub(super) datacenter: String,
-    pub(super) admin: Option<String>,
+pub(crate) struct Place {
+    pub(crate) node: String,
+    pub(crate) datacenter: String,
+    pub(crate) admin: Option<String>,
     #[serde(default)]
-    pub(super) is_member: bool,
+    pub(crate) is_member: bool,
 }
 
 /// What was heard of a deployment.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Heard {
+pub(crate) struct Heard {
     /// By admin port; none where nobody answered.
-    pub(super) by_admin: BTreeMap<String, Option<Told>>,
+    pub(crate) by_admin: BTreeMap<String, Option<Told>>,
 }
 
 impl Heard {
@@ -177,7 +202,7 @@ impl Heard {
     ///
     /// # Errors
     /// When a question dies.
-    pub(super) async fn of(admins: &[String]) -> anyhow::Result<Self> {
+    pub(crate) async fn of(admins: &[String]) -> anyhow::Result<Self> {
         let mut heard = Self::default();
         let mut next: Vec<String> = admins.to_vec();
         while !next.is_empty() {
@@ -205,23 +230,23 @@ impl Heard {
     }
 
     /// The nodes that answered.
-    pub(super) fn told(&self) -> impl Iterator<Item = &Told> {
+    pub(crate) fn told(&self) -> impl Iterator<Item = &Told> {
         self.by_admin.values().flatten()
     }
 
     /// A node that answered.
-    pub(super) fn node(&self, node: &str) -> Option<&Told> {
+    pub(crate) fn node(&self, node: &str) -> Option<&Told> {
         self.told().find(|told| told.node == node)
     }
 
     /// All nodes that anybody names, in order.
-    pub(super) fn places(&self) -> BTreeMap<&str, &Place> {
+    pub(crate) fn places(&self) -> BTreeMap<&str, &Place> {
         let all = self.told().flat_map(|told| &told.nodes);
         all.map(|place| (place.node.as_str(), place)).collect()
     }
 
     /// Of each datacenter the node that knows its newest configuration.
-    pub(super) fn newest(&self) -> BTreeMap<&str, &Told> {
+    pub(crate) fn newest(&self) -> BTreeMap<&str, &Told> {
         let mut newest: BTreeMap<&str, &Told> = BTreeMap::new();
         for told in self.told() {
             let known = newest.entry(&told.datacenter).or_insert(told);
@@ -233,7 +258,7 @@ impl Heard {
     }
 
     /// Whether a node that answered has a link to this one: its process runs.
-    pub(super) fn is_linked(&self, node: &str) -> bool {
+    pub(crate) fn is_linked(&self, node: &str) -> bool {
         let mut links = self.told().flat_map(|told| &told.links);
         links.any(|link| link.node == node && link.connected)
     }

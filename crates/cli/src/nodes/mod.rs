@@ -12,9 +12,11 @@ use anyhow::{Context, bail};
 use clap::{Args, Subcommand};
 use serde_json::json;
 
-use self::told::Nodes;
-use crate::{ending, http, screen};
+use self::{left_over::LeftOver, told::Nodes};
+use crate::{doctor::told::Heard, ending, http, screen};
 
+/// What is left of shards that have lost their data.
+pub(crate) mod left_over;
 /// What an admin port tells.
 mod told;
 
@@ -30,7 +32,8 @@ Examples:
   antecede nodes drain 1.3 --plan --admin 127.0.0.1:7200
   antecede nodes drain 1.3 --yes --admin 127.0.0.1:7200
   antecede nodes undrain 1.3 --admin 127.0.0.1:7200
-  antecede nodes relight 1.3 --yes --admin 127.0.0.1:7200")]
+  antecede nodes relight --admin 127.0.0.1:7200
+  antecede nodes relight --without 1.3 --yes --admin 127.0.0.1:7200")]
 pub(crate) struct NodesOptions {
     #[command(subcommand)]
     chore: Chore,
@@ -58,20 +61,24 @@ enum Chore {
         #[arg(long)]
         json: bool,
     },
-    /// Let shards that have lost all their data begin again with what a node holds, which may be
-    /// nothing; only where there is no other datacenter that has it
-    Relight {
-        /// The node, such as 1.3
-        node: String,
-        #[command(flatten)]
-        admin: AdminOption,
-        /// Do not ask whether to
-        #[arg(long)]
-        yes: bool,
-        /// Print what is written down as JSON
-        #[arg(long)]
-        json: bool,
-    },
+    /// Let shards that have lost all their data begin again, each with the replica that holds most of
+    /// it, which may be nothing; only where there is no other datacenter that has it
+    Relight(Relight),
+}
+
+#[derive(Clone, Debug, Args)]
+struct Relight {
+    #[command(flatten)]
+    admin: AdminOption,
+    /// Nodes that do not answer and are not waited for, separated by commas: what they hold is given up
+    #[arg(long, value_delimiter = ',', value_name = "NODE,...")]
+    without: Vec<String>,
+    /// Do not ask whether to
+    #[arg(long)]
+    yes: bool,
+    /// Print what is written down as JSON
+    #[arg(long)]
+    json: bool,
 }
 
 #[derive(Clone, Debug, Args)]
@@ -122,23 +129,44 @@ pub(crate) async fn run(options: &NodesOptions) -> anyhow::Result<ExitCode> {
             screen::answer(&format!("{node} may hold replicas again, and gets its share"));
             Ok(ExitCode::SUCCESS)
         }
-        Chore::Relight { node, admin: AdminOption { admin }, yes, json } => {
-            let words = format!(
-                "shards that have lost all their data begin again with what {node} holds of them; \
-                 what it does not hold is gone for ever"
-            );
-            if !yes && !is_wanted(&words)? {
-                screen::note("antecede: nothing was changed");
-                return Ok(ExitCode::FAILURE);
-            }
-            let body = post(admin, "/v1/nodes/relight", &json!({ "node": node })).await?;
-            if *json {
-                return tell(&body, admin, true);
-            }
-            screen::answer(&format!("they begin again with what {node} holds"));
-            Ok(ExitCode::SUCCESS)
-        }
+        Chore::Relight(wanted) => relight(wanted).await,
     }
+}
+
+async fn relight(wanted: &Relight) -> anyhow::Result<ExitCode> {
+    let Relight { admin: AdminOption { admin }, without, yes, json } = wanted;
+    let heard = Heard::of(std::slice::from_ref(admin)).await?;
+    let told = heard.by_admin.get(admin).and_then(Option::as_ref);
+    let told = told.with_context(|| {
+        format!("the admin port at {admin} does not tell how it is; is it running?")
+    })?;
+    let left = LeftOver::of(&heard, &told.datacenter);
+    let silent = left.silent_without(without).join(", ");
+    if !silent.is_empty() {
+        bail!(
+            "{silent} may hold more of the shards that have lost their data, and does not answer: \
+             start it first, or give up what it holds (--without {})",
+            silent.replace(", ", ",")
+        );
+    }
+    if left.is_nothing() {
+        bail!("no shard of {} has lost its data: nothing is to be done", told.datacenter);
+    }
+    let words = left.words();
+    if !yes && !is_wanted(&format!("these begin again: {words}; all else is gone for ever"))? {
+        screen::note("antecede: nothing was changed");
+        return Ok(ExitCode::FAILURE);
+    }
+    let mut body = String::new();
+    for (node, shards) in left.by_node() {
+        let wish = json!({ "node": node, "shards": shards });
+        body = post(admin, "/v1/nodes/relight", &wish).await?;
+    }
+    if *json {
+        return tell(&body, admin, true);
+    }
+    screen::answer(&format!("they begin again: {words}"));
+    Ok(ExitCode::SUCCESS)
 }
 
 fn tell(body: &str, admin: &str, as_json: bool) -> anyhow::Result<ExitCode> {

@@ -28,7 +28,7 @@ use antecede_model::{
 use super::{Line, RETRY_AFTER, Shard, after, window::Window};
 use crate::{
     copied::{LineStart, Part, Start},
-    entry::Entry,
+    entry::{Entry, Identity},
     event::Event,
     geo::stable::Collection,
     machine::{Here, Outputs, Room, Storage},
@@ -162,6 +162,13 @@ impl Shard {
         let has_all = behind <= self.committed_to && self.committed_to <= joiner.has_to
             || self.options.mutations.has(Mutation::VouchWithoutWaiting);
         (is_known && has_all && self.is_settled()).then_some(joiner.node)
+    }
+
+    /// What there is here, for people who must choose between replicas: the end of the log, and
+    /// whether all keys are there up to it, so that no copy was left half done.
+    #[must_use]
+    pub const fn remains(&self) -> (Option<Identity>, bool) {
+        (self.window.last(), self.keys.frontier().is_none())
     }
 
     /// The stamp of the write that was appended last, behind a position, where the order of the

@@ -61,13 +61,19 @@ pub fn with_drained(part: &Datacenter, node: NodeId, is_drained: bool) -> Option
     Some(next)
 }
 
-/// What a datacenter becomes when the chains that nobody can serve any more begin again with what a
-/// node holds of them, which may be nothing; `None` if there is none, or the node has no replica.
+/// What a datacenter becomes when those of these chains that nobody can serve any more begin again
+/// with what a node holds of them, which may be nothing; `None` if there is none, or the node has no
+/// replica.
 #[must_use]
-pub fn relit_with(part: &Datacenter, node: NodeId) -> Option<Datacenter> {
+pub fn relit_with(
+    part: &Datacenter,
+    node: NodeId,
+    shards: &BTreeSet<ShardId>,
+) -> Option<Datacenter> {
     let mut next = part.clone();
-    let lost = next.chains.iter_mut().filter(|chain| chain.is_lost());
-    let relit = lost.filter(|chain| chain.waiting.contains_key(&node));
+    let chains = (0..).map(ShardId).zip(&mut next.chains);
+    let lost = chains.filter(|(shard, chain)| shards.contains(shard) && chain.is_lost());
+    let relit = lost.map(|(_, chain)| chain).filter(|chain| chain.waiting.contains_key(&node));
     let count = relit.map(|chain| chain.waiting.insert(node, Waiting::LastServing)).count();
     next.epoch = part.epoch.next();
     (0 < count).then_some(next)

@@ -665,15 +665,18 @@ fn chain_whose_replicas_have_all_lost_their_folders_is_not_served_until_a_person
         }
         let again = next_configuration(&lost, HERE, &without_folders(&lost));
         assert_eq!(again, None, "it stays so");
+        let all = BTreeSet::from([SHARD]);
+        let part = lost.datacenter(HERE).unwrap();
+        assert_eq!(moves::relit_with(part, node(3), &BTreeSet::new()), None, "of no shard");
 
-        let relit = moves::relit_with(lost.datacenter(HERE).unwrap(), node(3)).unwrap();
+        let relit = moves::relit_with(part, node(3), &all).unwrap();
         let mut begun = lost.clone();
         begun.datacenters.insert(HERE, relit);
         let lit = next_configuration(&begun, HERE, &without_folders(&begun)).unwrap().configuration;
         let waiting = [1, 2].map(|number| (number, Waiting::Offline));
         assert!(is(chain(&lit), &[3], &waiting), "{lit:?}");
         let part = lit.datacenter(HERE).unwrap();
-        assert_eq!(moves::relit_with(part, node(1)), None, "nothing is lost any more");
+        assert_eq!(moves::relit_with(part, node(1), &all), None, "nothing is lost any more");
     }
 }
 

@@ -5,7 +5,10 @@ use antecede_model::{
     configuration::{Chain, Configuration, Datacenter, Waiting},
     ids::{NodeId, ShardId},
 };
-use antecede_protocol::manager::moves::{held_by, why_stuck};
+use antecede_protocol::{
+    chain::Shard,
+    manager::moves::{held_by, why_stuck},
+};
 use serde::Serialize;
 
 use crate::clock;
@@ -26,6 +29,19 @@ pub struct ChainStatus {
     pub last_serving: Vec<String>,
     /// Those that are gone, or wait for their turn to copy.
     pub offline: Vec<String>,
+}
+
+/// What a node holds of a shard that has lost its data.
+#[derive(Clone, Debug, Serialize)]
+pub struct RemainsStatus {
+    /// The shard.
+    pub shard: u16,
+    /// The epoch of the last entry of its log, 0 where there is none.
+    pub epoch: u64,
+    /// Its position, 0 where there is none.
+    pub position: u64,
+    /// Whether all keys are there up to that entry; not where a copy was under way.
+    pub is_whole: bool,
 }
 
 /// The agreement as this node sees it.
@@ -83,6 +99,19 @@ pub(super) fn chains_of(node: &Node, configuration: &Configuration) -> Vec<Chain
     let part = configuration.datacenter(node.id.datacenter);
     let chains = part.into_iter().flat_map(|part| &part.chains);
     (0..).map(ShardId).zip(chains).map(|(shard, chain)| chain_of(shard, chain)).collect()
+}
+
+/// What a node holds of the shards that nobody serves or can serve by itself.
+pub(super) fn remains_of(node: &Node, configuration: &Configuration) -> Vec<RemainsStatus> {
+    let part = configuration.datacenter(node.id.datacenter);
+    let chains = part.into_iter().flat_map(|part| &part.chains);
+    let lost = (0..).map(ShardId).zip(chains).filter(|(_, chain)| chain.is_lost());
+    let told = lost.filter_map(|(shard, _)| {
+        let (last, is_whole) = node.look(shard, Shard::remains)?;
+        let (epoch, position) = last.map_or((0, 0), |last| (last.epoch.0, last.position.0));
+        Some(RemainsStatus { shard: shard.0, epoch, position, is_whole })
+    });
+    told.collect()
 }
 
 fn chain_of(shard: ShardId, chain: &Chain) -> ChainStatus {

@@ -33,7 +33,7 @@ mod status;
 /// Which datacenters there are.
 mod topology;
 pub use applied::{AppliedShard, AppliedStatus, KeysAsked, VersionsFound};
-pub use chains::{ChainStatus, ControlStatus};
+pub use chains::{ChainStatus, ControlStatus, RemainsStatus};
 pub use nodes::{NodeHolding, Nodes};
 pub use outbox::{OutboxStatus, PeerBehind};
 pub use status::{

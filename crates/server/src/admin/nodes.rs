@@ -7,8 +7,13 @@
 //! Ensures: only who is on this machine changes anything.
 //! Limits: a node tells of its own datacenter only.
 
+use std::collections::BTreeSet;
+
 use antecede_control::StoreError;
-use antecede_model::{configuration::Datacenter, ids::NodeId};
+use antecede_model::{
+    configuration::Datacenter,
+    ids::{NodeId, ShardId},
+};
 use antecede_protocol::manager::moves::{held_by, relit_with, why_stuck, with_drained};
 use axum::{
     Json,
@@ -69,12 +74,14 @@ pub(super) struct Wanted {
     is_drained: bool,
 }
 
-/// With whose data chains shall begin again that nobody can serve any more.
+/// With whose data which chains shall begin again that nobody can serve any more.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Relit {
     /// The node.
     node: String,
+    /// The shards.
+    shards: BTreeSet<u16>,
 }
 
 /// Why nothing was changed.
@@ -106,7 +113,7 @@ enum Refused {
         nodes: String,
     },
     /// All shards are served, or can be.
-    #[error("no shard of node {node} has lost its data: nothing is to be done")]
+    #[error("none of these shards of node {node} has lost its data: nothing is to be done")]
     NothingLost {
         /// The node.
         node: String,
@@ -203,19 +210,20 @@ pub(super) async fn relight(
         }
         let agreement = admin.agreement.upgrade().ok_or(Refused::Nobody)?;
         let is_alone = admin.node.configuration().peers(admin.node.id.datacenter).next().is_none();
-        let relit = |part: &Datacenter| relit(part, &wanted.node, is_alone).map(Some);
+        let relit = |part: &Datacenter| relit(part, &wanted, is_alone).map(Some);
         let next = agreement.replace_part(&admin.node, relit).await?.ok_or(Refused::NotBegun)??;
-        let (id, node) = (admin.node.id, &wanted.node);
-        warn!(node = %id, epoch = %next.epoch, "shards that had lost their data begin again with what node {node} holds, as was asked for");
+        let (id, Relit { node, shards }) = (admin.node.id, &wanted);
+        warn!(node = %id, epoch = %next.epoch, ?shards, "shards that had lost their data begin again with what node {node} holds, as was asked for");
         Ok::<_, Refused>(nodes_of(&next, true))
     };
     changed.await.map(Json).map_err(IntoResponse::into_response)
 }
 
-fn relit(part: &Datacenter, node: &str, is_alone: bool) -> Result<Datacenter, Refused> {
+fn relit(part: &Datacenter, wanted: &Relit, is_alone: bool) -> Result<Datacenter, Refused> {
+    let Relit { node, shards } = wanted;
     let found = named(part, node)?;
-    let next = relit_with(part, found);
-    let next = next.ok_or_else(|| Refused::NothingLost { node: node.to_owned() })?;
+    let next = relit_with(part, found, &shards.iter().copied().map(ShardId).collect());
+    let next = next.ok_or_else(|| Refused::NothingLost { node: node.clone() })?;
     if !is_alone {
         return Err(Refused::NotAlone { datacenter: part.name.clone() });
     }
@@ -296,11 +304,13 @@ mod tests {
         lost.waiting.insert(node(2), antecede_model::configuration::Waiting::Offline);
         let chains = vec![Chain::of(vec![node(1)]), lost];
         let part = Datacenter::of("here".to_owned(), vec![node(1), node(2)], chains);
-        let refused = |node, is_alone| relit(&part, node, is_alone).unwrap_err().to_string();
+        let wanted = |node: &str| Relit { node: node.to_owned(), shards: [0, 1].into() };
+        let refused =
+            |node, is_alone| relit(&part, &wanted(node), is_alone).unwrap_err().to_string();
         assert!(refused("1.3", true).starts_with("datacenter here has no node 1.3"));
-        assert!(refused("1.1", true).starts_with("no shard of node 1.1 has lost its data"));
+        assert!(refused("1.1", true).starts_with("none of these shards of node 1.1"));
         assert!(refused("1.2", false).starts_with("other datacenters have the data"));
-        let next = relit(&part, "1.2", true).unwrap();
+        let next = relit(&part, &wanted("1.2"), true).unwrap();
         assert!(!next.chains[1].is_lost());
         assert_eq!(next.chains[0], part.chains[0]);
     }

@@ -6,7 +6,8 @@ use antecede_model::ids::NodeId;
 use serde::Serialize;
 
 use super::chains::{
-    ChainStatus, ControlStatus, Counts, can_lose, chains_of, control_of, trouble_of,
+    ChainStatus, ControlStatus, Counts, RemainsStatus, can_lose, chains_of, control_of, remains_of,
+    trouble_of,
 };
 use super::outbox::{OutboxStatus, outbox_of, set_outbox};
 use super::topology::{STANDINGS, TopologyStatus, topology_here};
@@ -68,6 +69,10 @@ pub struct Status {
     pub log: LogStatus,
     /// The datacenter's chains.
     pub chains: Vec<ChainStatus>,
+    /// What this node still holds of shards that have lost their data, and that a person must let
+    /// begin again.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub remains: Vec<RemainsStatus>,
     /// All nodes of the deployment that the settings name.
     pub nodes: Vec<NodePlace>,
     /// Links to other nodes.
@@ -241,6 +246,7 @@ pub(crate) fn status_of(node: &Node) -> Status {
         control,
         topology: topology_here(node),
         chains: chains_of(node, configuration),
+        remains: remains_of(node, configuration),
         version: env!("CARGO_PKG_VERSION"),
         deployment: configuration.deployment.to_string(),
         datacenter: node.name_of(here),
