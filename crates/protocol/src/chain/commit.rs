@@ -213,7 +213,9 @@ impl Shard {
             return;
         }
         self.after = greater(self.after, progress);
+        self.settling.acked_to = self.settling.acked_to.max(progress.persisted_to);
         self.count_ack(here, out);
+        self.send_entries(here, out);
     }
 
     /// Counts what the successor has acknowledged, as far as this run has it on disk: a commit that
@@ -233,7 +235,6 @@ impl Shard {
         }
         self.commit_to(here, self.all.persisted_to, out);
         self.send_ack(out);
-        self.send_entries(here, out);
     }
 
     /// Sends the successor what it was not sent yet, as far as the window of flight allows.
@@ -245,7 +246,7 @@ impl Shard {
         if !self.settling.has_agreed() {
             return;
         }
-        let limit = Position(self.all.persisted_to.0 + IN_FLIGHT_MAX);
+        let limit = Position(self.settling.acked_to.0 + IN_FLIGHT_MAX);
         while self.sent_to < self.window.end().min(limit) {
             let entries = self.chunk_after(self.sent_to);
             let Some(last) = entries.last() else { break };
@@ -253,7 +254,7 @@ impl Shard {
             let message = self.message(Body::Forward { entries });
             out.early(next, message);
         }
-        if self.all.persisted_to < self.sent_to {
+        if self.settling.acked_to < self.sent_to {
             self.watch_for_acks(here, out);
         }
     }
@@ -299,6 +300,7 @@ impl Shard {
         let behind = Position(position.0 - 1);
         if behind < self.sent_to && self.window.cut_to() <= behind {
             self.sent_to = behind;
+            self.settling.acked_to = self.settling.acked_to.min(behind);
             self.send_entries(here, out);
         }
     }
@@ -313,12 +315,13 @@ impl Shard {
         self.resend_at = None;
         let Some(next) = self.neighbours.next else { return };
         let told_to = self.told.as_ref().map_or(Position(0), |told| told.progress.synced_to);
-        let is_over = self.sent_to <= self.all.persisted_to && told_to <= self.all.synced_to;
+        let acked_to = self.settling.acked_to;
+        let is_over = self.sent_to <= acked_to && told_to <= self.all.synced_to;
         if !self.settling.has_agreed() || is_over {
             return;
         }
-        if self.all.persisted_to <= self.settling.acked_at_check {
-            self.sent_to = self.all.persisted_to.max(self.window.cut_to());
+        if acked_to <= self.settling.acked_at_check {
+            self.sent_to = acked_to.max(self.window.cut_to());
             self.send_entries(here, out);
             self.tell_progress(next, out);
         }
@@ -330,7 +333,7 @@ impl Shard {
         if self.resend_at.is_none() {
             let at = after(here.now.steady, RETRY_AFTER);
             self.resend_at = Some(at);
-            self.settling.acked_at_check = self.all.persisted_to;
+            self.settling.acked_at_check = self.settling.acked_to;
             self.arm(at, out);
         }
     }

@@ -53,7 +53,10 @@ pub(super) struct Settling {
     again_at: Option<Steady>,
     /// A neighbour that lacks more than this replica can give it.
     misfit: Option<NodeId>,
-    /// What was acknowledged when the resend timer was set.
+    /// What the successor has acknowledged in the run that was agreed with. With a weaker fsync it may
+    /// be less than an earlier run of it had.
+    pub(super) acked_to: Position,
+    /// The same when the resend timer was set.
     pub(super) acked_at_check: Position,
 }
 
@@ -131,6 +134,7 @@ impl Shard {
             self.settling.has_agreed = true;
             self.settling.has_heard_before = true;
             self.sent_to = self.window.end();
+            self.settling.acked_to = self.all.persisted_to;
         }
         if let Some(previous) = self.neighbours.previous {
             let message = self.settle_tell(None);
@@ -274,6 +278,7 @@ impl Shard {
             }
             self.settling.has_agreed = true;
             self.sent_to = their_end;
+            self.settling.acked_to = self.all.persisted_to.min(their_end);
             self.told = None;
             self.send_entries(here, out);
             self.advance(here, out);

@@ -668,6 +668,40 @@ mod after_a_restart {
     }
 
     #[test]
+    fn a_tail_gets_again_what_it_had_acknowledged_and_lost_also_where_that_is_lost_on_its_way() {
+        let mut chain = Deployment::of(1, 2, 1);
+        let [head, tail] = [0, 1].map(|place| chain.replica(1, "k", place));
+        // With a weaker fsync: its word is given before the disk has it.
+        chain.nodes.get_mut(&tail).unwrap().holds_disk = true;
+        chain.ask(head, "k", set("v"), &Carried::default());
+        chain.settle();
+        let disk = &chain.nodes[&tail].disk;
+        let to = LogIndex(disk.records.len() as u64);
+        let persisted = Persisted { to, synced_to: disk.reached().synced_to };
+        let shard = chain.shard_of("k");
+        chain.tell(tail, shard, Input::Persisted(persisted));
+        chain.settle();
+        assert_eq!(chain.get_at(head, "k"), value("v"), "it is committed");
+        chain.crash(tail);
+        chain.nodes.get_mut(&tail).unwrap().holds_disk = false;
+        chain.start(tail);
+        let mut lost = 0;
+        while let Some((from, to, boot, message)) = chain.queue.pop_front() {
+            let forwards =
+                matches!(&message, Message::Shard(of) if matches!(of.body, Body::Forward { .. }));
+            if from == head && forwards && lost == 0 {
+                lost += 1;
+            } else {
+                chain.deliver(from, to, boot, &message);
+            }
+        }
+        assert_eq!(lost, 1, "what it lost was sent once");
+        chain.pass(1_000);
+        assert_eq!(chain.get_at(tail, "k"), value("v"));
+        assert_eq!(chain.put(1, "k", "next").response, Response::Ok);
+    }
+
+    #[test]
     fn a_head_takes_back_what_it_lost_before_it_writes_again() {
         let mut chain = Deployment::of(1, 3, 1);
         let head = chain.replica(1, "k", 0);
