@@ -87,10 +87,21 @@ impl Shard {
             is_unstable.then_some(line.newest_write)
         };
         let unstable = self.lines.iter().filter_map(newest).max();
-        let noted = self.collection.noted.back().map(|(at, _)| *at);
-        let noted = noted.filter(|_| 0 < self.keys.tombstone_count());
+        let noted = self.wanted_note().filter(|_| 0 < self.keys.tombstone_count());
         let rid_to = self.collection.rid_to;
         unstable.max(noted).max(rid_to).max(self.unknown_to_be_applied()).unwrap_or_default()
+    }
+
+    /// When it was noted that every write is stable, tombstones too: the second time, since other
+    /// replicas of the chain may have noted it a little later. Later notes are of promises only, and
+    /// would lead to promises for as long as there are tombstones.
+    fn wanted_note(&self) -> Option<Timestamp> {
+        let covers_all = |cut: &Cut| {
+            self.lines.iter().all(|(origin, line)| cut.covers(*origin, line.newest_write))
+        };
+        let noted = &self.collection.noted;
+        let first = noted.partition_point(|(_, cut)| !covers_all(cut));
+        noted.get(first + 1).or_else(|| noted.back()).map(|(at, _)| *at)
     }
 
     /// Where nothing but promises is kept, nobody waits for newer ones, and nothing of it would ever
