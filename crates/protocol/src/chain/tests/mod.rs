@@ -951,6 +951,31 @@ mod between_datacenters {
     }
 
     #[test]
+    fn a_tombstone_asks_for_promises_up_to_one_time_however_long_they_take() {
+        let mut deployment = Deployment::of(2, 1, 1);
+        deployment.put(1, "k", "v");
+        let head = deployment.replica(1, "k", 0);
+        deployment.ask(head, "k", Action::Delete, &Carried::default());
+        deployment.settle();
+        let shard = deployment.shard_of("k");
+        let shards = &mut deployment.nodes.get_mut(&head).unwrap().shards;
+        let shard = shards.get_mut(&shard).unwrap();
+        let deleted = shard.lines[&dc(1)].newest_write;
+        let mut wanted = BTreeSet::new();
+        // The other datacenter promises nothing yet, so the tombstone stays.
+        for later in 0..50 {
+            let now = Timestamp(deleted.0 + (later << 20));
+            shard.cuts.stable.advance(dc(1), now);
+            shard.hlc.witness(now);
+            shard.collect_when_stable();
+            wanted.insert(shard.ticks_wanted_to());
+        }
+        assert!(0 < shard.keys().tombstone_count());
+        assert!(wanted.first() > Some(&Timestamp::ZERO), "it asks");
+        assert_eq!(wanted.len(), 2, "for what was noted first, and the second time: {wanted:?}");
+    }
+
+    #[test]
     fn a_restarted_receiver_goes_on_where_its_log_ends() {
         let mut deployment = Deployment::of(2, 1, 1);
         deployment.put(1, "a", "1");
