@@ -186,7 +186,11 @@ fn shards_whose_newest_folder_is_lost_begin_again_with_the_replica_that_holds_mo
                 Some(())
             }
             Reply::Error(_) => None,
-            other => panic!("{} is {other:?}", key(number)),
+            other @ (Reply::Simple(_)
+            | Reply::Integer(_)
+            | Reply::Bulk(_)
+            | Reply::Nil
+            | Reply::Array(_)) => panic!("{} is {other:?}", key(number)),
         });
     }
     assert!(
