@@ -221,7 +221,7 @@ impl Shard {
 
     /// Asks what this input made entries wait for: one message for each shard.
     pub(crate) fn ask_what_is_new(&mut self, out: &mut Outputs) {
-        for (shard, writes) in std::mem::take(&mut self.waiters.new) {
+        while let Some((shard, writes)) = self.waiters.new.pop_first() {
             self.ask_about(shard, &writes, out);
         }
     }
