@@ -613,6 +613,7 @@ impl<'a, 'h> Search<'a, 'h> {
             }
         }
         self.slots[slot] = None;
+        self.work_left = self.work_left.saturating_sub(seen.compared / COMPARED_AT_ONCE);
         Some(settled.into_configurations())
     }
 

@@ -264,9 +264,9 @@ fn lost(heard: &Heard) -> Vec<Finding> {
             let left = LeftOver::of(heard, name);
             let silent = left.silent_words().map_or_else(String::new, |words| format!("{words}; "));
             format!(
-                "{silent}old folders may still be somewhere: start the nodes on them; else what they \
-                 held is gone, where there is no other datacenter, and `antecede nodes relight` lets \
-                 them begin again with what is left: {}",
+                "{silent}what they held is gone, where there is no other datacenter: `antecede nodes \
+                 relight` lets them begin again with what is left: {}; keep old folders that may \
+                 still be somewhere",
                 left.words()
             )
         } else {
