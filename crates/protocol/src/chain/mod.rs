@@ -238,41 +238,48 @@ pub(crate) struct Line {
     pub(crate) newest_write: Timestamp,
 }
 
-/// One replica of one shard.
+/// One replica of one shard. What each request looks at stands first, and together.
 #[derive(Debug)]
+#[repr(C)]
 pub struct Shard {
     pub(crate) shard: ShardId,
-    pub(crate) configuration: Arc<Configuration>,
-    pub(crate) options: ShardOptions,
     pub(crate) node: NodeId,
     pub(crate) epoch: Epoch,
     pub(crate) neighbours: Neighbours,
-    /// The tail that this replica copies from; `None` unless it is syncing.
-    donor: Option<NodeId>,
-    /// At the tail: the replica that copies from it.
-    joiner: Option<NodeId>,
     /// Whether a replica of the chain does not serve.
     lacks_replicas: bool,
     /// Whether this replica answers nobody, so that the others may go on without it.
     is_aside: bool,
-    /// Why the datacenter answers nobody, if it does not.
-    refuses_all: Option<Refusal>,
     /// Whether nothing may begin in the datacenter but promises: it is being removed, and what began
     /// there after it has handed out what it had would be lost; or it is not open yet, and may be
     /// given up without a word.
     takes_no_writes: bool,
-    pub(crate) boots: BTreeMap<NodeId, Boot>,
-    pub(crate) hlc: Hlc,
-    pub(crate) keys: Keys,
-    /// What requests with an id came to, in the whole log, also dirty.
-    retries: Retries,
-    pub(crate) window: Window,
-    pub(crate) lines: BTreeMap<DatacenterId, Line>,
-    /// Positions that wait for this node's disk, with their places in its log.
-    unpersisted: VecDeque<(LogIndex, Position)>,
-    unsynced: VecDeque<(LogIndex, Position)>,
+    /// Why the datacenter answers nobody, if it does not.
+    refuses_all: Option<Refusal>,
+    pub(crate) committed_to: Position,
+    /// Up to where `durable` of the lines was counted.
+    durable_to: Position,
     /// What this replica has.
     own: Progress,
+    /// Positions that wait for this node's disk, with their places in its log.
+    unpersisted: VecDeque<(LogIndex, Position)>,
+    pending: VecDeque<PendingReply>,
+    pub(crate) window: Window,
+    settling: Settling,
+    pub(crate) waiters: Waiters,
+    pub(crate) keys: Keys,
+    pub(crate) configuration: Arc<Configuration>,
+    pub(crate) options: ShardOptions,
+    /// The tail that this replica copies from; `None` unless it is syncing.
+    donor: Option<NodeId>,
+    /// At the tail: the replica that copies from it.
+    joiner: Option<NodeId>,
+    pub(crate) boots: BTreeMap<NodeId, Boot>,
+    pub(crate) hlc: Hlc,
+    /// What requests with an id came to, in the whole log, also dirty.
+    retries: Retries,
+    pub(crate) lines: BTreeMap<DatacenterId, Line>,
+    unsynced: VecDeque<(LogIndex, Position)>,
     /// What every replica before this one has, and the runs of theirs that said so; everything at
     /// the head.
     before: Promise,
@@ -284,16 +291,11 @@ pub struct Shard {
     told: Option<Promise>,
     /// How far entries were sent to the successor.
     sent_to: Position,
-    pub(crate) committed_to: Position,
-    /// Up to where `durable` of the lines was counted.
-    durable_to: Position,
-    pending: VecDeque<PendingReply>,
     /// The last reads that were handed on to the head of this epoch.
     handed_on: VecDeque<RequestId>,
     /// What was heard last of a replica behind this one that is short of disk.
     shortage: Option<Shortage>,
     reads: Reads,
-    settling: Settling,
     copying: Copying,
     checkpoints: Checkpoints,
     cold: Cold,
@@ -303,7 +305,6 @@ pub struct Shard {
     pub(crate) outboxes: BTreeMap<DatacenterId, Outbox>,
     pub(crate) resumed: Resumed,
     pub(crate) inboxes: BTreeMap<DatacenterId, Inbox>,
-    pub(crate) waiters: Waiters,
     pub(crate) handing_on: HandingOn,
     pub(crate) collection: Collection,
     /// The earliest moment that the shell was asked to wake this machine at.

@@ -97,10 +97,10 @@ pub(crate) struct Quiet {
     cuts: Arc<Cuts>,
 }
 
-/// A replica with what waits beside it.
+/// A replica with what waits beside it, in this order: each request looks at most of it.
 #[derive(Debug)]
+#[repr(C)]
 struct Replica {
-    shard: Shard,
     /// Messages that wait, each for a ceiling at this place of the log.
     held: Vec<(LogIndex, NodeId, Message)>,
     /// The last place that this shard appended to, or that something held waits for.
@@ -119,6 +119,7 @@ struct Replica {
     is_counted: bool,
     /// Whether it does not begin: what it lacks may have been here, in a folder that was lost.
     is_withheld: bool,
+    shard: Shard,
 }
 
 impl Replica {
