@@ -60,6 +60,7 @@ use crate::{
     entry::{Entry, Seen},
     event::Event,
     geo::{
+        cuts::initial_cuts,
         dependency::Waiters,
         hand_on::HandingOn,
         inbox::Inbox,
@@ -771,27 +772,6 @@ impl Shard {
         assert!(self.window.cut_to() <= self.committed_to, "cut what is not committed");
         assert!(self.durable_to <= self.committed_to, "durable before committed");
     }
-}
-
-/// The cuts before anything was exchanged: a datacenter alone in its deployment is everywhere, and
-/// nothing of one that is gone can be missing any more. One that is gone itself waits for nobody, but
-/// if it was lost and lives nobody knows what of its own is anywhere else.
-/// What is applied is not told so: its own writes become visible one by one there, too.
-pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) -> Cuts {
-    let mut cuts = Cuts::default();
-    if configuration.peers(here).next().is_none() {
-        cuts.followed_to = Timestamp::MAX;
-        if configuration.is_present(here) {
-            cuts.stable.advance(here, Timestamp::MAX);
-        }
-    }
-    for (id, gone) in &configuration.membership.gone {
-        cuts.applied.advance(*id, Timestamp::MAX);
-        if *id != here || !gone.was_lost {
-            cuts.stable.advance(*id, Timestamp::MAX);
-        }
-    }
-    cuts
 }
 
 /// Later by a delay.

@@ -23,12 +23,12 @@ use antecede_model::{
     ids::{Boot, NodeId, Position},
 };
 
-use super::{Cuts, Neighbours, SETTLE_EVERY, Shard, after, initial_cuts};
+use super::{Cuts, Neighbours, SETTLE_EVERY, Shard, after};
 use crate::{
     copied::Start,
     entry::{Entry, Identity},
     event::Event,
-    geo::stable::Collection,
+    geo::{cuts::initial_cuts, stable::Collection},
     machine::{Here, Outputs, Room, Storage},
     message::{Body, Message, Progress},
     mutation::Mutation,

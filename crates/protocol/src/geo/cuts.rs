@@ -23,7 +23,7 @@ use antecede_model::{
 };
 
 use crate::{
-    chain::{Cuts, Watermarks, initial_cuts},
+    chain::{Cuts, Watermarks},
     event::Event,
     machine::{Here, Outputs},
     message::{CutReport, CutScope, Message},
@@ -433,6 +433,28 @@ fn runs(shards: impl Iterator<Item = ShardId>) -> Vec<(ShardId, ShardId)> {
     runs
 }
 
+/// The cuts before anything was exchanged: a datacenter alone in its deployment is everywhere, and
+/// nothing of one that is gone can be missing any more among those that are there. One that is gone
+/// itself waits for nobody; if it was lost and lives, nobody knows what it has is anywhere else.
+/// What is applied is not told so: its own writes become visible one by one there, too.
+pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) -> Cuts {
+    let mut cuts = Cuts::default();
+    let is_present = configuration.is_present(here);
+    if configuration.peers(here).next().is_none() {
+        cuts.followed_to = Timestamp::MAX;
+        if is_present {
+            cuts.stable.advance(here, Timestamp::MAX);
+        }
+    }
+    for (id, gone) in &configuration.membership.gone {
+        cuts.applied.advance(*id, Timestamp::MAX);
+        if is_present || *id == here && !gone.was_lost {
+            cuts.stable.advance(*id, Timestamp::MAX);
+        }
+    }
+    cuts
+}
+
 #[cfg(test)]
 mod tests {
     use antecede_model::{
@@ -440,6 +462,7 @@ mod tests {
         configuration::Layout,
         ids::{Boot, DeploymentId},
         key::ShardCount,
+        membership::Gone,
     };
 
     use super::*;
@@ -533,5 +556,36 @@ mod tests {
         for keeper in &keepers {
             assert!(keeper.has_done(NEW), "it waits beyond {wanted:?}: {keeper:?}");
         }
+    }
+
+    #[test]
+    fn who_is_let_go_of_holds_nothing_for_stable_that_it_did_not_before() {
+        let (old, third) = (DatacenterId(1), DatacenterId(3));
+        let mut configuration = copying();
+        let mut keepers = [(); 2].map(|()| CutKeeper::new(Arc::clone(&configuration), NEW));
+        let members = Arc::make_mut(&mut Arc::make_mut(&mut configuration).membership);
+        members.epoch.0 += 1;
+        let gone = |name: &str| Gone {
+            name: name.to_owned(),
+            was_lost: true,
+            since: members.epoch,
+            successor: None,
+        };
+        let gone = [(NEW, gone("new")), (third, gone("third"))];
+        members.gone.extend(gone);
+        members.members.remove(&NEW);
+        for keeper in &mut keepers {
+            keeper.configure(Arc::clone(&configuration), NEW);
+        }
+        for place in [0, 1, 0] {
+            round(&mut keepers, (place, false), (at(9), at(8)));
+        }
+        let stable = keepers.each_ref().map(|keeper| keeper.cuts().stable.clone());
+        for origin in [old, NEW, third] {
+            let to = stable.each_ref().map(|cut| cut.at(origin));
+            assert_eq!(to, [Timestamp::ZERO; 2], "{origin} may be missing elsewhere");
+        }
+        // Those that are there have all that any of them has of the one that is gone.
+        assert_eq!(initial_cuts(&configuration, old).stable.at(third), Timestamp::MAX);
     }
 }

@@ -137,8 +137,8 @@ impl Session {
         if let Err(refusal) = check_times(view, context, self.options.max_clock_drift) {
             return Some(Response::Refused(refusal));
         }
-        if let Some(refusal) = self.refuse_lost(view, context) {
-            return Some(refusal);
+        if let Some(refusal) = self.refuse_past(view, context) {
+            return Some(Response::Refused(refusal));
         }
         let here = self.node.datacenter;
         let mut by_shard: BTreeMap<ShardId, Vec<(DatacenterId, Timestamp)>> = BTreeMap::new();
@@ -173,10 +173,16 @@ impl Session {
         self.look_after_waiting(view, requests)
     }
 
-    /// Refuses a past that names writes of a datacenter that was lost, unless it was shown here: what
-    /// nobody had received of them is gone, and nobody knows which that was.
-    fn refuse_lost(&self, view: &View<'_>, context: &Context) -> Option<Response> {
-        if context.is_covered_at(self.node.datacenter) {
+    /// Why a past is not taken. Of writes of a datacenter that was lost, unless they were shown here,
+    /// those that nobody had received are gone, and nobody knows which. And a datacenter that is let
+    /// go of may have what nobody else has: whoever brought a past to it could not take it on.
+    fn refuse_past(&self, view: &View<'_>, context: &Context) -> Option<Refusal> {
+        let here = self.node.datacenter;
+        if !view.configuration.is_present(here) {
+            let has_lapsed = view.configuration.membership.is_lapsed(here);
+            return Some(if has_lapsed { Refusal::Lapsed } else { Refusal::Gone });
+        }
+        if context.is_covered_at(here) {
             return None;
         }
         let gone = &view.configuration.membership.gone;
@@ -184,7 +190,7 @@ impl Session {
         let exact = dependencies.exact.iter().map(|dependency| dependency.origin);
         let mut origins = exact.chain(dependencies.floor.iter().map(|(origin, _)| *origin));
         let lost = origins.find(|origin| gone.get(origin).is_some_and(|gone| gone.was_lost));
-        lost.map(|datacenter| Response::Refused(Refusal::Lost { datacenter }))
+        lost.map(|datacenter| Refusal::Lost { datacenter })
     }
 
     /// `WAIT`.
@@ -246,8 +252,8 @@ impl Session {
         requests: &mut dyn Requests,
     ) -> Option<Response> {
         let here = self.node.datacenter;
-        if let Some(refusal) = self.refuse_lost(view, &wait.context) {
-            return Some(refusal); // It was lost meanwhile.
+        if let Some(refusal) = self.refuse_past(view, &wait.context) {
+            return Some(Response::Refused(refusal)); // Lost meanwhile, it or this datacenter.
         }
         let missing = wait.missing(view, here);
         if missing == 0 {

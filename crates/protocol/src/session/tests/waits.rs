@@ -1,6 +1,8 @@
 //! Tokens and `WAIT`.
 
-use antecede_model::{context::Dependencies, token::SessionToken};
+use std::sync::Arc;
+
+use antecede_model::{context::Dependencies, membership::Gone, token::SessionToken};
 
 use super::*;
 use crate::message::{Asker, Body};
@@ -90,6 +92,50 @@ mod tokens {
         assert_eq!(scene.answers(), [Response::Ok]);
         assert_eq!(scene.exact().len(), 2);
         assert!(scene.session.context().is_covered_at(HERE), "it was found covered here");
+    }
+
+    /// A datacenter is let go of; it may come back under another number.
+    fn let_go(scene: &mut Scene, id: DatacenterId, successor: Option<DatacenterId>) {
+        let members = Arc::make_mut(&mut scene.configuration.membership);
+        let name = members.members.remove(&id).unwrap().name;
+        let gone = Gone { name, was_lost: true, since: members.epoch, successor };
+        members.gone.insert(id, gone);
+    }
+
+    #[test]
+    fn a_past_of_a_lost_datacenter_is_refused_unless_it_was_shown_here() {
+        let mut scene = Scene::of_three();
+        let_go(&mut scene, THERE, None);
+        scene.stable = Cut::of([(THERE, Timestamp::MAX)]);
+        scene.applied = scene.stable.clone();
+        let lost = [Response::Refused(Refusal::Lost { datacenter: THERE })];
+        scene.take(&after(past(vec![named(THERE, 1, 51)], Vec::new()), 0));
+        assert_eq!(scene.answers(), lost);
+        scene.take(&after(past(Vec::new(), vec![(THERE, Timestamp(51))]), 0));
+        assert_eq!(scene.answers(), lost);
+        assert_eq!(scene.session.context(), &Context::default());
+        let time = Timestamp(stamp(0));
+        let exact = vec![named(THERE, 1, 51)];
+        let dependencies = Dependencies { exact, floor: Vec::new() };
+        scene.take(&after(Context::from_parts(dependencies, time, [(HERE, time)]), 0));
+        assert_eq!(scene.answers(), [Response::Ok]);
+    }
+
+    #[test]
+    fn a_datacenter_that_is_let_go_of_takes_on_nobodys_past() {
+        for (successor, refusal) in [(None, Refusal::Gone), (Some(THIRD), Refusal::Lapsed)] {
+            let refused = [Response::Refused(refusal)];
+            let mut scene = Scene::of_three();
+            scene.applied = Cut::of([(THERE, Timestamp(50))]);
+            scene.take(&after(past(vec![named(THERE, 1, 51)], Vec::new()), 5_000));
+            assert_eq!(scene.answers(), []);
+            let_go(&mut scene, HERE, successor);
+            scene.after(1_000);
+            assert_eq!(scene.answers(), refused, "it waited when this was decided");
+            scene.take(&after(past(vec![named(THERE, 1, 50)], Vec::new()), 0));
+            assert_eq!(scene.answers(), refused, "it is applied here, and perhaps nowhere else");
+            assert_eq!(scene.session.context(), &Context::default());
+        }
     }
 
     #[test]
