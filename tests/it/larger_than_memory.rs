@@ -154,6 +154,36 @@ fn await_sync(dev: &mut Dev) {
     eventually("the log is synced", PATIENCE, || (written <= told("log_synced_to")).then_some(()));
 }
 
+/// What has changed can go only once a checkpoint has it, however little was written for that.
+#[test]
+fn values_of_keys_that_get_a_time_to_live_leave_room_when_they_are_read() {
+    const COUNT: usize = LIMIT_BYTES / 8_192 * 3 / 2;
+    let stage = Stage::alone();
+    let data = stage.path("data");
+    let limit = LIMIT_BYTES.to_string();
+    let dev = Dev::start(
+        &stage,
+        &["--data", path_text(&data), "--fsync", "interval", "--maxmemory", &limit],
+    );
+    let mut client = dev.client();
+    let long = |number: usize| format!("{number:08}").repeat(1_024);
+    let set = |number| vec!["SET".to_owned(), key(number), long(number)];
+    let expire = |number| vec!["EXPIRE".to_owned(), key(number), "100000".to_owned()];
+    let get = |number| vec!["GET".to_owned(), key(number)];
+    let numbers: Vec<usize> = (0..COUNT).collect();
+    for part in numbers.chunks(32) {
+        ask_part(&mut client, part, &set, &|_, reply| *reply == Reply::ok());
+    }
+    for part in numbers.chunks(32) {
+        ask_part(&mut client, part, &expire, &|_, reply| *reply == Reply::Integer(1));
+    }
+    for part in numbers.chunks(32) {
+        ask_part(&mut client, part, &get, &|number, reply| *reply == Reply::Bulk(long(number)));
+    }
+    let peak = figure(&dev, "used_memory_peak");
+    assert!(peak < USED_BYTES_MAX, "memory is kept within its limit: {peak}");
+}
+
 #[test]
 fn keys_that_do_not_fit_are_refused_and_what_is_there_is_served() {
     let stage = Stage::shared();

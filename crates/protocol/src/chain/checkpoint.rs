@@ -120,7 +120,7 @@ impl Shard {
     /// Goes on with a checkpoint, or begins one; `None` when there is nothing to write, or nothing
     /// whole: a replica that is still copying.
     pub fn take_checkpoint(&mut self, limits: StepLimits) -> Option<CheckpointStep> {
-        if self.keys.frontier().is_some() || self.copying.lacks_history() {
+        if !self.has_all_data() {
             return None;
         }
         if self.checkpoints.pass.is_none() {
@@ -151,6 +151,11 @@ impl Shard {
         let meta = noted.as_ref().map(|noted| noted.meta.clone());
         self.checkpoints.submitted = Some(noted);
         Some(CheckpointStep { is_reset, changes, meta, is_last: next.is_none() })
+    }
+
+    /// Whether it has all keys and all entries, so that there can be a checkpoint of it.
+    pub(super) fn has_all_data(&self) -> bool {
+        self.keys.frontier().is_none() && !self.copying.lacks_history()
     }
 
     /// Notes the base of a checkpoint.

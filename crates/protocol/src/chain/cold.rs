@@ -295,7 +295,9 @@ impl Shard {
     pub fn evict(&mut self, limits: StepLimits) -> Evicted {
         let is_unchecked = self.options.mutations.has(Mutation::EvictUnsaved);
         let cold = &self.cold;
-        self.keys.evict(limits, |hash| cold.must_keep(hash), is_unchecked)
+        let evicted = self.keys.evict(limits, |hash| cold.must_keep(hash), is_unchecked);
+        let unsaved_bytes = if self.has_all_data() { evicted.unsaved_bytes } else { 0 };
+        Evicted { unsaved_bytes, ..evicted }
     }
 
     /// Whether a request waits here for a value, or behind one that does.

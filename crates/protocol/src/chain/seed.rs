@@ -103,8 +103,7 @@ impl Shard {
         }
         let seed_to = *self.copying.seed_to.get_or_insert(copied.committed_to);
         let end = self.window.end();
-        let has_all = self.keys.frontier().is_none()
-            && !self.copying.lacks_history()
+        let has_all = self.has_all_data()
             && end == self.committed_to
             && (seed_to <= end || self.options.mutations.has(Mutation::SeedFromTheMiddle));
         if !has_all {

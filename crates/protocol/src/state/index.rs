@@ -93,6 +93,8 @@ pub(super) struct Swept {
     pub(super) freed: usize,
     /// Bytes of their values.
     pub(super) value_bytes: usize,
+    /// Bytes of records that keep their value because they have changed.
+    pub(super) changed: usize,
 }
 
 /// The table.
@@ -256,11 +258,14 @@ impl Index {
             if last != Some(bucket) {
                 (last, was_touched) = (Some(bucket), self.take_touched(bucket));
             }
-            let is_fixed = was_touched
-                || slot.record.len() <= sweep.value_bytes_min
-                || slot.is_changed() && !sweep.takes_changed
-                || must_keep(hash);
-            if is_fixed {
+            if slot.record.len() <= sweep.value_bytes_min {
+                continue;
+            }
+            if slot.is_changed() && !sweep.takes_changed {
+                swept.changed += slot.record.len();
+                continue;
+            }
+            if was_touched || must_keep(hash) {
                 continue;
             }
             if let Some(record) = record::without_value(&slot.record, sweep.value_bytes_min)

@@ -55,6 +55,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 const TELL_INTERVAL: Duration = Duration::from_millis(100);
 /// How long a connection pauses when the log has fallen behind.
 const SLOW_PAUSE: Duration = Duration::from_millis(2);
+/// How long a client that waits for memory waits before it looks again.
+const MEMORY_STEP: Duration = Duration::from_millis(32);
 /// How long a client whose connection ends may take to read what it is still told.
 const FAREWELL_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -297,8 +299,8 @@ impl Task {
             tokio::time::sleep(SLOW_PAUSE).await;
         }
         let has_written = std::mem::take(&mut self.conversation.has_written);
-        if has_written && let Some(pause) = node.pause_for_memory() {
-            tokio::time::sleep(pause).await;
+        if has_written {
+            wait_for_memory(&node).await;
         }
         Ok(progress)
     }
@@ -373,8 +375,9 @@ impl Task {
 
     fn on_read(&mut self, count: usize) {
         self.active_at = clock::steady();
-        let registry = &self.conversation.node.registry;
-        registry.read_bytes.fetch_add(count as u64, Ordering::Relaxed);
+        let node = &self.conversation.node;
+        node.registry.read_bytes.fetch_add(count as u64, Ordering::Relaxed);
+        node.memory.on_received(count as u64);
     }
 
     /// Tells the registry what the connection says of itself, at once when that may have changed.
@@ -401,6 +404,17 @@ impl Task {
             Ok(())
         };
         tokio::time::timeout(FAREWELL_TIMEOUT, rest).await.unwrap_or(Ok(()))
+    }
+}
+
+/// Lets values go to the disk before the client writes more: as long as the memory in use asks for
+/// meanwhile, so no longer than it is short.
+async fn wait_for_memory(node: &Node) {
+    let mut waited = Duration::ZERO;
+    while let Some(pause) = node.pause_for_memory().filter(|pause| waited < *pause) {
+        let step = (pause - waited).min(MEMORY_STEP);
+        tokio::time::sleep(step).await;
+        waited += step;
     }
 }
 

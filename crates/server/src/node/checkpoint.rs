@@ -178,6 +178,7 @@ impl Node {
             }
         }
         self.write(store, &mut batch)?;
+        self.cold.forget_unsaved();
         self.cut_log();
         let took = clock::steady().0.saturating_sub(began.0);
         let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);

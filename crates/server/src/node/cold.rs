@@ -68,6 +68,8 @@ pub(crate) struct ColdValues {
     has_gone: Condvar,
     /// Whether nothing is left that could go.
     is_stuck: AtomicBool,
+    /// Bytes that could go once the next checkpoint has them, as of the last sweep over all keys.
+    unsaved_bytes: AtomicU64,
     /// What is told of them.
     pub(crate) tally: Tally,
 }
@@ -102,6 +104,11 @@ impl ColdValues {
         queue.loads.extend(loads.map(|load| (load, now)));
         drop(queue);
         self.wake.notify_one();
+    }
+
+    /// A checkpoint is whole: what it has can go, and the next sweep tells what is left.
+    pub(crate) fn forget_unsaved(&self) {
+        self.unsaved_bytes.store(0, Ordering::Relaxed);
     }
 
     /// A checkpoint has come further: more can go.
@@ -293,11 +300,13 @@ impl Node {
         let mut steps = 0;
         // What was used since the last time goes at the second round.
         for _ in 0..2 {
+            let mut unsaved_bytes = 0;
             for shard in self.shards() {
                 let Some(replica) = self.replica(shard) else { continue };
                 loop {
                     let step = replica.lock().shard.evict(STEP);
                     evicted += step.count as u64;
+                    unsaved_bytes += step.unsaved_bytes as u64;
                     self.cold.tally.evicted.fetch_add(step.count as u64, Ordering::Relaxed);
                     steps += 1;
                     if steps % STEPS_PER_LOOK == 0 {
@@ -312,6 +321,7 @@ impl Node {
                     }
                 }
             }
+            self.cold.unsaved_bytes.store(unsaved_bytes, Ordering::Relaxed);
         }
         self.memory.sample();
         evicted
@@ -335,9 +345,14 @@ impl Node {
         self.memory.pause().filter(|_| self.can_free())
     }
 
-    /// Whether enough was written since the last checkpoint began for the next one to free memory.
+    /// Whether the next checkpoint would free enough memory: as much was written since the last one
+    /// began, or is in memory of keys that have changed since, such as values that were read back
+    /// after their time to live had changed.
     pub(crate) fn wants_room(&self) -> bool {
         let least = self.memory.limit() / 16;
-        self.cold.is_possible && self.memory.is_short() && least <= self.checkpoints.grown(self)
+        let unsaved_bytes = self.cold.unsaved_bytes.load(Ordering::Relaxed);
+        self.cold.is_possible
+            && self.memory.is_short()
+            && least <= unsaved_bytes.max(self.checkpoints.grown(self))
     }
 }

@@ -1,5 +1,8 @@
 //! How much memory the process uses, sampled, and whether that leaves room.
 //!
+//! It is sampled every few milliseconds, and by who reads from clients after so many bytes: what
+//! clients send must not outrun a timer that gets no processor.
+//!
 //! The figure comes from a function that the program gives (an allocator knows best); without one
 //! it is the resident size that the system tells.
 //!
@@ -17,10 +20,17 @@ use std::time::Duration;
 /// Tells how many bytes of memory are in use.
 pub type MemoryFigure = Arc<dyn Fn() -> u64 + Send + Sync>;
 
+/// Bytes from clients between two samples, as a part of the limit.
+const PART_PER_SAMPLE: u64 = 128;
+/// How long who writes waits at most.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+
 /// The memory of the process, as of the last sample.
 pub(crate) struct Memory {
     figure: MemoryFigure,
     used: AtomicU64,
+    /// Bytes that clients have sent since the last sample.
+    received: AtomicU64,
     peak: AtomicU64,
     limit: AtomicU64,
 }
@@ -38,6 +48,7 @@ impl Memory {
         Self {
             figure,
             used: AtomicU64::new(used),
+            received: AtomicU64::new(0),
             peak: AtomicU64::new(used),
             limit: AtomicU64::new(limit),
         }
@@ -45,9 +56,22 @@ impl Memory {
 
     /// Asks for the figure.
     pub(crate) fn sample(&self) {
+        self.received.store(0, Ordering::Relaxed);
         let used = (self.figure)();
         self.used.store(used, Ordering::Relaxed);
         self.peak.fetch_max(used, Ordering::Relaxed);
+    }
+
+    /// A client has sent so many bytes, which may all be kept.
+    pub(crate) fn on_received(&self, bytes: u64) {
+        let limit = self.limit();
+        if limit == 0 {
+            return;
+        }
+        let received = self.received.fetch_add(bytes, Ordering::Relaxed).saturating_add(bytes);
+        if limit / PART_PER_SAMPLE <= received {
+            self.sample();
+        }
     }
 
     pub(crate) fn used(&self) -> u64 {
@@ -93,18 +117,19 @@ impl Memory {
         self.is_beyond(10)
     }
 
-    /// How long who writes should wait, if at all: the longer the less is left below the limit.
+    /// How long who writes should wait, if at all: the longer the more of the last eighth is used,
+    /// and longer still beyond the limit.
     pub(crate) fn pause(&self) -> Option<Duration> {
         let (limit, used) = (self.limit(), self.used());
-        let left = limit.saturating_sub(used);
         let eighth = limit / 8;
-        if limit == 0 || eighth <= left {
+        let over = used.saturating_sub(limit.saturating_sub(eighth));
+        if limit == 0 || over == 0 {
             return None;
         }
-        let share = (eighth - left).saturating_mul(64) / eighth.max(1);
-        // From next to nothing to a quarter of a second.
-        let millis = (share * share / 16).max(1);
-        Some(Duration::from_millis(millis))
+        // A quarter of a second at the limit, a whole one an eighth above it.
+        let share = over.saturating_mul(64) / eighth.max(1);
+        let pause = Duration::from_millis((share.saturating_mul(share) / 16).max(1));
+        Some(pause.min(PAUSE_MAX))
     }
 }
 
@@ -137,7 +162,8 @@ mod tests {
         assert_eq!(pause_at(1_143), None);
         assert_eq!(pause_at(1_130), Some(1));
         assert_eq!(pause_at(1_000), Some(256));
-        assert_eq!(pause_at(900), Some(256));
+        assert_eq!(pause_at(950), Some(517));
+        assert_eq!(pause_at(800), Some(1_000));
         let is = |limit| {
             memory.set_limit(limit);
             (memory.is_down(), memory.is_short(), memory.is_exhausted())
@@ -147,6 +173,26 @@ mod tests {
         assert_eq!(is(1_400), (false, false, false));
         assert_eq!(is(1_328), (false, true, false));
         assert_eq!(is(800), (false, true, true));
+    }
+
+    #[test]
+    fn what_clients_send_is_sampled_before_it_is_much() {
+        let figure = Arc::new(AtomicU64::new(100));
+        let told = Arc::clone(&figure);
+        let memory = Memory::new(Some(Arc::new(move || told.load(Ordering::Relaxed))), 0);
+        figure.store(200, Ordering::Relaxed);
+        memory.on_received(u64::MAX);
+        assert_eq!(memory.used(), 100, "without a limit nobody asks");
+        memory.set_limit(12_800);
+        memory.on_received(99);
+        assert_eq!(memory.used(), 100);
+        memory.on_received(1);
+        assert_eq!(memory.used(), 200);
+        figure.store(300, Ordering::Relaxed);
+        memory.on_received(99);
+        assert_eq!(memory.used(), 200, "it counts from the last sample");
+        memory.on_received(1);
+        assert_eq!(memory.used(), 300);
     }
 
     #[test]

@@ -78,6 +78,9 @@ pub struct Evicted {
     pub count: usize,
     /// Bytes of memory that were freed, about.
     pub bytes: usize,
+    /// Bytes of records that it came by and that can go only once the next checkpoint has them,
+    /// about.
+    pub unsaved_bytes: usize,
     /// Whether it has come to the last key; the next one begins at the first.
     pub is_round: bool,
 }
@@ -149,12 +152,13 @@ impl Keys {
             takes_changed: is_unchecked,
         };
         let must_keep = |hash| must_keep(hash) || !is_unchecked && !away.is_saved(hash);
-        let Swept { next, count, freed, value_bytes } = self.index.sweep(&sweep, must_keep);
+        let Swept { next, count, freed, value_bytes, changed } =
+            self.index.sweep(&sweep, must_keep);
         self.away.hand = next.unwrap_or(0);
         self.away.count += count;
         self.away.bytes += value_bytes;
         self.record_bytes -= freed;
-        Evicted { count, bytes: freed, is_round: next.is_none() }
+        Evicted { count, bytes: freed, unsaved_bytes: changed, is_round: next.is_none() }
     }
 
     /// Puts the values of one hash back that are on disk only; what has a newer one keeps it. With
