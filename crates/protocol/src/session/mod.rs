@@ -228,7 +228,8 @@ impl Session {
         out: &mut Answers,
     ) {
         let trims = self.options.mutations.has(Mutation::TrimWithoutLease);
-        let view = if trims { view } else { &view.without_old_knowledge() };
+        let fenced = view.without_knowledge();
+        let view = if trims || view.has_lease() { view } else { &fenced };
         match input {
             SessionInput::Command(command) => self.on_command(view, command, requests, out),
             SessionInput::Reply(id, reply) => self.on_reply(view, id, reply, requests, out),

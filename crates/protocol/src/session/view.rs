@@ -29,15 +29,19 @@ pub struct View<'a> {
 }
 
 impl<'a> View<'a> {
-    /// The view in which nothing is stable, where the node's lease has ended: a write of which a
-    /// session forgets now that it depends on it may be missing in a datacenter that is new. What was
-    /// forgotten before was committed before that one could begin to copy.
-    pub(super) fn without_old_knowledge(self) -> Self {
-        static NOTHING: Cut = Cut::nothing();
-        let may_serve = match self.lease_until {
+    /// Whether the lease of the node lasts.
+    pub(super) fn has_lease(&self) -> bool {
+        match self.lease_until {
             Lease::Unbounded => true,
             Lease::Until(end) => self.now.steady < end,
-        };
-        Self { stable: if may_serve { self.stable } else { &NOTHING }, ..self }
+        }
+    }
+
+    /// The view in which nothing is stable, for when the node's lease has ended: a write of which a
+    /// session forgets now that it depends on it may be missing in a datacenter that is new. What was
+    /// forgotten before was committed before that one could begin to copy.
+    pub(super) const fn without_knowledge(self) -> Self {
+        static NOTHING: Cut = Cut::nothing();
+        Self { stable: &NOTHING, ..self }
     }
 }

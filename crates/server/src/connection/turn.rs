@@ -482,6 +482,15 @@ impl Conversation {
             if replies.is_empty() {
                 return;
             }
+            if let [(request, _)] = replies.as_slice()
+                && request.session == id
+                && let Some((request, reply)) = replies.pop()
+            {
+                let Self { session, answers, cuts, current, node, work, .. } = self;
+                let known = Known { cuts, configuration: &current.configuration };
+                hand(session, answers, known, node, work, SessionInput::Reply(request, reply));
+                continue;
+            }
             let mine = |(request, _): &mut (RequestId, Reply)| request.session == id;
             self.own.extend(replies.extract_if(.., mine));
             let mut own = std::mem::take(&mut self.own);

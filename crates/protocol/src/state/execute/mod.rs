@@ -181,7 +181,7 @@ pub fn read(
 ) -> Result<Shown, Lacking> {
     let response = match operation {
         ShardOperation::One(one) => {
-            return execute_one(keys, keys.at(one.key, to), one, wall_millis).map(Shown::of);
+            return read_one(keys, keys.at(one.key, to), one, wall_millis);
         }
         ShardOperation::Batch { watched, operations } => {
             let look = |key: &[u8]| keys.at(key, to);
@@ -263,6 +263,25 @@ fn execute_one<'a>(
         effects: draft.into_effect(operation.key).into_iter().collect(),
         observed: look.observed(),
         visible_at: look.visible_at(),
+    })
+}
+
+/// The same for an action that changes nothing: it leaves nothing behind but the hiding of a key
+/// that has expired.
+fn read_one(
+    keys: &Keys,
+    look: Look<'_>,
+    operation: &Operation<'_>,
+    wall_millis: u64,
+) -> Result<Shown, Lacking> {
+    if lacks(&look, operation, wall_millis) {
+        return Err(Lacking { hashes: smallvec![keys.hash(operation.key)] });
+    }
+    Ok(Shown {
+        response: Draft::of(keys, look, wall_millis).run(operation.key, &operation.action),
+        observed: look.observed(),
+        visible_at: look.visible_at(),
+        needs_hide: look.is_visible() && look.is_expired(wall_millis),
     })
 }
 

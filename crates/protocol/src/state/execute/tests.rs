@@ -741,6 +741,35 @@ fn answers_carry_what_they_were_made_of() {
 }
 
 #[test]
+fn a_read_shows_what_its_execution_would() {
+    let mut replica = Replica::new();
+    replica.run(b"plain", plain_set(b"12"));
+    replica.run(b"mortal", set_until(b"v", 1500));
+    replica.run(b"gone", plain_set(b"v"));
+    replica.run(b"gone", Action::Delete);
+    let reads = [
+        Action::Get,
+        Action::Length,
+        Action::Range { start: 0, end: -1 },
+        Action::Exists,
+        Action::Type,
+        Action::Expiry(ExpiryForm::Millis),
+        Action::Describe(Description::Encoding),
+        Action::Observe,
+    ];
+    assert!(reads.iter().all(Action::is_read));
+    for key in [&b"plain"[..], b"mortal", b"gone", b"none"] {
+        for (action, wall_millis) in reads.iter().flat_map(|read| [(read, 1500), (read, 1501)]) {
+            let operation = Operation { key, action: action.clone() };
+            let executed = super::execute(&replica.keys, &operation, wall_millis);
+            let operation = ShardOperation::One(operation);
+            let shown = super::read(&replica.keys, &operation, Position(99), wall_millis);
+            assert_eq!(shown, executed.map(Shown::of), "{action:?} of {key:?} at {wall_millis}");
+        }
+    }
+}
+
+#[test]
 fn a_read_at_a_position_shows_the_state_up_to_there() {
     let mut replica = Replica::new();
     replica.run(b"k", plain_set(b"one"));
