@@ -435,7 +435,8 @@ fn runs(shards: impl Iterator<Item = ShardId>) -> Vec<(ShardId, ShardId)> {
 
 /// The cuts before anything was exchanged: a datacenter alone in its deployment is everywhere, and
 /// nothing of one that is gone can be missing any more among those that are there. One that is gone
-/// itself waits for nobody; if it was lost and lives, nobody knows what it has is anywhere else.
+/// itself waits for nobody; if it was lost and lives, nobody knows whether what it has is
+/// anywhere else.
 /// What is applied is not told so: its own writes become visible one by one there, too.
 pub(crate) fn initial_cuts(configuration: &Configuration, here: DatacenterId) -> Cuts {
     let mut cuts = Cuts::default();

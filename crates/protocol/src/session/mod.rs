@@ -228,8 +228,8 @@ impl Session {
         out: &mut Answers,
     ) {
         let trims = self.options.mutations.has(Mutation::TrimWithoutLease);
-        let fenced = view.without_knowledge();
-        let view = if trims || view.has_lease() { view } else { &fenced };
+        let fenced = (!trims && !view.has_lease()).then(|| view.without_knowledge());
+        let view = fenced.as_ref().unwrap_or(view);
         match input {
             SessionInput::Command(command) => self.on_command(view, command, requests, out),
             SessionInput::Reply(id, reply) => self.on_reply(view, id, reply, requests, out),

@@ -266,7 +266,7 @@ fn execute_one<'a>(
     })
 }
 
-/// The same for an action that changes nothing: it leaves nothing behind but the hiding of a key
+/// [`execute_one`] for an action that changes nothing: it leaves nothing behind but the hiding of a key
 /// that has expired.
 fn read_one(
     keys: &Keys,
