@@ -149,48 +149,60 @@ const STEPS: &[Step] = &[
     Step {
         name: "twice",
         is_fast: false,
-        needs: &[&setup::CHRT],
+        needs: &[],
         environment: &[],
         command: &["target/release/sim", "twice", "{seed}", "1", "2"],
     },
     Step {
         name: "known seeds",
         is_fast: false,
-        needs: &[&setup::CHRT],
+        needs: &[],
         environment: &[],
         command: &["target/release/sim", "seeds"],
     },
     Step {
         name: "crash points",
         is_fast: false,
-        needs: &[&setup::CHRT],
+        needs: &[],
         environment: &[],
         command: &["target/release/sim", "crashes", "{seed}"],
     },
     Step {
         name: "fresh seeds",
         is_fast: false,
-        needs: &[&setup::CHRT],
+        needs: &[],
         environment: &[],
         command: &["target/release/sim", "--seed", "{seed}", "--seeds", "2000", "--jobs", "2"],
+    },
+    // With the packages of `build`, so that of what all are made of nothing is built once more.
+    Step {
+        name: "build of mutations",
+        is_fast: false,
+        needs: &[],
+        environment: &[],
+        command: &[
+            "cargo",
+            "build",
+            "--locked",
+            "--release",
+            "-p",
+            "antecede",
+            "-p",
+            "antecede-server",
+            "-p",
+            "sim",
+            "--features",
+            "sim/mutations",
+            "--bin",
+            "sim",
+        ],
     },
     Step {
         name: "mutations",
         is_fast: false,
-        needs: &[&setup::CHRT],
+        needs: &[],
         environment: &[],
-        command: &[
-            "cargo",
-            "run",
-            "--locked",
-            "--release",
-            "-p",
-            "sim",
-            "--features",
-            "mutations",
-            "--",
-            "mutations",
-        ],
+        command: &["target/release/sim", "mutations"],
     },
     Step {
         name: "docs",
@@ -215,10 +227,9 @@ const STEPS: &[Step] = &[
             "cargo",
             "clippy",
             "--locked",
-            "-p",
-            "sim",
+            "--workspace",
             "--features",
-            "mutations",
+            "sim/mutations",
             "--all-targets",
             "--",
             "-D",
@@ -284,10 +295,14 @@ struct Lane {
     is_patient: bool,
 }
 
-/// Lanes that run side by side. Acceptance tests mostly wait, for leases to end and nodes to come
+/// Lanes that run side by side. Tests often wait, for elections, for leases to end and nodes to come
 /// back, while the simulator and the compiler need nothing but processors; and a fuzzer keeps one of
 /// two busy.
 const SIDE_BY_SIDE: &[&[Lane]] = &[
+    &[
+        Lane { steps: &["clippy", "tests"], is_patient: false },
+        Lane { steps: &["build"], is_patient: true },
+    ],
     &[
         Lane { steps: &["acceptance", "redis clients"], is_patient: false },
         Lane {
@@ -296,6 +311,7 @@ const SIDE_BY_SIDE: &[&[Lane]] = &[
                 "known seeds",
                 "crash points",
                 "fresh seeds",
+                "build of mutations",
                 "mutations",
                 "docs",
                 "clippy of mutations",
@@ -321,7 +337,7 @@ const PARTS: &[(&[&str], &[&str])] = &[
     (&["tests/redis/run.py"], &["tests/redis/run.py"]),
     (SIMULATOR, &["target/release/sim", "twice"]),
     (SIMULATOR, &["target/release/sim", "--seeds"]),
-    (SIMULATOR, &["-p", "sim", "mutations"]),
+    (SIMULATOR, &["target/release/sim", "mutations"]),
     (&["crates/sim/seeds.txt"], &["target/release/sim", "seeds"]),
     (&["crates/sim/src/script.rs"], &["target/release/sim", "crashes"]),
     (&["crates/server/examples/fuzz_resp.rs"], &["target/release/examples/fuzz_resp"]),
@@ -493,7 +509,8 @@ fn tell(done: &[(&Step, Outcome, Duration)], total: Duration) -> anyhow::Result<
 }
 
 fn run_step(step: &Step, is_patient: bool, seed: u64, root: &Path) -> anyhow::Result<()> {
-    for need in step.needs {
+    let needs_of_lane: &[&Need] = if is_patient { &[&setup::CHRT] } else { &[] };
+    for need in step.needs.iter().chain(needs_of_lane) {
         ensure!(need.is_met(root), "{}", need.advice());
     }
     let words = if is_patient { [PATIENTLY, step.command].concat() } else { step.command.to_vec() };
