@@ -257,17 +257,7 @@ impl World {
             is_short: node.is_short(),
             has_done: node.keeper.has_done(node.id.datacenter),
             unreached,
-            is_settling: shards().any(|(shard, replica)| {
-                let Some(part) = node.configuration.datacenter(node.id.datacenter) else {
-                    return false;
-                };
-                let chain = node.configuration.chain(node.id.datacenter, shard);
-                let retires = part.retires(shard) == Some(node.id);
-                let settles = |replica: &antecede_protocol::chain::Shard| {
-                    !replica.is_settled() || retires && replica.has_open_replies()
-                };
-                chain.contains(&node.id) && replica.as_ref().is_some_and(settles)
-            }),
+            is_settling: node.is_settling() || node.has_open_retirement(),
         };
         if let Some(at) = self.crosses_to_control(place.node) {
             self.queue.add(at, Happening::Hear(place, Box::new(beat)));

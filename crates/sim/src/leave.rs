@@ -1,7 +1,8 @@
 //! Lets nodes leave their chains before they stop, as a server does that is asked to.
 //!
-//! A node serves on while it is needed, then gives up its lease, lets what its heads have taken be
-//! committed, says that it leaves, and ends once it is out of all chains, or after `LEAVE_LIMIT`.
+//! A node serves on while it is needed and until its chains have settled, then gives up its lease,
+//! lets what its heads have taken be committed, says that it leaves, and ends once it is out of all
+//! chains, or after `LEAVE_LIMIT`.
 
 use antecede_model::ids::NodeId;
 use antecede_protocol::{chain::Shard, manager::leaving};
@@ -81,7 +82,7 @@ impl World {
             Step::Said(_) => leaving::is_out(part, id),
         };
         let step = match leave.step {
-            Step::Asked if !leaving::is_needed(part, id) => {
+            Step::Asked if !leaving::is_needed(part, id) && !node.is_settling() => {
                 Step::Silent(self.now.after(COMMIT_LIMIT))
             }
             Step::Silent(until) if until <= self.now || !has_open_replies(&node.shards) => {

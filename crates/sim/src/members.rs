@@ -315,6 +315,10 @@ impl World {
         if part.membership.as_ref().is_none_or(|members| members.changing().is_none()) {
             return;
         }
+        // One that lacks something without knowing it meets its neighbours before the next trouble.
+        if part.nodes.iter().any(|node| !self.is_whole(*node)) {
+            return;
+        }
         if self.growth_chance.per_mille(DEAF_PER_MILLE) {
             let has_place =
                 |node: &&NodeId| part.chains.iter().any(|chain| chain.serving.contains(*node));

@@ -503,6 +503,28 @@ impl Node {
         self.leave.is_some_and(|leave| leave.is_silent()) && !is_mutated
     }
 
+    /// Whether a replica of it serves, as far as it knows, and has not settled yet.
+    #[must_use]
+    pub fn is_settling(&self) -> bool {
+        self.serving().any(|(_, replica)| !replica.is_settled())
+    }
+
+    /// Whether a replica of it is to leave, and has not answered all that it took before.
+    #[must_use]
+    pub fn has_open_retirement(&self) -> bool {
+        let part = self.configuration.datacenter(self.id.datacenter);
+        let retires = |shard| part.is_some_and(|part| part.retires(shard) == Some(self.id));
+        self.serving().any(|(shard, replica)| retires(shard) && replica.has_open_replies())
+    }
+
+    /// Its replicas that serve, as far as it knows.
+    fn serving(&self) -> impl Iterator<Item = (ShardId, &Shard)> {
+        let serves = |shard| self.configuration.chain(self.id.datacenter, shard).contains(&self.id);
+        let all = (0..).map(ShardId).zip(&self.shards);
+        let there = all.filter_map(|(shard, replica)| Some((shard, replica.as_ref()?)));
+        there.filter(move |(shard, _)| serves(*shard))
+    }
+
     /// The epoch of its datacenter, as it knows it.
     #[must_use]
     pub fn epoch(&self) -> Epoch {

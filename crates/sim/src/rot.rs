@@ -345,7 +345,8 @@ impl World {
             is_over || !fault.kind.concerns(datacenter)
         };
         let mut nodes = self.nodes.iter().filter(|node| node.id.datacenter == datacenter);
-        self.plan.faults.iter().all(is_quiet) && nodes.all(|node| node.trigger.is_none())
+        self.plan.faults.iter().all(is_quiet)
+            && nodes.all(|node| node.trigger.is_none() && !self.is_deaf(node.id))
     }
 }
 

@@ -14,7 +14,7 @@
 //!
 //! A node that leaves has said that it is about to stop, and that it answers nobody any more. A
 //! serving or syncing replica of it goes offline as if it had expired, but one stays where no other
-//! serving one was heard since; it begins nothing.
+//! serving one was heard since and has settled; it begins nothing.
 //!
 //! A node that is short of disk is marked so. Its replicas then step aside where another one that
 //! serves does not yield (`Datacenter::is_aside`): they still count in commits, but answer nobody. Once
@@ -575,8 +575,9 @@ impl Step<'_> {
         let leaves = |node: &NodeId| self.facts.leaving.contains_key(node);
         let has_all = |node: &NodeId| !self.facts.has_expired(*node) && !is_wanting(node);
         // One that has everything stays in the chain to the end, unless another one has been heard
-        // since: what is not known of may come back with an empty log. Where all leave, the one that
-        // was heard last is the other one.
+        // since and has settled: what is not known of may come back with an empty log, and one that
+        // has not agreed with its neighbours yet may lack its end. Where all leave, the one that was
+        // heard last is the other one.
         let remains = |node: &NodeId| has_all(node) && self.facts.is_alive(*node);
         let age = |node: &NodeId| self.facts.heard.get(node).copied().unwrap_or(Duration::MAX);
         let all_leave = !next.serving.iter().any(remains);
@@ -589,8 +590,10 @@ impl Step<'_> {
             .filter(|node| remains(node) || stays == Some(*node))
             .collect();
         let is_leaving = |node: &NodeId| {
-            let is_heard = |other: &NodeId| self.facts.is_heard_since(*other, *node);
-            leaves(node) && stays != Some(*node) && others.iter().any(is_heard)
+            let takes_over = |other: &NodeId| {
+                self.facts.is_heard_since(*other, *node) && self.has_settled(*other)
+            };
+            leaves(node) && stays != Some(*node) && others.iter().any(takes_over)
         };
         let is_gone = |node: &NodeId| self.facts.has_expired(*node) || is_leaving(node);
         let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);
@@ -668,9 +671,19 @@ impl Step<'_> {
 
     /// Whether a node has said something since the configuration holds that is there, in the run that
     /// it names.
+    fn has_adopted(&self, node: NodeId) -> bool {
+        self.facts.adopted.contains(&node) && !self.restarted.contains(&node)
+    }
+
+    /// Whether a node that is to stay has adopted what holds.
     fn acts(&self, node: NodeId) -> bool {
-        let has_adopted = self.facts.adopted.contains(&node) && !self.restarted.contains(&node);
-        self.facts.is_alive(node) && has_adopted
+        self.facts.is_alive(node) && self.has_adopted(node)
+    }
+
+    /// Whether a node has adopted what holds, and its replicas have agreed with their neighbours on
+    /// what they hold: what its run before had lost of its log's end, it has again.
+    fn has_settled(&self, node: NodeId) -> bool {
+        self.has_adopted(node) && !self.facts.settling.contains(&node)
     }
 
     /// A chain that is dark does not begin again with a replica that has lost its log, unless nobody

@@ -266,13 +266,14 @@ const BEFORE: Duration = Duration::from_millis(500);
 const SAID: Duration = Duration::from_millis(400);
 const SINCE: Duration = Duration::from_millis(100);
 
-/// The same nodes, of which these leave, and all that live were heard since.
+/// The same nodes, of which these leave, and all that live were heard since and have settled.
 fn leaving(of: &Configuration, lives: [Life; NODES as usize], numbers: &[u16]) -> Facts {
     let leaving = numbers.iter().map(|number| (node(*number), SAID)).collect();
     let known = facts(of, lives);
-    let heard = known.nodes.iter().filter(|(_, life)| matches!(life, Life::Alive(_)));
-    let heard = heard.map(|(node, _)| (*node, SINCE)).collect();
-    Facts { leaving, heard, ..known }
+    let live = known.nodes.iter().filter(|(_, life)| matches!(life, Life::Alive(_)));
+    let adopted: BTreeSet<NodeId> = live.map(|(node, _)| *node).collect();
+    let heard = adopted.iter().map(|node| (*node, SINCE)).collect();
+    Facts { leaving, heard, adopted, ..known }
 }
 
 #[test]
@@ -335,6 +336,33 @@ fn one_that_leaves_stays_until_another_one_was_heard_since() {
     known.heard.insert(node(3), SINCE);
     let (next, _) = decided(&old, &known);
     assert!(is(&next, &[2, 3], &[(1, Waiting::Offline)]), "{next:?}");
+}
+
+#[test]
+fn one_that_leaves_stays_until_another_one_has_settled() {
+    let old = with(&[1, 2, 3], &[]);
+    let settled = leaving(&old, [alive(1); 3], &[1]);
+    let settling = Facts { settling: [node(2), node(3)].into(), ..settled.clone() };
+    assert_eq!(next_configuration(&old, HERE, &settling), None, "they may lack the ends of logs");
+    let late = Facts { adopted: [node(1)].into(), ..settled.clone() };
+    assert_eq!(next_configuration(&old, HERE, &late), None, "what they said was of another epoch");
+    let one = Facts { settling: [node(2)].into(), adopted: [node(1), node(3)].into(), ..settled };
+    let (next, _) = decided(&old, &one);
+    assert!(is(&next, &[2, 3], &[(1, Waiting::Offline)]), "the third has all: {next:?}");
+
+    let known = leaving(&old, [alive(1), alive(2), EXPIRED], &[1]);
+    let (next, changes) = decided(&old, &known);
+    assert!(is(&next, &[1, 2], &[(3, Waiting::Offline)]), "the second runs anew: {next:?}");
+    assert!(changes.contains(&Change::Started { node: node(2), boot: Boot(2) }), "{changes:?}");
+}
+
+#[test]
+fn of_those_that_all_leave_one_that_has_not_settled_is_left_with_nobody() {
+    let old = with(&[1, 2], &[(3, Waiting::Offline)]);
+    let known = leaving(&old, [alive(1), alive(1), EXPIRED], &[1, 2]);
+    let settling = Facts { settling: [node(2)].into(), ..known };
+    let next = next_configuration(&old, HERE, &settling).expect("one is gone").configuration;
+    assert!(is(chain(&next), &[1, 2], &[(3, Waiting::Offline)]), "{:?}", chain(&next));
 }
 
 #[test]

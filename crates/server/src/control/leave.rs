@@ -1,9 +1,10 @@
 //! Takes this node out of its chains before it stops, so that nobody has to find it silent.
 //!
 //! The node serves on while it is the only one that serves some shard and another node may still
-//! take over. Then it gives up its right to serve, lets the writes that its heads have taken be
-//! committed and answered, and only then says that it leaves. So its roles have ended before anybody
-//! can be given them, and whoever decides need not wait for a lease to run out.
+//! take over, and until its chains have settled: a neighbour that has just restarted may lack what
+//! only this node has. Then it gives up its right to serve, lets the writes that its heads have taken
+//! be committed and answered, and only then says that it leaves. So its roles have ended before
+//! anybody can be given them, and whoever decides need not wait for a lease to run out.
 //!
 //! Meanwhile its replicas take part in commits, and its clients are served by other nodes. It has
 //! left when the configuration that it knows gives it nothing to serve.
@@ -39,8 +40,14 @@ pub(crate) async fn leave(node: &Arc<Node>) {
     let since = clock::steady();
     let until = Steady(since.0 + node.config.control.leave_timeout);
     info!(node = %node.id, "this node leaves its chains");
-    if !wait(until, || !is_needed(node) || is_cut_off(node)).await {
-        warn!(node = %node.id, "this node stops although some shards are served by no other one");
+    let may_go = || !is_needed(node) && node.unsettled() == 0;
+    if !wait(until, || may_go() || is_cut_off(node)).await {
+        let what = if is_needed(node) {
+            "this node stops although some shards are served by no other one"
+        } else {
+            "this node stops although some of its chains have not settled since another node restarted"
+        };
+        warn!(node = %node.id, unsettled = node.unsettled(), "{what}");
         return;
     }
     node.current.give_up_lease();
