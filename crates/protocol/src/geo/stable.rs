@@ -32,6 +32,11 @@ const PROMISES_MAX: u64 = 64;
 /// How often promises are made that no other datacenter is near to: it is cut off, or catches up, and
 /// more of them would only be more to make up for.
 const UNFOLLOWED_EVERY: Duration = Duration::from_secs(2);
+/// How far others may be behind until they count as not near. Where nodes sync once a second a promise
+/// is synced at either end, and told with the next cuts: that takes longer than
+/// [`UNFOLLOWED_EVERY`], and they would never be near again.
+const UNFOLLOWED_AFTER: Duration = Duration::from_secs(5);
+const _: () = assert!(2 * UNFOLLOWED_EVERY.as_millis() < UNFOLLOWED_AFTER.as_millis());
 
 /// The milliseconds of a time that is later by a span.
 fn later(time: Timestamp, span: Duration) -> u64 {
@@ -68,7 +73,7 @@ impl Shard {
         if is_needless || is_enough || storage.room() == Room::None {
             return;
         }
-        let is_followed = newest.millis() < later(self.cuts.followed_to, UNFOLLOWED_EVERY);
+        let is_followed = newest.millis() < later(self.cuts.followed_to, UNFOLLOWED_AFTER);
         let every = if is_followed { CUTS_EVERY / 2 } else { UNFOLLOWED_EVERY };
         let is_recent = here.now.wall.millis() < later(newest, every);
         if is_recent {

@@ -4,7 +4,8 @@ use super::Failure;
 use crate::moment::SECOND;
 
 /// Virtual time in which the last ticks may still be written after everything has come to rest. A key
-/// may expire just then; where nodes sync once a second, its hiding is stable after five.
+/// may expire just then; where nodes sync once a second the last promises for its hiding come up to six
+/// seconds later.
 pub const LAST_WRITES_WITHIN: u64 = 8 * SECOND;
 /// Virtual time for which nothing may be written afterwards.
 pub const IDLE_FOR: u64 = 4 * SECOND;

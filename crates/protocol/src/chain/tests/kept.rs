@@ -127,6 +127,35 @@ fn promises_are_few_while_nobody_follows() {
     assert!((8..=16).contains(&promises), "{promises} promises");
 }
 
+/// How many promises a head makes in four seconds while promises are wanted and the nearest other
+/// datacenter has applied what was promised so many milliseconds ago.
+fn promises_while_behind(millis: u64) -> usize {
+    let mut deployment = Deployment::of(2, 1, 1);
+    deployment.put(1, "k", "v");
+    let head = deployment.replica(1, "k", 0);
+    let id = deployment.shard_of("k");
+    let mut promised = BTreeSet::new();
+    for _ in 0..16 {
+        deployment.millis += 250;
+        let shard = &deployment.nodes[&head].shards[&id];
+        let mut cuts = Cuts::clone(&shard.cuts);
+        let newest = shard.lines[&dc(1)].received.watermark();
+        promised.insert(newest);
+        cuts.ticks_to = Timestamp::from_millis(deployment.millis + 10_000);
+        cuts.followed_to = Timestamp::from_millis(newest.millis() - millis);
+        deployment.tell(head, id, Input::Cuts(&Arc::new(cuts)));
+        deployment.persist(head);
+    }
+    promised.len() - 1
+}
+
+#[test]
+fn others_are_near_that_are_behind_because_nodes_sync_once_a_second() {
+    assert_eq!(promises_while_behind(60_000), 1, "one every two seconds");
+    // A second at either end, and what cuts take.
+    assert_eq!(promises_while_behind(3_000), 15);
+}
+
 /// The deployment as the first datacenter knows it that was lost and has heard so.
 fn without_the_first(deployment: &Deployment) -> Configuration {
     let mut next = Configuration::clone(&deployment.configuration);
