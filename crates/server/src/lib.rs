@@ -47,6 +47,6 @@ pub use config::Config;
 pub use control::member::BeginAtOnce;
 pub use control::witness::{Witness, WitnessError};
 pub use node::{MemoryFigure, StartError};
-pub use peer::{LinkError, LinkShape, LinkShaper, read_hello, take_messages};
+pub use peer::{LinkError, LinkShape, LinkShaper, read_opening, take_messages};
 pub use server::{Listeners, RunningServer, Server, ServerOptions};
 pub use workers::{Placement, Workers};

@@ -151,6 +151,12 @@ pub const METRICS: &[Metric] = &[
         "Bodies of blocked writes dropped to bound memory; they are fetched again",
     ),
     gauge("antecede_link_up", PEER, "", "1 while the connection to a node stands, else 0"),
+    gauge(
+        "antecede_link_relayed",
+        PEER,
+        "",
+        "1 while a node of a third datacenter passes on what is sent to a node, else 0",
+    ),
     gauge("antecede_link_queued_bytes", PEER, "bytes", "Bytes that wait to be sent to a node"),
     counter("antecede_link_sent_bytes_total", PEER, "bytes", "Bytes sent to a node"),
     counter("antecede_link_received_bytes_total", PEER, "bytes", "Bytes received from a node"),
@@ -167,6 +173,18 @@ pub const METRICS: &[Metric] = &[
         "Writes to a socket that were dropped on a path that is cut on purpose",
     ),
     counter("antecede_link_lost_total", PEER, "connections", "Connections lost or not made"),
+    gauge(
+        "antecede_relays",
+        &[],
+        "connections",
+        "Connections between nodes of two other datacenters that are passed on here",
+    ),
+    counter(
+        "antecede_relayed_bytes_total",
+        &[],
+        "bytes",
+        "Bytes passed on between nodes of two other datacenters",
+    ),
     counter(
         "antecede_replicated_writes_total",
         PEER,

@@ -74,6 +74,8 @@ pub(crate) struct Telemetry {
     pub(crate) refused_connections: Counter,
     pub(crate) read_bytes: Counter,
     pub(crate) written_bytes: Counter,
+    /// Bytes that were passed on between nodes of two other datacenters.
+    pub(crate) relayed_bytes: Counter,
     pub(crate) checkpoints: Counter,
     pub(crate) checkpoint_keys: Counter,
     pub(crate) evicted: Counter,
@@ -145,6 +147,7 @@ impl Telemetry {
             checkpoints: counter("antecede_checkpoints_total"),
             checkpoint_keys: counter("antecede_checkpoint_keys_total"),
             written_bytes: counter("antecede_client_written_bytes_total"),
+            relayed_bytes: counter("antecede_relayed_bytes_total"),
             evicted: counter("antecede_evicted_values_total"),
             loads: counter("antecede_loads_total"),
             failed_loads: counter("antecede_failed_loads_total"),

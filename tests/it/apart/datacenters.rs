@@ -26,7 +26,7 @@ const WRITES: u32 = 2_000;
 const KEYS: u32 = 20_000;
 
 /// A datacenter that is no further behind is as good as before.
-const LAG_MAX_MS: f64 = 1_000.0;
+pub(super) const LAG_MAX_MS: f64 = 1_000.0;
 
 /// How long all may take until they are no further behind than that, under load.
 const HEAL_PATIENCE: Duration = Duration::from_secs(60);
@@ -38,7 +38,7 @@ const HEALED_SPAN: Duration = Duration::from_secs(10);
 const FIGURES_SPAN: Duration = Duration::from_secs(30);
 
 /// How far any datacenter is behind another, as its nodes tell.
-fn lag_ms(nodes: &Nodes) -> f64 {
+pub(super) fn lag_ms(nodes: &Nodes) -> f64 {
     let lags = nodes.all.iter().map(|node| largest(node, "antecede_lag_milliseconds"));
     lags.fold(0.0, f64::max)
 }
@@ -94,7 +94,7 @@ fn tell_figures(stage: &Stage, nodes: &Nodes, when: &str) {
 }
 
 /// Nobody was refused, lost a connection, or waited for an answer in vain.
-fn assert_no_error(name: &str, report: &Value) {
+pub(super) fn assert_no_error(name: &str, report: &Value) {
     let (total, seconds) = (&report["total"], &report["seconds"]);
     tell(&format!("{name}: {total} in {seconds} s"));
     for what in ["errors", "faults"] {

@@ -7,6 +7,8 @@
 mod clocks;
 /// Datacenters cannot reach each other for as long as one likes.
 mod datacenters;
+/// Two datacenters cannot reach each other, and a third one reaches both.
+mod detour;
 /// Nodes are killed.
 mod killed;
 /// Two nodes of a datacenter cannot reach each other, and everybody else can.

@@ -44,6 +44,8 @@ pub(super) enum Kind {
     NoLink,
     /// Links are cut on purpose.
     Cut,
+    /// A node of a third datacenter passes on between two that do not reach each other.
+    Detour,
     /// A datacenter is far behind another one.
     Lag,
     /// The agreement on datacenters cannot be reached.
@@ -450,6 +452,16 @@ fn links(heard: &Heard, told: &Told) -> Vec<Finding> {
             );
             found.push(finding(Kind::NoLink, place_of(told), what, action));
         }
+    }
+    for link in &told.links {
+        let Some(relay) = &link.through else { continue };
+        let what = format!("{relay} passes on what it sends to {} at {}", link.node, link.address);
+        let action = format!(
+            "see to the network and the firewall between the two: {} must be reached from {}; until \
+             then nothing is missing, but all of it crosses {relay}'s datacenter and takes its way",
+            link.address, told.node
+        );
+        found.push(finding(Kind::Detour, place_of(told), what, action));
     }
     found
 }

@@ -29,6 +29,7 @@ fn told(node: &str) -> Told {
         datacenter: datacenter_of(other).to_owned(),
         address: format!("peer:{other}"),
         connected: true,
+        through: None,
         cut: false,
     };
     let here = NODES.iter().filter(|other| datacenter_of(other) == own);
@@ -246,6 +247,7 @@ fn what_concerns_links_memory_lag_and_builds_is_told_by_node() {
     change(&mut heard, "1.1", |told| {
         told.links[0].connected = false; // To 1.2, which runs.
         told.links[2].cut = true; // To 2.1.
+        told.links[3].through = Some("3.1".to_owned()); // To 2.2.
         told.max_memory_bytes = 1 << 30;
         told.used_memory_bytes = 1 << 30;
         told.lag.push(Lag { datacenter: "us".to_owned(), lag_ms: 31_000 });
@@ -261,6 +263,7 @@ fn what_concerns_links_memory_lag_and_builds_is_told_by_node() {
             (Kind::MemoryFull, place()),
             (Kind::NoLink, place()),
             (Kind::Cut, place()),
+            (Kind::Detour, place()),
             (Kind::Lag, place()),
             (Kind::Replicas, "eu".to_owned()),
             (Kind::Versions, "deployment".to_owned()),
@@ -269,6 +272,8 @@ fn what_concerns_links_memory_lag_and_builds_is_told_by_node() {
     let text = Report::of(&heard).to_text();
     assert!(text.contains("curl -X POST http://host:1.1/v1/faults/heal"), "{text}");
     assert!(text.contains("peer:1.2 must be reached from 1.1"), "{text}");
+    assert!(text.contains("3.1 passes on what it sends to 2.2"), "{text}");
+    assert!(text.contains("peer:2.2 must be reached from 1.1"), "{text}");
 }
 
 #[test]

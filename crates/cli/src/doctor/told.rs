@@ -170,6 +170,8 @@ pub(crate) struct Link {
     pub(crate) address: String,
     pub(crate) connected: bool,
     #[serde(default)]
+    pub(crate) through: Option<String>,
+    #[serde(default)]
     pub(crate) cut: bool,
 }
 

@@ -22,7 +22,7 @@ pub const HELLO_BYTES_MAX: usize = 512;
 
 const MAGIC: [u8; 8] = *b"antecede";
 /// Magic, length, checksum.
-const HEAD_BYTES: usize = 14;
+pub(super) const HEAD_BYTES: usize = 14;
 
 /// What a node tells a node that it has a new link with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,11 +180,7 @@ impl Hello {
         writer.u8(self.keeps.number());
         writer.number(self.continues.0);
         writer.number(self.known.0);
-        let length = u16::try_from(content.len()).expect("a hello is short");
-        to.extend_from_slice(&MAGIC);
-        to.extend_from_slice(&length.to_le_bytes());
-        to.extend_from_slice(&crc32c::crc32c(&content).to_le_bytes());
-        to.extend_from_slice(&content);
+        write_headed(MAGIC, &content, to);
     }
 
     /// Reads a hello from the front of `bytes` and tells how many it took; `None` when there must
@@ -193,29 +189,9 @@ impl Hello {
     /// # Errors
     /// [`ReadHelloError`] as soon as the bytes can be no hello.
     pub fn read(bytes: &[u8]) -> Result<Option<(Self, usize)>, ReadHelloError> {
-        if bytes.iter().zip(MAGIC).any(|(found, wanted)| *found != wanted) {
-            return Err(ReadHelloError::NotAHello);
-        }
-        let Some((head, rest)) = bytes.split_first_chunk::<HEAD_BYTES>() else {
-            return Ok(None);
-        };
-        let [.., low, high, a, b, c, d] = *head;
-        let length = usize::from(u16::from_le_bytes([low, high]));
-        let limit = HELLO_BYTES_MAX - HEAD_BYTES;
-        if limit < length {
-            return Err(DecodeError::OverLimit {
-                what: "bytes in a hello",
-                found: length as u64,
-                limit: limit as u64,
-            }
-            .into());
-        }
-        let Some(content) = rest.get(..length) else { return Ok(None) };
-        let (found, computed) = (u32::from_le_bytes([a, b, c, d]), crc32c::crc32c(content));
-        if found != computed {
-            return Err(DecodeError::Checksum { found, computed }.into());
-        }
-        Ok(Some((Self::read_content(&mut Reader::new(content))?, HEAD_BYTES + length)))
+        let Some(content) = read_headed(MAGIC, bytes)? else { return Ok(None) };
+        let length = HEAD_BYTES + content.len();
+        Ok(Some((Self::read_content(&mut Reader::new(content))?, length)))
     }
 
     fn read_content(from: &mut Reader<'_>) -> Result<Self, DecodeError> {
@@ -292,6 +268,42 @@ impl Hello {
         )?;
         Ok(version)
     }
+}
+
+/// Writes what a new connection begins with: the head, then its content.
+pub(super) fn write_headed(magic: [u8; 8], content: &[u8], to: &mut Vec<u8>) {
+    let length = u16::try_from(content.len()).expect("what a connection begins with is short");
+    to.extend_from_slice(&magic);
+    to.extend_from_slice(&length.to_le_bytes());
+    to.extend_from_slice(&crc32c::crc32c(content).to_le_bytes());
+    to.extend_from_slice(content);
+}
+
+/// The content behind a head at the front of `bytes`; `None` when there must come more.
+pub(super) fn read_headed(magic: [u8; 8], bytes: &[u8]) -> Result<Option<&[u8]>, ReadHelloError> {
+    if bytes.iter().zip(magic).any(|(found, wanted)| *found != wanted) {
+        return Err(ReadHelloError::NotAHello);
+    }
+    let Some((head, rest)) = bytes.split_first_chunk::<HEAD_BYTES>() else {
+        return Ok(None);
+    };
+    let [.., low, high, a, b, c, d] = *head;
+    let length = usize::from(u16::from_le_bytes([low, high]));
+    let limit = HELLO_BYTES_MAX - HEAD_BYTES;
+    if limit < length {
+        return Err(DecodeError::OverLimit {
+            what: "bytes in a hello",
+            found: length as u64,
+            limit: limit as u64,
+        }
+        .into());
+    }
+    let Some(content) = rest.get(..length) else { return Ok(None) };
+    let (found, computed) = (u32::from_le_bytes([a, b, c, d]), crc32c::crc32c(content));
+    if found != computed {
+        return Err(DecodeError::Checksum { found, computed }.into());
+    }
+    Ok(Some(content))
 }
 
 fn read_version(from: &mut Reader<'_>) -> Result<u16, DecodeError> {

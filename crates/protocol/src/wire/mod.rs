@@ -1,6 +1,7 @@
 //! Says how messages look on the wire between nodes.
 //!
-//! A link begins with a `hello::Hello` from each side. Then follow `frame`s, each with its
+//! A link begins with a `hello::Hello` from each side, behind a `relay::RelayRequest` where a third
+//! node passes it on. Then follow `frame`s, each with its
 //! length and checksum, that hold `message`s. Everything that comes in is checked once, here:
 //! the machines behind it see only messages that are whole and within limits.
 //!
@@ -12,6 +13,8 @@ pub mod frame;
 pub mod hello;
 /// The bytes of each message.
 mod message;
+/// What a node says that wants to be passed on, and what it is answered.
+pub mod relay;
 /// The bytes of entries on their way to another datacenter.
 mod replicate;
 

@@ -32,7 +32,9 @@ use super::{
     ITEMS_MAX,
     frame::{FRAME_BYTES_MAX, FRAME_BYTES_USUAL, FrameError, FrameReader, FrameWriter},
     hello::{Hello, Keeps, LinkRefusal, ReadHelloError},
-    read_message, write_message,
+    read_message,
+    relay::{Opening, RelayAnswer, RelayRefusal, RelayRequest},
+    write_message,
 };
 use crate::{
     checkpointed::CheckpointMeta,
@@ -1448,5 +1450,96 @@ mod hellos {
         hello_of(1).write(&mut bytes);
         bytes[20] ^= 1;
         assert!(matches!(Hello::read(&bytes), Err(ReadHelloError::Damaged(_))));
+    }
+}
+
+mod relays {
+    use super::*;
+
+    fn node(datacenter: u16, number: u16) -> NodeId {
+        NodeId { datacenter: DatacenterId(datacenter), number }
+    }
+
+    fn request() -> RelayRequest {
+        RelayRequest { deployment: hello_of(1).deployment, from: node(1, 1), to: node(3, 2) }
+    }
+
+    fn accepts(here: NodeId, request: RelayRequest) -> Result<(), RelayRefusal> {
+        let names = ["one", "two", "three"];
+        let of = |at: u16| (DatacenterId(at), names[usize::from(at) - 1].to_owned(), 2);
+        let configuration = Configuration::of(&Layout {
+            deployment: hello_of(1).deployment,
+            shard_count: ShardCount::new(1).unwrap(),
+            chain_length: 2,
+            datacenters: (1..=3).map(of).collect(),
+        });
+        request.accept(here, &configuration)
+    }
+
+    #[test]
+    fn only_a_node_of_a_third_datacenter_passes_on_and_only_for_nodes_that_it_knows() {
+        assert_eq!(accepts(node(2, 1), request()), Ok(()));
+        for here in [node(1, 2), node(3, 1)] {
+            assert_eq!(accepts(here, request()), Err(RelayRefusal::NoSuchWay), "{here}");
+        }
+        let near = RelayRequest { to: node(1, 2), ..request() };
+        assert_eq!(accepts(node(2, 1), near), Err(RelayRefusal::NoSuchWay));
+        for (from, to) in
+            [(node(1, 3), node(3, 2)), (node(1, 1), node(3, 3)), (node(4, 1), node(3, 1))]
+        {
+            let unknown = RelayRequest { from, to, ..request() };
+            assert_eq!(accepts(node(2, 1), unknown), Err(RelayRefusal::NoSuchWay), "{from} {to}");
+        }
+        let other = RelayRequest { deployment: DeploymentId([1; 16]), ..request() };
+        assert_eq!(accepts(node(2, 1), other), Err(RelayRefusal::OtherDeployment));
+    }
+
+    #[test]
+    fn a_connection_begins_with_a_hello_or_a_request() {
+        let (mut hello, mut relay) = (Vec::new(), Vec::new());
+        hello_of(1).write(&mut hello);
+        request().write(&mut relay);
+        let wanted = [Opening::Hello(hello_of(1)), Opening::Relay(request())];
+        for (mut bytes, wanted) in [hello, relay].into_iter().zip(wanted) {
+            for length in 0..bytes.len() {
+                assert_eq!(Opening::read(&bytes[..length]), Ok(None), "{length} bytes");
+            }
+            let length = bytes.len();
+            bytes.extend_from_slice(b"what follows");
+            assert_eq!(Opening::read(&bytes), Ok(Some((wanted, length))));
+            bytes[length - 1] ^= 1;
+            assert!(matches!(Opening::read(&bytes), Err(ReadHelloError::Damaged(_))));
+        }
+        assert_eq!(Opening::read(b"anterior"), Err(ReadHelloError::NotAHello));
+        assert_eq!(Opening::read(b"*"), Err(ReadHelloError::NotAHello));
+    }
+
+    #[test]
+    fn every_answer_is_read_as_it_was_meant() {
+        let refusals = [
+            RelayRefusal::OtherDeployment,
+            RelayRefusal::NoSuchWay,
+            RelayRefusal::Unreached,
+            RelayRefusal::Busy,
+        ];
+        let refused = refusals.into_iter().map(RelayAnswer::Refused);
+        for answer in refused.chain([RelayAnswer::Open]) {
+            let mut bytes = Vec::new();
+            answer.write(&mut bytes);
+            assert_eq!(RelayAnswer::read(&bytes[..bytes.len() - 1]), Ok(None));
+            assert_eq!(RelayAnswer::read(&bytes), Ok(Some((answer, bytes.len()))));
+        }
+    }
+
+    #[test]
+    fn a_request_and_its_answer_keep_their_bytes() {
+        let (mut asked, mut answered) = (Vec::new(), Vec::new());
+        request().write(&mut asked);
+        RelayAnswer::Refused(RelayRefusal::Unreached).write(&mut answered);
+        assert_eq!(
+            hex(&asked),
+            "616e746572656c791800c4b81ab5303132333435363738396162636465660100010002000300"
+        );
+        assert_eq!(hex(&answered), "616e746572656c790100a5a02d4103");
     }
 }

@@ -1,4 +1,4 @@
-//! What nodes say to each other: a hello, and messages of every kind, also long ones.
+//! What nodes say to each other: a request to be passed on, or a hello and messages of every kind, also long ones.
 
 use std::sync::Arc;
 
@@ -37,6 +37,7 @@ use antecede_protocol::{
         ITEMS_MAX,
         frame::FrameWriter,
         hello::{Hello, Keeps},
+        relay::RelayRequest,
     },
 };
 use smallvec::SmallVec;
@@ -60,15 +61,25 @@ pub(crate) fn hello(number: u16) -> Hello {
     }
 }
 
-/// Streams: a hello, and behind it messages of each kind alone, of all kinds, and long ones.
+/// Streams: a hello, and behind it messages of each kind alone, of all kinds, and long ones; and
+/// requests to be passed on, and behind them whatever the other end is told.
 pub(crate) fn streams() -> Vec<Vec<u8>> {
     let short = short_messages();
-    let mut streams = vec![stream(&[])];
+    let mut streams = vec![stream(&[]), relay(&[]), relay(&stream(&short))];
     streams.extend(short.iter().map(|message| stream(std::slice::from_ref(message))));
     streams.extend(short.chunks(5).map(stream));
     streams.push(stream(&short));
     streams.extend(long_messages().iter().map(|message| stream(std::slice::from_ref(message))));
     streams
+}
+
+fn relay(behind: &[u8]) -> Vec<u8> {
+    let Hello { deployment, node, .. } = hello(2);
+    let to = NodeId { datacenter: DatacenterId(3), number: 1 };
+    let mut bytes = Vec::new();
+    RelayRequest { deployment, from: node, to }.write(&mut bytes);
+    bytes.extend_from_slice(behind);
+    bytes
 }
 
 fn stream(messages: &[Message]) -> Vec<u8> {

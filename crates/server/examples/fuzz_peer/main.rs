@@ -1,7 +1,7 @@
 //! Feeds a link with hostile bytes and looks for panics, hangs, unbounded memory and lost meaning:
 //! `cargo run --release -p antecede-server --example fuzz_peer -- --seconds 60 --seed 1`.
 //!
-//! The bytes go through the two functions by which a node reads from its peers (`read_hello`,
+//! The bytes go through the two functions by which a node reads from its peers (`read_opening`,
 //! `take_messages`), whole and in random pieces. Of every input must hold:
 //! - exactly what a second, simpler reading of the formats (`stream::expected`) accepts is
 //!   accepted, with the same messages, however the bytes arrive;
@@ -36,14 +36,16 @@ use antecede_protocol::{
     state::Keys,
     wire::{
         frame::{FrameError, FrameReader, FrameWriter},
-        hello::{Hello, ReadHelloError},
-        read_message, write_message,
+        hello::ReadHelloError,
+        read_message,
+        relay::Opening,
+        write_message,
     },
 };
-use antecede_server::{LinkError, read_hello, take_messages};
+use antecede_server::{LinkError, read_opening, take_messages};
 
 use self::fuzzing::{Target, Tried, allocated, random::Random};
-use self::stream::Stream;
+use self::stream::{Kind, Stream};
 
 /// What is said in the beginning.
 mod corpus;
@@ -78,7 +80,7 @@ struct Peer {
 /// What reading a stream came to.
 #[derive(Debug)]
 struct Arrived {
-    hello: Result<Hello, LinkError>,
+    opening: Result<Opening, LinkError>,
     frames: Result<(), FrameError>,
     /// Bytes that wait for more in the end.
     waiting: usize,
@@ -111,7 +113,7 @@ impl Target for Peer {
         }
         drop(in_pieces);
         compare(input, &arrived, &whole)?;
-        self.check_hello(&arrived)?;
+        self.check_opening(&arrived)?;
         check_errors(&arrived)?;
         for message in &whole {
             check_meaning(message)?;
@@ -132,23 +134,24 @@ impl Target for Peer {
     }
 }
 
-/// Reads a stream as a link does: its hello, then what follows in reads of these lengths.
+/// Reads a stream as a node does: what it begins with, then what follows a hello in reads of these
+/// lengths.
 fn arrive(
     mut input: &[u8],
     mut read_bytes: impl FnMut() -> usize,
     mut each: impl FnMut(Message),
 ) -> Arrived {
-    let hello = now(read_hello(&mut input));
+    let opening = now(read_opening(&mut input));
     let mut reader = FrameReader::new();
     let mut frames = Ok(());
-    if hello.is_ok() {
+    if let Ok(Opening::Hello(_)) = opening {
         while !input.is_empty() && frames.is_ok() {
             let (read, rest) = input.split_at(read_bytes().min(input.len()));
             frames = take_messages(&mut reader, read, &mut each);
             input = rest;
         }
     }
-    Arrived { hello, frames, waiting: reader.held_bytes() }
+    Arrived { opening, frames, waiting: reader.held_bytes() }
 }
 
 /// What a future comes to that never waits: all bytes are there.
@@ -160,20 +163,24 @@ fn now<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn is_same(one: &Arrived, other: &Arrived) -> bool {
-    let has_same_hello = match (&one.hello, &other.hello) {
+    let has_same_opening = match (&one.opening, &other.opening) {
         (Ok(one), Ok(other)) => one == other,
         (Err(one), Err(other)) => one.to_string() == other.to_string(),
         (Ok(_), Err(_)) | (Err(_), Ok(_)) => false,
     };
     let has_same_rest = one.frames.is_err() || one.waiting == other.waiting;
-    has_same_hello && one.frames == other.frames && has_same_rest
+    has_same_opening && one.frames == other.frames && has_same_rest
 }
 
 /// Compares with what a simpler reader makes of it.
 fn compare(input: &[u8], arrived: &Arrived, messages: &[Message]) -> Result<(), String> {
-    let expected = stream::expected(input, |bytes| matches!(Hello::read(bytes), Ok(Some(_))));
-    if expected.has_hello != arrived.hello.is_ok() {
-        return Err(format!("expected a hello: {}; {arrived:?}", expected.has_hello));
+    let expected = stream::expected(input, |bytes| matches!(Opening::read(bytes), Ok(Some(_))));
+    let found = arrived.opening.as_ref().ok().map(|opening| match opening {
+        Opening::Hello(_) => Kind::Hello,
+        Opening::Relay(_) => Kind::Relay,
+    });
+    if expected.opening != found {
+        return Err(format!("expected in the beginning: {:?}; {arrived:?}", expected.opening));
     }
     if expected.is_refused != arrived.frames.is_err() {
         return Err(format!("expected a refusal: {}; {arrived:?}", expected.is_refused));
@@ -190,7 +197,7 @@ fn compare(input: &[u8], arrived: &Arrived, messages: &[Message]) -> Result<(), 
 
 /// Whether all that was refused is told in words.
 fn check_errors(arrived: &Arrived) -> Result<(), String> {
-    if let Err(error) = &arrived.hello {
+    if let Err(error) = &arrived.opening {
         check_words(error)?;
     }
     if let Err(error) = &arrived.frames {
@@ -323,20 +330,30 @@ impl Peer {
         Self { configuration: Configuration::of(&layout) }
     }
 
-    /// Judges a hello, and writes it again.
-    fn check_hello(&self, arrived: &Arrived) -> Result<(), String> {
-        let Ok(hello) = &arrived.hello else { return Ok(()) };
+    /// Judges what a stream begins with, and writes it again.
+    fn check_opening(&self, arrived: &Arrived) -> Result<(), String> {
+        let Ok(opening) = &arrived.opening else { return Ok(()) };
         let wall = Wall((corpus::NOW >> 16) * 1000);
         let ours = corpus::hello(1);
-        let judged = ours.accept(hello, &self.configuration, wall, Duration::from_millis(500));
-        if let Err(refusal) = judged {
-            check_words(&refusal)?;
-        }
         let mut bytes = Vec::new();
-        hello.write(&mut bytes);
-        let again: Result<_, ReadHelloError> = Hello::read(&bytes);
-        if again != Ok(Some((*hello, bytes.len()))) {
-            return Err(format!("a hello became another: {hello:?}"));
+        match opening {
+            Opening::Hello(hello) => {
+                let limit = Duration::from_millis(500);
+                if let Err(refusal) = ours.accept(hello, &self.configuration, wall, limit) {
+                    check_words(&refusal)?;
+                }
+                hello.write(&mut bytes);
+            }
+            Opening::Relay(request) => {
+                if let Err(refusal) = request.accept(ours.node, &self.configuration) {
+                    check_words(&refusal)?;
+                }
+                request.write(&mut bytes);
+            }
+        }
+        let again: Result<_, ReadHelloError> = Opening::read(&bytes);
+        if again != Ok(Some((*opening, bytes.len()))) {
+            return Err(format!("what a stream begins with became another: {opening:?}"));
         }
         Ok(())
     }
@@ -355,7 +372,7 @@ fn kind_of(arrived: &Arrived, messages: &[Message]) -> Vec<u8> {
         }
         kind.push(bytes.len().ilog2().to_le_bytes()[0]);
     }
-    let words = match (&arrived.hello, &arrived.frames) {
+    let words = match (&arrived.opening, &arrived.frames) {
         (Err(error), _) => format!("{error:?}"),
         (Ok(_), Err(error)) => format!("{error:?}"),
         (Ok(_), Ok(())) => String::new(),

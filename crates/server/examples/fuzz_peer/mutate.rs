@@ -112,7 +112,10 @@ fn change(stream: &mut Stream, corpus: &[Vec<u8>], random: &mut Random) {
 fn reframe(stream: &mut Stream, at: usize, random: &mut Random) {
     let Some(part) = stream.parts.get_mut(at) else { return };
     match part {
-        Part::Hello(content) | Part::Frame(_, content) | Part::Raw(content) => {
+        Part::Hello(content)
+        | Part::Relay(content)
+        | Part::Frame(_, content)
+        | Part::Raw(content) => {
             scramble(content, random);
         }
         Part::Messages(messages) => {

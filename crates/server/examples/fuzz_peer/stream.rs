@@ -10,7 +10,8 @@ use antecede_protocol::{
 
 use crate::fuzzing::random::Random;
 
-const HELLO_MAGIC: &[u8] = b"antecede";
+const HELLO_MAGIC: [u8; 8] = *b"antecede";
+const RELAY_MAGIC: [u8; 8] = *b"anterely";
 const FRAME_MAGIC: [u8; 2] = [0xa7, 0xce];
 /// Magic, length, checksum.
 const HELLO_HEAD: usize = 14;
@@ -22,6 +23,8 @@ const FRAME_HEAD: usize = 11;
 pub(crate) enum Part {
     /// The content of a hello.
     Hello(Vec<u8>),
+    /// The content of a request to be passed on.
+    Relay(Vec<u8>),
     /// A frame with messages, each with its length.
     Messages(Vec<Vec<u8>>),
     /// A frame of any kind with bytes.
@@ -36,11 +39,18 @@ pub(crate) struct Stream {
     pub(crate) parts: Vec<Part>,
 }
 
+/// What a stream begins with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Hello,
+    Relay,
+}
+
 /// What a reader must make of a stream.
 #[derive(Debug)]
 pub(crate) struct Expected {
-    /// Whether the hello is whole and sound; nothing behind it is read otherwise.
-    pub(crate) has_hello: bool,
+    /// What is whole and sound in the beginning; what is behind it is read behind a hello only.
+    pub(crate) opening: Option<Kind>,
     /// The messages up to the end, or up to what is refused.
     pub(crate) messages: Vec<Message>,
     /// Whether something is refused.
@@ -57,16 +67,20 @@ fn number(bytes: &[u8]) -> usize {
     bytes.iter().rev().fold(0, |number, byte| number << 8 | usize::from(*byte))
 }
 
-/// The content of a sound hello at the front.
-fn take_hello<'a>(bytes: &mut &'a [u8]) -> Option<&'a [u8]> {
+/// The content of a sound hello or request at the front.
+fn take_opening<'a>(bytes: &mut &'a [u8]) -> Option<(Kind, &'a [u8])> {
     let mut rest = *bytes;
     let head = take(&mut rest, HELLO_HEAD)?;
     let content = take(&mut rest, number(&head[8..10]))?;
-    let is_sound = head.starts_with(HELLO_MAGIC)
-        && content.len() <= HELLO_BYTES_MAX - HELLO_HEAD
+    let kind = match *head.first_chunk()? {
+        HELLO_MAGIC => Kind::Hello,
+        RELAY_MAGIC => Kind::Relay,
+        _ => return None,
+    };
+    let is_sound = content.len() <= HELLO_BYTES_MAX - HELLO_HEAD
         && number(&head[10..]) == crc32c::crc32c(content) as usize;
     *bytes = if is_sound { rest } else { return None };
-    Some(content)
+    Some((kind, content))
 }
 
 /// What is at the front where a frame should begin.
@@ -114,13 +128,13 @@ fn messages_in(mut content: &[u8]) -> Option<Vec<Vec<u8>>> {
 }
 
 /// What a reader must make of these bytes.
-pub(crate) fn expected(mut bytes: &[u8], is_sound_hello: impl Fn(&[u8]) -> bool) -> Expected {
+pub(crate) fn expected(mut bytes: &[u8], is_sound: impl Fn(&[u8]) -> bool) -> Expected {
     let before = bytes;
-    let mut expected = Expected { has_hello: false, messages: Vec::new(), is_refused: false };
-    if take_hello(&mut bytes).is_none() || !is_sound_hello(before) {
+    let opening = take_opening(&mut bytes).filter(|_| is_sound(before)).map(|(kind, _)| kind);
+    let mut expected = Expected { opening, messages: Vec::new(), is_refused: false };
+    if opening != Some(Kind::Hello) {
         return expected;
     }
-    expected.has_hello = true;
     let mut piece: Vec<u8> = Vec::new();
     loop {
         let (kind, mut content) = match take_frame(&mut bytes) {
@@ -161,13 +175,8 @@ impl Part {
     /// Writes the part with lengths and checksums that fit.
     pub(crate) fn write(&self, to: &mut Vec<u8>) {
         match self {
-            Self::Hello(content) => {
-                to.extend_from_slice(HELLO_MAGIC);
-                let length = u16::try_from(content.len()).unwrap_or(u16::MAX);
-                to.extend_from_slice(&length.to_le_bytes());
-                to.extend_from_slice(&crc32c::crc32c(content).to_le_bytes());
-                to.extend_from_slice(content);
-            }
+            Self::Hello(content) => write_opening(HELLO_MAGIC, content, to),
+            Self::Relay(content) => write_opening(RELAY_MAGIC, content, to),
             Self::Messages(messages) => {
                 let mut content = Vec::new();
                 for message in messages {
@@ -184,10 +193,21 @@ impl Part {
     /// The pieces of the part that can be cut.
     fn leaves(&mut self) -> Vec<&mut Vec<u8>> {
         match self {
-            Self::Hello(bytes) | Self::Frame(_, bytes) | Self::Raw(bytes) => vec![bytes],
+            Self::Hello(bytes) | Self::Relay(bytes) | Self::Frame(_, bytes) | Self::Raw(bytes) => {
+                vec![bytes]
+            }
             Self::Messages(messages) => messages.iter_mut().collect(),
         }
     }
+}
+
+/// Writes what a connection begins with.
+fn write_opening(magic: [u8; 8], content: &[u8], to: &mut Vec<u8>) {
+    to.extend_from_slice(&magic);
+    let length = u16::try_from(content.len()).unwrap_or(u16::MAX);
+    to.extend_from_slice(&length.to_le_bytes());
+    to.extend_from_slice(&crc32c::crc32c(content).to_le_bytes());
+    to.extend_from_slice(content);
 }
 
 /// Writes a frame that says that it is `length` long, with a checksum of what it says.
@@ -205,8 +225,12 @@ impl Stream {
     /// Takes bytes apart; what is not sound stays as it is.
     pub(crate) fn parse(mut bytes: &[u8]) -> Self {
         let mut parts = Vec::new();
-        if let Some(content) = take_hello(&mut bytes) {
-            parts.push(Part::Hello(content.to_vec()));
+        if let Some((kind, content)) = take_opening(&mut bytes) {
+            let content = content.to_vec();
+            parts.push(match kind {
+                Kind::Hello => Part::Hello(content),
+                Kind::Relay => Part::Relay(content),
+            });
         }
         while let Front::Frame(kind, content) = take_frame(&mut bytes) {
             let messages = if kind == 0 { messages_in(content) } else { None };
@@ -255,7 +279,7 @@ impl Stream {
     pub(crate) fn message(&mut self, random: &mut Random) -> Option<&mut Vec<u8>> {
         let frames = self.parts.iter_mut().filter_map(|part| match part {
             Part::Messages(messages) => Some(messages),
-            Part::Hello(_) | Part::Frame(..) | Part::Raw(_) => None,
+            Part::Hello(_) | Part::Relay(_) | Part::Frame(..) | Part::Raw(_) => None,
         });
         let mut messages: Vec<_> = frames.flatten().collect();
         let at = random.below(messages.len());

@@ -201,6 +201,8 @@ pub struct LinkStatus {
     pub connected: bool,
     /// For how long, in seconds.
     pub connected_seconds: Option<u64>,
+    /// The node of a third datacenter that passes on what is sent, since the node is not reached.
+    pub through: Option<String>,
     /// Its run, as of the last connection.
     pub boot: u64,
     /// Bytes that wait.
@@ -338,6 +340,7 @@ fn links_of(node: &Node) -> Vec<LinkStatus> {
             address: link.address().to_owned(),
             connected: since.is_some(),
             connected_seconds: since.map(|since| now.0.saturating_sub(since.0).as_secs()),
+            through: link.through().map(|relay| relay.to_string()),
             boot: link.boot().0,
             queued_bytes: link.queued_bytes(),
             delay_ms: shape.delay.as_secs_f64() * 1e3,
@@ -412,6 +415,13 @@ fn trouble_here(node: &Node, control: Option<&ControlStatus>, links: &[LinkStatu
         links.iter().filter(|link| !link.connected).map(|link| link.node.as_str()).collect();
     if !lost.is_empty() {
         reasons.push(format!("no link to {}", lost.join(", ")));
+    }
+    let around = |link: &LinkStatus| {
+        link.through.as_ref().map(|relay| format!("{} (through {relay})", link.node))
+    };
+    let around: Vec<String> = links.iter().filter_map(around).collect();
+    if !around.is_empty() {
+        reasons.push(format!("no straight link to {}", around.join(", ")));
     }
     let cut: Vec<&str> =
         links.iter().filter(|link| link.cut).map(|link| link.node.as_str()).collect();
@@ -499,9 +509,12 @@ pub(crate) fn metrics_of(node: &Node) -> String {
         set("antecede_control_decides", u64::from(control.decides));
     }
     set_standing(node, &status);
+    set("antecede_relays", node.links.relays.count() as u64);
     for link in &status.links {
         let peer = || Some(link.node.clone());
         telemetry.set("antecede_link_up", peer(), float(u64::from(link.connected)));
+        let is_relayed = u64::from(link.through.is_some());
+        telemetry.set("antecede_link_relayed", peer(), float(is_relayed));
         telemetry.set("antecede_link_queued_bytes", peer(), float(link.queued_bytes as u64));
     }
     for lag in &status.lag {

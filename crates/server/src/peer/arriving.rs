@@ -1,4 +1,4 @@
-//! Reads what arrives from another node: its hello, then its messages.
+//! Reads what arrives from another node: what a connection begins with, then its messages.
 //!
 //! Both ends of a link use it, and so does the program that feeds links hostile bytes
 //! (`examples/fuzz_peer.rs`): nothing that a peer sends is read anywhere else.
@@ -10,23 +10,47 @@ use antecede_protocol::{
     wire::{
         frame::{FrameError, FrameReader},
         hello::{HELLO_BYTES_MAX, Hello, ReadHelloError},
+        relay::{Opening, RelayAnswer},
     },
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 use super::link::LinkError;
 
-/// Reads the hello that a new link begins with, byte by byte: what follows it belongs to the
-/// frames.
+/// Reads the hello that the other end of a new link answers.
 ///
 /// # Errors
 /// [`LinkError`] when the stream ends or fails, or as soon as the bytes can be no hello.
-pub async fn read_hello<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Hello, LinkError> {
+pub(super) async fn read_hello<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Hello, LinkError> {
+    read_whole(stream, Hello::read).await
+}
+
+/// Reads what a connection begins with that another node has dialled.
+///
+/// # Errors
+/// [`LinkError`] when the stream ends or fails, or as soon as the bytes can be neither a hello nor a
+/// request to be passed on.
+pub async fn read_opening<S: AsyncRead + Unpin>(stream: &mut S) -> Result<Opening, LinkError> {
+    read_whole(stream, Opening::read).await
+}
+
+/// Reads what a node answers that was asked to pass on.
+pub(super) async fn read_relay_answer<S: AsyncRead + Unpin>(
+    stream: &mut S,
+) -> Result<RelayAnswer, LinkError> {
+    read_whole(stream, RelayAnswer::read).await
+}
+
+/// Reads one thing byte by byte: what follows it belongs to somebody else.
+async fn read_whole<S: AsyncRead + Unpin, T>(
+    stream: &mut S,
+    read: impl Fn(&[u8]) -> Result<Option<(T, usize)>, ReadHelloError>,
+) -> Result<T, LinkError> {
     let mut bytes = Vec::new();
     loop {
         bytes.push(stream.read_u8().await?);
-        if let Some((hello, _)) = Hello::read(&bytes)? {
-            return Ok(hello);
+        if let Some((whole, _)) = read(&bytes)? {
+            return Ok(whole);
         }
         if HELLO_BYTES_MAX < bytes.len() {
             return Err(ReadHelloError::NotAHello.into());

@@ -12,7 +12,10 @@ use std::time::Duration;
 use antecede_model::ids::NodeId;
 use antecede_protocol::{
     machine::Envelope,
-    wire::frame::{FrameError, FrameReader},
+    wire::{
+        frame::{FrameError, FrameReader},
+        relay::Opening,
+    },
 };
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,8 +23,9 @@ use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 use tracing::{info, warn};
 
-use super::arriving::take_messages;
+use super::arriving::{read_opening, take_messages};
 use super::link::{HANDSHAKE_TIMEOUT, LinkError, answer_hello, patience};
+use super::relay;
 use crate::node::{Node, Work};
 use crate::workers::{Placement, Stay};
 
@@ -86,9 +90,13 @@ async fn serve(
 ) -> Result<(), InboundError> {
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE_TIME))?;
-    let hello = timeout(HANDSHAKE_TIMEOUT, answer_hello(node, &mut stream))
+    let opening = timeout(HANDSHAKE_TIMEOUT, open(node, &mut stream))
         .await
         .map_err(|_| LinkError::Silent(HANDSHAKE_TIMEOUT))??;
+    let hello = match opening {
+        Opening::Hello(hello) => hello,
+        Opening::Relay(request) => return Ok(relay::pass_on(node, stream, request).await?),
+    };
     info!(node = %node.id, peer = %hello.node, boot = %hello.boot, "a peer has connected");
     let hearing = node.links.to(hello.node).map(|link| link.hear());
     let sender = Sender { node: hello.node, boot: hello.boot };
@@ -97,6 +105,14 @@ async fn serve(
     // What the peer still had to answer may have been on this connection.
     node.sessions.link_lost(hello.node);
     result
+}
+
+/// Hears what a connection begins with, and answers a hello.
+async fn open(node: &Arc<Node>, stream: &mut TcpStream) -> Result<Opening, LinkError> {
+    Ok(match read_opening(stream).await? {
+        Opening::Hello(theirs) => Opening::Hello(answer_hello(node, theirs, stream).await?),
+        relay @ Opening::Relay(_) => relay,
+    })
 }
 
 #[derive(Clone, Copy, Debug)]

@@ -30,6 +30,7 @@ use antecede_protocol::{
     wire::{
         frame::FrameWriter,
         hello::{Hello, Keeps, LinkRefusal, ReadHelloError},
+        relay::RelayRefusal,
     },
 };
 use parking_lot::Mutex;
@@ -40,6 +41,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::arriving::read_hello;
+use super::relay::Detour;
 use super::shaper::{Courier, LinkShape, Path};
 use crate::clock;
 use crate::node::{Node, StartError};
@@ -49,11 +51,11 @@ use crate::telemetry::LinkCounters;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// How long dialling and a handshake may take.
-    handshake: Duration,
+    pub(super) handshake: Duration,
     /// How often the receiving side says that it is there.
     pub(super) heartbeat: Duration,
     /// How long it may be silent.
-    silence: Duration,
+    pub(super) silence: Duration,
     /// The longest pause before dialling again.
     pause: Duration,
 }
@@ -120,7 +122,9 @@ pub(crate) struct Link {
 #[derive(Clone, Copy, Debug)]
 enum Reach {
     /// The connection stands, and the other side has said that it takes what is said there.
-    Connected(Steady),
+    ///
+    /// What is said goes through this node of a third datacenter if there is one.
+    Connected(Steady, Option<NodeId>),
     /// There is none, since then or since the node was expected anew.
     Lost(Steady),
 }
@@ -190,6 +194,9 @@ pub enum LinkError {
     /// The two must not talk.
     #[error(transparent)]
     Refused(#[from] LinkRefusal),
+    /// A node of a third datacenter does not pass on.
+    #[error(transparent)]
+    NotPassedOn(#[from] RelayRefusal),
     /// Another node answered.
     #[error("node {found} answers where node {wanted} should be; check the addresses")]
     OtherNode {
@@ -251,25 +258,38 @@ impl Link {
     /// Since when the connection stands; `None` while there is none.
     pub(crate) fn connected_since(&self) -> Option<Steady> {
         match *self.reach.lock() {
-            Reach::Connected(since) => Some(since),
+            Reach::Connected(since, _) => Some(since),
             Reach::Lost(_) => None,
         }
+    }
+
+    /// The node of a third datacenter that passes on what is said; `None` if none does.
+    pub(crate) fn through(&self) -> Option<NodeId> {
+        match *self.reach.lock() {
+            Reach::Connected(_, through) => through,
+            Reach::Lost(_) => None,
+        }
+    }
+
+    /// Whether a connection stands that nobody passes on.
+    pub(super) fn is_straight(&self) -> bool {
+        matches!(*self.reach.lock(), Reach::Connected(_, None))
     }
 
     /// Whether there has been no connection for so long, since the node was expected.
     pub(crate) fn is_unreached(&self, now: Steady, span: Duration) -> bool {
         match *self.reach.lock() {
-            Reach::Connected(_) => false,
+            Reach::Connected(..) => false,
             Reach::Lost(since) => since.0 + span <= now.0,
         }
     }
 
     /// The other node says that it is there; whether that is news.
-    fn reach(&self) -> bool {
+    fn reach(&self, through: Option<NodeId>) -> bool {
         let mut reach = self.reach.lock();
         let is_news = matches!(*reach, Reach::Lost(_));
         if is_news {
-            *reach = Reach::Connected(clock::steady());
+            *reach = Reach::Connected(clock::steady(), through);
         }
         is_news
     }
@@ -277,7 +297,7 @@ impl Link {
     /// The connection has ended.
     fn lose(&self) {
         let mut reach = self.reach.lock();
-        if let Reach::Connected(_) = *reach {
+        if let Reach::Connected(..) = *reach {
             *reach = Reach::Lost(clock::steady());
         }
     }
@@ -517,8 +537,11 @@ pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
     let patience = patience(node.id, link.node());
     let mut pause = PAUSE_MIN;
     let mut last_told = String::new();
+    let mut detour = Detour::new(node.id, link.node());
+    let mut straight = None;
     while !node.is_stopping() && !link.is_retired() {
-        let error = match dial(&node, &link, patience.handshake).await {
+        let (made, through) = connect(&node, &link, &mut detour, straight.take()).await;
+        let error = match made {
             Ok((stream, hello)) => {
                 let stream = Arc::new(stream);
                 let is_restarted = ![Boot::default(), hello.boot].contains(&link.boot());
@@ -528,12 +551,22 @@ pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
                 if is_restarted {
                     node.note_restart(link.node());
                 }
-                let error = watch(&link, &stream, patience.silence, || {
-                    info!(node = %node.id, peer = %link.node(), boot = %hello.boot, "link is up");
+                let watching = watch(&link, &stream, patience.silence, through, || {
+                    let through = through.map(tracing::field::display);
+                    info!(node = %node.id, peer = %link.node(), boot = %hello.boot, through, "link is up");
                     last_told.clear();
                     pause = PAUSE_MIN;
-                })
-                .await;
+                });
+                let error = tokio::select! {
+                    error = watching => Some(error),
+                    stream = detour.straight_again(link.address()), if through.is_some() => {
+                        straight = Some(stream);
+                        None
+                    }
+                };
+                if through.is_none() {
+                    detour.note_straight(link.connected_since());
+                }
                 link.lose();
                 link.state.lock().disconnect();
                 node.sessions.link_lost(link.node());
@@ -541,12 +574,14 @@ pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
             }
             Err(error) => {
                 link.state.lock().disconnect();
-                error
+                Some(error)
             }
         };
         if node.is_stopping() || link.is_retired() {
             break;
         }
+        // Without an error the next connection stands already.
+        let Some(error) = error else { continue };
         tell(&node, &link, &error, &mut last_told);
         let jittered = pause.mul_f64(0.5 + link.fraction() / 2.0);
         tokio::time::sleep(jittered).await;
@@ -555,6 +590,46 @@ pub(crate) async fn keep(node: Arc<Node>, link: Arc<Link>) {
     if link.is_retired() {
         info!(node = %node.id, peer = %link.node(), "the link has ended for good: that node is of this deployment no more");
     }
+}
+
+/// Connects straight, or else through a node of a third datacenter, which it then tells.
+async fn connect(
+    node: &Arc<Node>,
+    link: &Link,
+    detour: &mut Detour,
+    straight: Option<TcpStream>,
+) -> (Result<(TcpStream, Hello), LinkError>, Option<NodeId>) {
+    let patience = patience(node.id, link.node()).handshake;
+    let made = limited(patience, async {
+        let stream = match straight {
+            Some(stream) => stream,
+            None => TcpStream::connect(link.address()).await?,
+        };
+        agree(node, link, stream).await
+    });
+    let error = match made.await {
+        Err(error @ (LinkError::Io(_) | LinkError::Silent(_))) if detour.is_due(link) => error,
+        made => return (made, None),
+    };
+    let made = limited(patience, async {
+        let (stream, through) = detour.open(node).await?;
+        Ok((agree(node, link, stream).await?, through))
+    });
+    match made.await {
+        Ok((made, through)) => (Ok(made), Some(through)),
+        // There is no other way, or it is not better.
+        Err(LinkError::Io(_) | LinkError::Silent(_) | LinkError::NotPassedOn(_)) => {
+            (Err(error), None)
+        }
+        Err(refused) => (Err(refused), None),
+    }
+}
+
+async fn limited<T>(
+    patience: Duration,
+    attempt: impl Future<Output = Result<T, LinkError>>,
+) -> Result<T, LinkError> {
+    timeout(patience, attempt).await.map_err(|_| LinkError::Silent(patience))?
 }
 
 /// Says once why there is no connection.
@@ -568,29 +643,26 @@ fn tell(node: &Node, link: &Link, error: &LinkError, last_told: &mut String) {
     }
 }
 
-async fn dial(
+/// Says hello at the other end of a new connection, and judges what it says.
+async fn agree(
     node: &Arc<Node>,
     link: &Link,
-    patience: Duration,
+    mut stream: TcpStream,
 ) -> Result<(TcpStream, Hello), LinkError> {
-    let attempt = async {
-        let mut stream = TcpStream::connect(link.address()).await?;
-        stream.set_nodelay(true)?;
-        link.state.lock().open();
-        let ours = node.links.hello(node);
-        say_hello(&ours, &mut stream).await?;
-        let hello = read_hello(&mut stream).await?;
-        if hello.node == link.node() && hello.deployment == ours.deployment {
-            node.hear_answer(&hello);
-        }
-        judge(node, &ours, &hello)?;
-        let (found, wanted) = (hello.node, link.node());
-        if found != wanted {
-            return Err(LinkError::OtherNode { found, wanted });
-        }
-        Ok((stream, hello))
-    };
-    timeout(patience, attempt).await.map_err(|_| LinkError::Silent(patience))?
+    stream.set_nodelay(true)?;
+    link.state.lock().open();
+    let ours = node.links.hello(node);
+    say_hello(&ours, &mut stream).await?;
+    let hello = read_hello(&mut stream).await?;
+    if hello.node == link.node() && hello.deployment == ours.deployment {
+        node.hear_answer(&hello);
+    }
+    judge(node, &ours, &hello)?;
+    let (found, wanted) = (hello.node, link.node());
+    if found != wanted {
+        return Err(LinkError::OtherNode { found, wanted });
+    }
+    Ok((stream, hello))
 }
 
 async fn say_hello(hello: &Hello, stream: &mut TcpStream) -> Result<(), LinkError> {
@@ -612,12 +684,12 @@ fn judge(node: &Node, ours: &Hello, theirs: &Hello) -> Result<(), LinkError> {
     }
 }
 
-/// Hears the hello of a node that has dialled, judges it and writes it down; only then answers.
+/// Judges the hello of a node that has dialled and writes it down; only then answers.
 pub(super) async fn answer_hello(
     node: &Arc<Node>,
+    theirs: Hello,
     stream: &mut TcpStream,
 ) -> Result<Hello, LinkError> {
-    let theirs = read_hello(stream).await?;
     let mut ours = node.links.hello(node);
     ours.known = node.met.newest(theirs.node);
     let judged = judge(node, &ours, &theirs);
@@ -648,6 +720,7 @@ async fn watch(
     link: &Link,
     stream: &TcpStream,
     silence: Duration,
+    through: Option<NodeId>,
     mut on_reached: impl FnMut(),
 ) -> LinkError {
     let mut heard = [0_u8; 64];
@@ -660,7 +733,7 @@ async fn watch(
                 Ok(Ok(())) => match stream.try_read(&mut heard) {
                     Ok(0) => return io::Error::from(io::ErrorKind::UnexpectedEof).into(),
                     Ok(_) => {
-                        if link.reach() {
+                        if link.reach(through) {
                             on_reached();
                         }
                     }

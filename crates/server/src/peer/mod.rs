@@ -1,7 +1,8 @@
 //! Links between nodes: one connection from every node to every other, for what it has to say.
 //!
 //! A node sends on the connections that it dialled (`link`) and receives on those that others
-//! dialled (`inbound`). Messages are put into a link's buffer as machines tell them, and leave in
+//! dialled (`inbound`); where the way to a node of another datacenter is broken, one of a third
+//! passes on what they say (`relay`). Messages are put into a link's buffer as machines tell them, and leave in
 //! one frame at the end of the batch. What cannot be sent is dropped: everything between machines
 //! is asked for or sent again, and sessions are told that a link was lost.
 //!
@@ -28,6 +29,7 @@ use parking_lot::RwLock;
 use tokio::{sync::Notify, task::JoinSet};
 
 use self::link::Link;
+use self::relay::Relays;
 use crate::clock;
 use crate::config::Config;
 use crate::node::Node;
@@ -39,9 +41,11 @@ mod arriving;
 pub(crate) mod inbound;
 /// What this node says to another.
 pub(crate) mod link;
+/// Ways around a bad link.
+mod relay;
 /// Delays and cuts, for demonstrations and tests.
 mod shaper;
-pub use arriving::{read_hello, take_messages};
+pub use arriving::{read_opening, take_messages};
 pub use link::LinkError;
 pub use shaper::{LinkShape, LinkShaper};
 
@@ -51,6 +55,8 @@ pub(crate) struct Links {
     by_node: RwLock<Arc<BTreeMap<NodeId, Arc<Link>>>>,
     hello: Hello,
     shaper: LinkShaper,
+    /// What this node passes on for others.
+    pub(crate) relays: Relays,
     /// Tells that there are new ones.
     changed: Notify,
 }
@@ -76,7 +82,7 @@ impl Links {
             known: Boot::default(),
         };
         let (by_node, shaper, changed) = (RwLock::default(), shaper.clone(), Notify::new());
-        Self { by_node, hello, shaper, changed }
+        Self { by_node, hello, shaper, relays: Relays::new(), changed }
     }
 
     /// Makes links to the nodes that a configuration names and that have none yet: where the
