@@ -34,8 +34,14 @@ use crate::{
 
 impl Shard {
     /// Whether this replica's log does not stand alone yet, in a datacenter that is being added.
+    ///
+    /// Another replica becomes one of the chain only when the log of the first stands alone: one that
+    /// lacks the mark then has lost its end, and gets it from its neighbours.
     pub(super) fn is_seeding(&self) -> bool {
         let own = self.here_datacenter();
+        if 1 < self.configuration.chain(own, self.shard).len() {
+            return false;
+        }
         let is_new = match self.configuration.membership.standing(own) {
             Some(Standing::Joining { .. } | Standing::Copying { .. }) => true,
             Some(Standing::Open | Standing::Leaving | Standing::Lost) | None => false,

@@ -13,6 +13,8 @@ mod kept;
 mod lone;
 /// Requests with an id.
 mod retries;
+/// A datacenter that is being added.
+mod seed;
 /// Logs that were set back.
 mod set_back;
 
