@@ -37,7 +37,11 @@ impl Heard {
     }
 
     /// Takes a beat that came at a moment; refused with the number of nodes if there are too many.
+    ///
+    /// One that came before the term began, and was taken in it, counts from when it began: nobody
+    /// seems to have been silent for longer than the leader has listened.
     pub(crate) fn hear(&mut self, beat: Beat, at: Steady) -> Result<(), u64> {
+        let at = at.max(self.since);
         let count = self.nodes.len();
         if NODES_MAX <= count && !self.nodes.contains_key(&beat.node) {
             return Err(count as u64 + 1);
@@ -84,5 +88,7 @@ mod tests {
         let beats = heard.beats(at(310));
         assert_eq!(beats.since_leader, Duration::from_millis(10));
         assert!(beats.nodes.is_empty());
+        heard.hear(beat(2), at(290)).unwrap();
+        assert_eq!(heard.beats(at(310)).nodes[&node].ago, Duration::from_millis(10));
     }
 }

@@ -156,7 +156,8 @@ pub struct Beats {
 pub struct Seen {
     /// Its run.
     pub boot: Boot,
-    /// How long ago it was heard, by the leader's steady clock.
+    /// How long ago it was heard, by the leader's steady clock; at most for how long the leader
+    /// has been listening.
     pub ago: Duration,
     /// What it said about itself.
     pub facts: Arc<[u8]>,
