@@ -350,7 +350,8 @@ impl<D: Disk> Core<D> {
     fn write(&self, files: &Files<D>) -> Result<(), LogError> {
         let mut writer = files.writer.lock();
         let before = writer.written_to();
-        let result = write_pending(&mut writer, |batch| self.tail.lock().take(batch));
+        let result = write_pending(&mut writer, |batch| self.tail.lock().take(batch))
+            .and_then(|()| writer.prepare_late_spare());
         self.tail.lock().set_taken_bytes(writer.unwritten_bytes());
         result.map_err(|error| self.fail(error))?;
         let written_to = writer.written_to();

@@ -31,6 +31,9 @@ pub(crate) const SEGMENT_BYTES_MIN: u64 = 2 * HEADER_BYTES;
 /// Bytes of zeros that are written at once.
 const ZEROS_BYTES: usize = 1024 * 1024;
 
+/// What part of a segment may be left when the next one is prepared by whoever writes.
+const LATE_PART: u64 = 16;
+
 /// The name of the segment that begins with record `first`.
 pub(crate) fn segment_name(first: LogIndex) -> String {
     format!("{:020}{SEGMENT_SUFFIX}", first.get())
@@ -314,10 +317,7 @@ impl<D: Disk> Writer<D> {
             drop(self.disk.remove(&spare.name));
         }
         if self.spare.is_none() {
-            // Somebody waits for this one, so it is made the quick way.
-            let plan = SparePlan { zero: false, ..self.spare_plan(size) };
-            let prepared = prepare_spare(&*self.disk, &plan);
-            self.install_spare(prepared)?;
+            self.prepare_quickly(size)?;
         }
         let Some(mut spare) = self.spare.take() else {
             return Ok(false);
@@ -348,6 +348,24 @@ impl<D: Disk> Writer<D> {
         self.spare.is_none() && (self.current.size + HEADER_BYTES) / 2 < self.current.at
     }
 
+    /// Prepares the next segment here and now where the thread that does it ahead has not come to it
+    /// and this one is all but full: what is appended behind the last record that has a place is not
+    /// refused any more, it waits until there is room.
+    pub(crate) fn prepare_late_spare(&mut self) -> Result<(), LogError> {
+        let is_late = self.current.size - self.current.size / LATE_PART < self.current.at;
+        if is_late && self.spare.is_none() && self.disk_full.is_none() {
+            self.prepare_quickly(self.start.segment_bytes)?;
+        }
+        Ok(())
+    }
+
+    /// Prepares the next segment without writing zeros, since somebody waits for it.
+    fn prepare_quickly(&mut self, size: u64) -> Result<(), LogError> {
+        let plan = SparePlan { zero: false, ..self.spare_plan(size) };
+        let prepared = prepare_spare(&*self.disk, &plan);
+        self.install_spare(prepared)
+    }
+
     /// How to prepare the next segment.
     pub(crate) fn next_spare_plan(&mut self) -> SparePlan {
         self.spare_plan(self.start.segment_bytes)
@@ -375,6 +393,7 @@ impl<D: Disk> Writer<D> {
                     self.disk_full = None;
                 }
             }
+            Err(SpareError::Full(_)) if self.spare.is_some() => {} // The other one got the room.
             Err(SpareError::Full(full)) => self.disk_full = Some(full),
             Err(SpareError::Failed(error)) => return Err(self.fail(error)),
         }

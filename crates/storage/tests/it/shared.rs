@@ -55,11 +55,12 @@ fn start<D: Disk>(log: Log<D>, options: SharedOptions) -> (SharedLog<D>, Arc<Tol
     (shared.unwrap(), told)
 }
 
-/// A simulated disk whose syncs can be held up.
+/// A simulated disk whose syncs can be held up, and what the log's own thread makes ahead.
 #[derive(Clone, Debug, Default)]
 struct GatedDisk {
     disk: SimulatedDisk,
     gate: Arc<Gate>,
+    ahead: Arc<Gate>,
 }
 
 #[derive(Debug, Default)]
@@ -116,6 +117,9 @@ impl Disk for GatedDisk {
         self.disk.list()
     }
     fn create(&self, name: &str) -> io::Result<SimulatedFile> {
+        if std::thread::current().name() == Some("log") {
+            self.ahead.pass();
+        }
         self.disk.create(name)
     }
     fn open(&self, name: &str) -> io::Result<SimulatedFile> {
@@ -354,6 +358,24 @@ fn a_full_disk_heals_without_anybody_asking() {
         |notice| matches!(notice, Notice::Advanced(to) if to.synced_to == LogIndex::new(count)),
     );
     assert!(log.disk_full().is_none());
+}
+
+#[test]
+fn a_full_disk_is_known_in_time_also_where_the_thread_that_looks_ahead_is_late() {
+    let disk = GatedDisk::default();
+    let (log, told) = start(open(disk.clone()).0, options(Fsync::Always));
+    disk.disk.set_capacity(Some(8192));
+    disk.ahead.close();
+    let mut last = LogIndex::START;
+    while log.disk_full().is_none() {
+        assert_eq!(log.positions().synced_to, last, "waits though nobody knew of a full disk");
+        last = log.append(&[&[b'x'; 100]]).unwrap();
+        log.flush_inline().unwrap();
+    }
+    assert_eq!(log.positions().synced_to, last, "the last one that was not refused has a place");
+    disk.disk.set_capacity(None);
+    disk.ahead.open();
+    told.wait_for("healed", |notice| matches!(notice, Notice::Healed));
 }
 
 #[test]
