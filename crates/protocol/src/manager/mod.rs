@@ -14,7 +14,7 @@
 //!
 //! A node that leaves has said that it is about to stop, and that it answers nobody any more. A
 //! serving or syncing replica of it goes offline as if it had expired, but one stays where no other
-//! serving one was heard since and has settled; it begins nothing.
+//! serving one was heard since, has settled and goes on; it begins nothing.
 //!
 //! A node that is short of disk is marked so. Its replicas then step aside where another one that
 //! serves does not yield (`Datacenter::is_aside`): they still count in commits, but answer nobody. Once
@@ -589,24 +589,29 @@ impl Step<'_> {
             .copied()
             .filter(|node| remains(node) || stays == Some(*node))
             .collect();
-        let is_leaving = |node: &NodeId| {
-            let takes_over = |other: &NodeId| {
-                self.facts.is_heard_since(*other, *node) && self.has_settled(*other)
-            };
-            leaves(node) && stays != Some(*node) && others.iter().any(takes_over)
-        };
-        let is_gone = |node: &NodeId| self.facts.has_expired(*node) || is_leaving(node);
-        let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);
+        // One that leaves is not among those that act.
         let yields = |node: &NodeId| self.yielding.contains(node);
         let retires = |node: &NodeId| self.before.retires(shard) == Some(*node);
-        let stays_on = |node: &NodeId| !yields(node) && !retires(node) && is_left(node);
-        let goes_on = next.serving.iter().any(|node| stays_on(node) && self.acts(*node));
+        let goes_on_with = |node: &&NodeId| {
+            !yields(node) && !retires(node) && !is_wanting(node) && self.acts(**node)
+        };
+        let goes_on = next.serving.iter().any(|node| goes_on_with(&node));
         let is_aside: BTreeSet<NodeId> = next
             .serving
             .iter()
             .filter(|node| goes_on && yields(node) && self.has_stepped_aside(**node))
             .copied()
             .collect();
+        let is_leaving = |node: &NodeId| {
+            // Nor does the one take over that goes in the same step.
+            let takes_over = |other: &NodeId| {
+                let is_there = self.facts.is_heard_since(*other, *node) && self.has_settled(*other);
+                is_there && !is_aside.contains(other)
+            };
+            leaves(node) && stays != Some(*node) && others.iter().any(takes_over)
+        };
+        let is_gone = |node: &NodeId| self.facts.has_expired(*node) || is_leaving(node);
+        let is_left = |node: &NodeId| !is_gone(node) && !is_wanting(node);
         let is_dark = !next.serving.iter().any(is_left);
         if is_dark && next.serving.iter().all(is_wanting) {
             if !self.lose_all(next, changes) {

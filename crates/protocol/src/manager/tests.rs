@@ -339,6 +339,22 @@ fn one_that_leaves_stays_until_another_one_was_heard_since() {
 }
 
 #[test]
+fn one_that_leaves_stays_while_the_one_that_could_take_over_leaves_as_well() {
+    let old = with(&[1, 2, 3], &[]);
+    let marked = next_configuration(&old, HERE, &unreached(&[(1, 3)], &old)).unwrap().configuration;
+    let mut known = leaving(&marked, [alive(1); 3], &[2]);
+    known.unreached.insert((node(1), node(3)));
+    known.heard.insert(node(1), BEFORE);
+    let (next, changes) = decided(&marked, &known);
+    assert!(is(&next, &[1, 2], &[(3, Waiting::Offline)]), "1 may have lost its log: {next:?}");
+    assert_eq!(changes, [Change::CutOff { shard: SHARD, node: node(3) }]);
+    known.heard.insert(node(1), SINCE);
+    let (next, _) = decided(&marked, &known);
+    let waiting = [(2, Waiting::Offline), (3, Waiting::Offline)];
+    assert!(is(&next, &[1], &waiting), "{next:?}");
+}
+
+#[test]
 fn one_that_leaves_stays_until_another_one_has_settled() {
     let old = with(&[1, 2, 3], &[]);
     let settled = leaving(&old, [alive(1); 3], &[1]);
