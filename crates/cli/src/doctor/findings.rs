@@ -264,9 +264,10 @@ fn lost(heard: &Heard) -> Vec<Finding> {
         let others: Vec<&str> = heard.newest().into_keys().filter(|it| *it != name).collect();
         let action = if others.is_empty() {
             let left = LeftOver::of(heard, name);
-            let silent = left.silent_words().map_or_else(String::new, |words| format!("{words}; "));
+            let missing =
+                left.missing_words().map_or_else(String::new, |words| format!("{words}; "));
             format!(
-                "{silent}what they held is gone, where there is no other datacenter: `antecede nodes \
+                "{missing}what they held is gone, where there is no other datacenter: `antecede nodes \
                  relight` lets them begin again with what is left: {}; keep old folders that may \
                  still be somewhere",
                 left.words()

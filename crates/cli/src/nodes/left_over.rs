@@ -34,8 +34,11 @@ impl Held {
 pub(crate) struct LeftOver {
     /// Of each, the replica that holds most of those that answer.
     best: BTreeMap<u16, (Held, String)>,
-    /// Nodes with a replica of one that do not answer, or have not heard yet that it is lost.
+    /// Nodes with a replica of one that do not answer.
     silent: BTreeSet<String>,
+    /// Nodes with a replica of one that have not heard yet that it is lost: what they tell of it may
+    /// be old.
+    late: BTreeSet<String>,
 }
 
 impl LeftOver {
@@ -46,10 +49,14 @@ impl LeftOver {
         let mut left = Self::default();
         for chain in told.chains.iter().filter(|chain| chain.is_lost()) {
             for node in chain.waiting() {
-                let Some(asked) = heard.node(node).filter(|asked| asked.epoch == told.epoch) else {
+                let Some(asked) = heard.node(node) else {
                     left.silent.insert(node.clone());
                     continue;
                 };
+                if asked.epoch != told.epoch {
+                    left.late.insert(node.clone());
+                    continue;
+                }
                 let remains = asked.remains.iter().find(|remains| remains.shard == chain.shard);
                 let held = remains.map_or(Held::Nothing, Held::of);
                 let best = left.best.entry(chain.shard).or_insert_with(|| (held, node.clone()));
@@ -81,10 +88,21 @@ impl LeftOver {
         silent.map(String::as_str).collect()
     }
 
-    /// Who should be started first, if anybody.
-    pub(crate) fn silent_words(&self) -> Option<String> {
-        let names = self.silent_without(&[]).join(", ");
-        (!names.is_empty()).then(|| format!("start {names} first, which may hold more of them"))
+    /// The nodes that have not heard of it yet, without these.
+    pub(crate) fn late_without(&self, without: &[String]) -> Vec<&str> {
+        let late = self.late.iter().filter(|node| !without.contains(node));
+        late.map(String::as_str).collect()
+    }
+
+    /// Who should be started or waited for first, if anybody.
+    pub(crate) fn missing_words(&self) -> Option<String> {
+        let silent = self.silent_without(&[]).join(", ");
+        let silent = (!silent.is_empty())
+            .then(|| format!("start {silent} first, which may hold more of them"));
+        let late = self.late_without(&[]).join(", ");
+        let late = (!late.is_empty()).then(|| format!("ask again until {late} has heard of it"));
+        let words: Vec<String> = silent.into_iter().chain(late).collect();
+        (!words.is_empty()).then(|| words.join("; "))
     }
 
     /// What is left, in words.
@@ -160,7 +178,7 @@ mod tests {
             "2 shards with what 1.2 has, without what was written while it was away; 1 shard with \
              nothing"
         );
-        assert_eq!(left.silent_words(), None);
+        assert_eq!(left.missing_words(), None);
         assert!(LeftOver::of(&Heard::default(), "eu").is_nothing());
     }
 
@@ -172,8 +190,13 @@ mod tests {
         late.epoch = 6;
         let left = LeftOver::of(&heard, "eu");
         assert_eq!(left.silent_without(&["1.3".to_owned()]), ["1.2"]);
-        let words = left.silent_words().unwrap();
-        assert!(words.starts_with("start 1.2, 1.3 first"), "{words}");
+        assert_eq!(left.late_without(&["1.2".to_owned()]), ["1.3"]);
+        assert!(left.silent_without(&["1.2".to_owned()]).is_empty());
+        assert!(left.late_without(&["1.3".to_owned()]).is_empty());
+        assert_eq!(
+            left.missing_words().unwrap(),
+            "start 1.2 first, which may hold more of them; ask again until 1.3 has heard of it"
+        );
         assert_eq!(
             left.words(),
             "1 shard with what 1.1 had copied, without the other keys; 2 shards with nothing"

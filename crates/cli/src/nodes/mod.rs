@@ -23,6 +23,9 @@ mod told;
 /// How often the progress is looked at.
 const FOLLOW_EVERY: Duration = Duration::from_millis(250);
 
+/// For how long nodes may answer without having heard of the newest configuration.
+const HEARD_WITHIN: Duration = Duration::from_secs(10);
+
 /// Which nodes hold what: show, drain, undrain.
 #[derive(Clone, Debug, Args)]
 #[command(after_help = "Exit status: 0 done; 1 refused or failed; 2 wrong usage.
@@ -135,23 +138,7 @@ pub(crate) async fn run(options: &NodesOptions) -> anyhow::Result<ExitCode> {
 
 async fn relight(wanted: &Relight) -> anyhow::Result<ExitCode> {
     let Relight { admin: AdminOption { admin }, without, yes, json } = wanted;
-    let heard = Heard::of(std::slice::from_ref(admin)).await?;
-    let told = heard.by_admin.get(admin).and_then(Option::as_ref);
-    let told = told.with_context(|| {
-        format!("the admin port at {admin} does not tell how it is; is it running?")
-    })?;
-    let left = LeftOver::of(&heard, &told.datacenter);
-    let silent = left.silent_without(without).join(", ");
-    if !silent.is_empty() {
-        bail!(
-            "{silent} may hold more of the shards that have lost their data, and does not answer: \
-             start it first, or give up what it holds (--without {})",
-            silent.replace(", ", ",")
-        );
-    }
-    if left.is_nothing() {
-        bail!("no shard of {} has lost its data: nothing is to be done", told.datacenter);
-    }
+    let left = left_over(admin, without).await?;
     let words = left.words();
     if !yes && !is_wanted(&format!("these begin again: {words}; all else is gone for ever"))? {
         screen::note("antecede: nothing was changed");
@@ -167,6 +154,46 @@ async fn relight(wanted: &Relight) -> anyhow::Result<ExitCode> {
     }
     screen::answer(&format!("they begin again: {words}"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// What is left of shards that have lost their data, once all nodes that hold any of it have heard
+/// that it is so, but these.
+async fn left_over(admin: &str, without: &[String]) -> anyhow::Result<LeftOver> {
+    let mut waited = Duration::ZERO;
+    loop {
+        let heard = Heard::of(std::slice::from_ref(&admin.to_owned())).await?;
+        let told = heard.by_admin.get(admin).and_then(Option::as_ref);
+        let told = told.with_context(|| {
+            format!("the admin port at {admin} does not tell how it is; is it running?")
+        })?;
+        let left = LeftOver::of(&heard, &told.datacenter);
+        let silent = left.silent_without(without).join(", ");
+        if !silent.is_empty() {
+            bail!(
+                "{silent} may hold more of the shards that have lost their data, and does not \
+                 answer: start it first, or give up what it holds (--without {})",
+                silent.replace(", ", ",")
+            );
+        }
+        let late = left.late_without(without).join(", ");
+        if late.is_empty() {
+            if left.is_nothing() {
+                bail!("no shard of {} has lost its data: nothing is to be done", told.datacenter);
+            }
+            return Ok(left);
+        }
+        if HEARD_WITHIN <= waited {
+            bail!(
+                "{late} may hold more of the shards that have lost their data, and answers, but has \
+                 not heard of that for {} s: see what `antecede doctor` says of it, or give up what \
+                 it holds (--without {})",
+                HEARD_WITHIN.as_secs(),
+                late.replace(", ", ",")
+            );
+        }
+        tokio::time::sleep(FOLLOW_EVERY).await;
+        waited += FOLLOW_EVERY;
+    }
 }
 
 fn tell(body: &str, admin: &str, as_json: bool) -> anyhow::Result<ExitCode> {
