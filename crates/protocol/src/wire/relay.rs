@@ -1,7 +1,7 @@
 //! Says what a node asks that cannot reach a node of another datacenter: that one of a third passes
 //! on what it says.
 //!
-//! A connection begins with a [`Hello`] or with such a request. Once it is open, all that follows is
+//! A connection begins with a `Hello` or with such a request. Once it is open, all that follows is
 //! between the two ends, whose hellos come first; who passes it on reads none of it.
 //!
 //! Both have the head that a hello has, with a magic of their own; a later build may put more behind

@@ -3,12 +3,12 @@
 //!
 //! The two ends speak as if nobody were between them: to machines it is a link with a longer way, so
 //! nothing that they promise changes. A node that passes on reads nothing of it, keeps at most
-//! [`PASS_BYTES`] of each connection, and does not read faster than the other end does.
+//! `PASS_BYTES` of each connection, and does not read faster than the other end does.
 //!
 //! Only one node is ever between, and only between datacenters: who cannot reach a neighbour of its
 //! own datacenter leaves the chain.
 //!
-//! Limits: [`RELAYS_MAX`] connections; who asks for one more is told so and asks another node.
+//! Limits: `RELAYS_MAX` connections; who asks for one more is told so and asks another node.
 
 use std::sync::Arc;
 use std::time::Duration;
